@@ -1,0 +1,109 @@
+//! Buckets and movements: the double entry that conserves units.
+
+use crate::id::{NodeId, SkuId};
+
+/// Where units stand. Numbers are stable: they are on the wire and in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Bucket {
+    /// On the shelf, promised to nobody. Negative after a count below the claims: a shortage.
+    Free = 0,
+    /// Promised to a reservation that can still expire.
+    Held = 1,
+    /// Promised to a placed order.
+    Confirmed = 2,
+    /// Taken off the shelf for an order, still in the building.
+    Picked = 3,
+    Safety = 4,
+    Damaged = 5,
+    Quality = 6,
+    Blocked = 7,
+    /// On its way to the node as part of a supply; not on hand.
+    Inbound = 8,
+    /// The outside world, three accounts of it.
+    Supplier = 9,
+    Customer = 10,
+    Loss = 11,
+    /// The instant between leaving one node and being inbound to another; always zero between commands.
+    Transit = 12,
+}
+
+/// Buckets whose units are physically at the node.
+pub const ON_HAND: [Bucket; 8] = [
+    Bucket::Free,
+    Bucket::Held,
+    Bucket::Confirmed,
+    Bucket::Picked,
+    Bucket::Safety,
+    Bucket::Damaged,
+    Bucket::Quality,
+    Bucket::Blocked,
+];
+
+/// Every bucket, in the order of its number.
+pub const ALL: [Bucket; 13] = [
+    Bucket::Free,
+    Bucket::Held,
+    Bucket::Confirmed,
+    Bucket::Picked,
+    Bucket::Safety,
+    Bucket::Damaged,
+    Bucket::Quality,
+    Bucket::Blocked,
+    Bucket::Inbound,
+    Bucket::Supplier,
+    Bucket::Customer,
+    Bucket::Loss,
+    Bucket::Transit,
+];
+
+impl Bucket {
+    pub fn from_number(number: u8) -> Option<Bucket> {
+        ALL.get(number as usize).copied()
+    }
+
+    pub fn is_on_hand(self) -> bool {
+        (self as u8) < 8
+    }
+
+    pub fn name(self) -> &'static str {
+        [
+            "free",
+            "held",
+            "confirmed",
+            "picked",
+            "safety",
+            "damaged",
+            "quality",
+            "blocked",
+            "inbound",
+            "supplier",
+            "customer",
+            "loss",
+            "transit",
+        ][self as usize]
+    }
+
+    pub fn from_name(name: &str) -> Option<Bucket> {
+        ALL.into_iter().find(|bucket| bucket.name() == name)
+    }
+}
+
+/// `quantity` units of a position go from one bucket to another. Always positive.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Movement {
+    pub sku: SkuId,
+    pub node: NodeId,
+    pub from: Bucket,
+    pub to: Bucket,
+    pub quantity: u32,
+}
+
+impl Movement {
+    /// Units by which the movement raises what is physically at the node.
+    pub fn on_hand_change(&self) -> i64 {
+        let into = if self.to.is_on_hand() { 1 } else { 0 };
+        let out = if self.from.is_on_hand() { 1 } else { 0 };
+        (into - out) * i64::from(self.quantity)
+    }
+}

@@ -1,0 +1,408 @@
+//! The catalogue: names and their dense ids, nodes, groups, channels, principals.
+//!
+//! A pure state machine with one writer, the [sequencer](crate::sequencer). What shards and readers need of
+//! it is the immutable [`Rules`], made anew at each change and shared by `Arc`; a batch of commands sees one.
+//! Ids are given in order and never reused, so re-applying the same definitions gives the same ids.
+
+mod check;
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
+use crate::limit;
+use crate::outcome::Code;
+
+pub use check::check;
+
+/// What a principal may do. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// Everything.
+    Admin = 1,
+    /// Ask, and claim on its own channel.
+    Channel = 2,
+    /// Tell what happened at its own nodes.
+    Warehouse = 3,
+}
+
+impl Role {
+    pub fn from_number(number: u8) -> Option<Role> {
+        [Role::Admin, Role::Channel, Role::Warehouse].get(number.wrapping_sub(1) as usize).copied()
+    }
+}
+
+/// A request to create or replace an entry of the catalogue. It says names; ids come from the catalogue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Definition {
+    Sku { name: String },
+    Node { name: String, priority: u16, kind: String, timezone: String },
+    Group { name: String, nodes: Vec<String> },
+    Channel { name: String, group: Option<String>, buffer: u32 },
+    Principal { name: String, role: Role, channel: Option<String>, nodes: Vec<String>, token_sha256: [u8; 32] },
+}
+
+impl Definition {
+    pub fn name(&self) -> &str {
+        match self {
+            Definition::Sku { name }
+            | Definition::Node { name, .. }
+            | Definition::Group { name, .. }
+            | Definition::Channel { name, .. }
+            | Definition::Principal { name, .. } => name,
+        }
+    }
+}
+
+/// Kinds of name that can be looked up. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum NameKind {
+    Sku = 1,
+    Node = 2,
+    Group = 3,
+    Channel = 4,
+}
+
+impl NameKind {
+    pub fn from_number(number: u8) -> Option<NameKind> {
+        [NameKind::Sku, NameKind::Node, NameKind::Group, NameKind::Channel]
+            .get(number.wrapping_sub(1) as usize)
+            .copied()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    /// Lower goes first; equal priorities go by id.
+    pub priority: u16,
+    pub kind: String,
+    pub timezone: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub name: String,
+    pub nodes: Vec<NodeId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    pub name: String,
+    /// The nodes it is offered; none means all.
+    pub group: Option<GroupId>,
+    /// Units of each sku withheld from this channel.
+    pub buffer: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub id: PrincipalId,
+    pub name: String,
+    pub role: Role,
+    pub channel: Option<ChannelId>,
+    /// A warehouse's own nodes; a warehouse without any may post for none.
+    pub nodes: Vec<NodeId>,
+    pub token_sha256: [u8; 32],
+}
+
+/// A set of nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeSet {
+    All,
+    Only(Box<[u64]>),
+}
+
+impl NodeSet {
+    fn of(nodes: &[NodeId]) -> NodeSet {
+        let words = nodes.iter().map(|node| node.0 as usize / 64 + 1).max().unwrap_or(0);
+        let mut bits = vec![0u64; words];
+        for node in nodes {
+            bits[node.0 as usize / 64] |= 1 << (node.0 % 64);
+        }
+        NodeSet::Only(bits.into())
+    }
+
+    pub fn contains(&self, node: NodeId) -> bool {
+        match self {
+            NodeSet::All => true,
+            NodeSet::Only(bits) => {
+                bits.get(node.0 as usize / 64).is_some_and(|word| word >> (node.0 % 64) & 1 == 1)
+            }
+        }
+    }
+}
+
+/// What a channel may be promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRule {
+    pub nodes: NodeSet,
+    pub buffer: u32,
+}
+
+/// The part of the catalogue that decisions and queries read; immutable.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// By channel id.
+    pub channels: Vec<ChannelRule>,
+    /// By group id.
+    pub groups: Vec<NodeSet>,
+    /// By node id: its place when nodes are tried one after the other.
+    pub ranks: Vec<u16>,
+}
+
+impl Rules {
+    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelRule> {
+        self.channels.get(channel.0 as usize)
+    }
+
+    pub fn group(&self, group: GroupId) -> Option<&NodeSet> {
+        self.groups.get(group.0 as usize)
+    }
+
+    pub fn knows_node(&self, node: NodeId) -> bool {
+        (node.0 as usize) < self.ranks.len()
+    }
+
+    pub fn rank(&self, node: NodeId) -> u16 {
+        self.ranks[node.0 as usize]
+    }
+}
+
+/// What a definition led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Defined {
+    /// The entry is new or changed: this is to be journaled.
+    Changed(u32),
+    /// It was there, exactly so.
+    Same(u32),
+}
+
+/// All names and configuration.
+#[derive(Default, Debug)]
+pub struct Catalogue {
+    skus: HashMap<Box<str>, SkuId>,
+    nodes: Vec<Node>,
+    groups: Vec<Group>,
+    channels: Vec<Channel>,
+    principals: Vec<Principal>,
+    rules: Arc<Rules>,
+}
+
+fn position(names: impl Iterator<Item = impl AsRef<str>>, name: &str) -> Option<usize> {
+    names.into_iter().position(|other| other.as_ref() == name)
+}
+
+impl Catalogue {
+    /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
+    pub fn is_name(name: &str) -> bool {
+        !name.is_empty()
+            && name.len() <= limit::NAME_BYTES_MAX
+            && name.trim() == name
+            && !name.chars().any(char::is_control)
+    }
+
+    pub fn sku_count(&self) -> usize {
+        self.skus.len()
+    }
+
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    pub fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    pub fn principals(&self) -> &[Principal] {
+        &self.principals
+    }
+
+    pub fn skus(&self) -> impl Iterator<Item = (&str, SkuId)> {
+        self.skus.iter().map(|(name, sku)| (&**name, *sku))
+    }
+
+    /// The id behind a name.
+    pub fn find(&self, kind: NameKind, name: &str) -> Option<u32> {
+        match kind {
+            NameKind::Sku => self.skus.get(name).map(|sku| sku.0),
+            NameKind::Node => position(self.nodes.iter().map(|node| &node.name), name).map(|at| at as u32),
+            NameKind::Group => position(self.groups.iter().map(|group| &group.name), name).map(|at| at as u32),
+            NameKind::Channel => {
+                position(self.channels.iter().map(|channel| &channel.name), name).map(|at| at as u32)
+            }
+        }
+    }
+
+    fn node_ids(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
+        let mut ids = Vec::with_capacity(names.len());
+        for name in names {
+            ids.push(NodeId(self.find(NameKind::Node, name).ok_or(Code::UnknownNode)? as u16));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Creates or replaces an entry; the answer holds its id.
+    pub fn define(&mut self, definition: &Definition) -> Result<Defined, Code> {
+        if !Catalogue::is_name(definition.name()) {
+            return Err(Code::InvalidName);
+        }
+        match definition {
+            Definition::Sku { name } => {
+                if let Some(sku) = self.skus.get(name.as_str()) {
+                    return Ok(Defined::Same(sku.0));
+                }
+                if self.skus.len() >= limit::SKUS_MAX {
+                    return Err(Code::CatalogueFull);
+                }
+                let sku = SkuId(self.skus.len() as u32);
+                self.skus.insert(name.as_str().into(), sku);
+                Ok(Defined::Changed(sku.0))
+            }
+            Definition::Node { name, priority, kind, timezone } => {
+                if kind.len() > limit::NAME_BYTES_MAX || timezone.len() > limit::NAME_BYTES_MAX {
+                    return Err(Code::InvalidName);
+                }
+                let node = Node {
+                    name: name.clone(),
+                    priority: *priority,
+                    kind: kind.clone(),
+                    timezone: timezone.clone(),
+                };
+                let at = self.find(NameKind::Node, name).map(|at| at as usize);
+                self.put(|catalogue| &mut catalogue.nodes, at, node, limit::NODES_MAX)
+            }
+            Definition::Group { name, nodes } => {
+                let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
+                let at = self.find(NameKind::Group, name).map(|at| at as usize);
+                self.put(|catalogue| &mut catalogue.groups, at, group, limit::GROUPS_MAX)
+            }
+            Definition::Channel { name, group, buffer } => {
+                let group = match group {
+                    Some(group) => {
+                        Some(GroupId(self.find(NameKind::Group, group).ok_or(Code::UnknownGroup)? as u16))
+                    }
+                    None => None,
+                };
+                let channel = Channel { name: name.clone(), group, buffer: *buffer };
+                let at = self.find(NameKind::Channel, name).map(|at| at as usize);
+                self.put(|catalogue| &mut catalogue.channels, at, channel, limit::CHANNELS_MAX)
+            }
+            Definition::Principal { name, role, channel, nodes, token_sha256 } => {
+                let channel = match channel {
+                    Some(channel) => Some(ChannelId(
+                        self.find(NameKind::Channel, channel).ok_or(Code::UnknownChannel)? as u16,
+                    )),
+                    None => None,
+                };
+                if *role == Role::Channel && channel.is_none() {
+                    return Err(Code::UnknownChannel);
+                }
+                if *role == Role::Warehouse && nodes.is_empty() {
+                    return Err(Code::UnknownNode);
+                }
+                let at = position(self.principals.iter().map(|principal| &principal.name), name);
+                let principal = Principal {
+                    // Principal 0 is the system, which has no token and no entry.
+                    id: PrincipalId(at.unwrap_or(self.principals.len()) as u32 + 1),
+                    name: name.clone(),
+                    role: *role,
+                    channel,
+                    nodes: self.node_ids(nodes)?,
+                    token_sha256: *token_sha256,
+                };
+                let put =
+                    self.put(|catalogue| &mut catalogue.principals, at, principal, limit::PRINCIPALS_MAX)?;
+                Ok(match put {
+                    Defined::Changed(at) => Defined::Changed(at + 1),
+                    Defined::Same(at) => Defined::Same(at + 1),
+                })
+            }
+        }
+    }
+
+    fn put<E: PartialEq>(
+        &mut self,
+        entries: impl Fn(&mut Catalogue) -> &mut Vec<E>,
+        at: Option<usize>,
+        entry: E,
+        max: usize,
+    ) -> Result<Defined, Code> {
+        let list = entries(self);
+        let at = match at {
+            Some(at) if list[at] == entry => return Ok(Defined::Same(at as u32)),
+            Some(at) => {
+                list[at] = entry;
+                at
+            }
+            None if list.len() >= max => return Err(Code::CatalogueFull),
+            None => {
+                list.push(entry);
+                list.len() - 1
+            }
+        };
+        self.rules = Arc::new(self.derive());
+        Ok(Defined::Changed(at as u32))
+    }
+
+    fn derive(&self) -> Rules {
+        let groups: Vec<NodeSet> = self.groups.iter().map(|group| NodeSet::of(&group.nodes)).collect();
+        let channels = self
+            .channels
+            .iter()
+            .map(|channel| ChannelRule {
+                nodes: channel.group.map_or(NodeSet::All, |group| groups[group.0 as usize].clone()),
+                buffer: channel.buffer,
+            })
+            .collect();
+        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
+        order.sort_by_key(|at| (self.nodes[*at].priority, *at));
+        let mut ranks = vec![0; order.len()];
+        for (rank, node) in order.into_iter().enumerate() {
+            ranks[node] = rank as u16;
+        }
+        Rules { channels, groups, ranks }
+    }
+
+    /// Every entry as the definition that would make it again, in an order that gives the same ids.
+    pub fn definitions(&self) -> Vec<Definition> {
+        let node_names = |nodes: &[NodeId]| -> Vec<String> {
+            nodes.iter().map(|node| self.nodes[node.0 as usize].name.clone()).collect()
+        };
+        let mut all = Vec::new();
+        for node in self.nodes.iter().cloned() {
+            let Node { name, priority, kind, timezone } = node;
+            all.push(Definition::Node { name, priority, kind, timezone });
+        }
+        for group in &self.groups {
+            all.push(Definition::Group { name: group.name.clone(), nodes: node_names(&group.nodes) });
+        }
+        for channel in &self.channels {
+            let group = channel.group.map(|group| self.groups[group.0 as usize].name.clone());
+            all.push(Definition::Channel { name: channel.name.clone(), group, buffer: channel.buffer });
+        }
+        for principal in &self.principals {
+            all.push(Definition::Principal {
+                name: principal.name.clone(),
+                role: principal.role,
+                channel: principal.channel.map(|channel| self.channels[channel.0 as usize].name.clone()),
+                nodes: node_names(&principal.nodes),
+                token_sha256: principal.token_sha256,
+            });
+        }
+        all
+    }
+}

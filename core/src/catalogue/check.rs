@@ -1,0 +1,95 @@
+//! Checks that need the catalogue and the time but no stock: the first refusals in precedence.
+
+use crate::bucket::Bucket;
+use crate::catalogue::Rules;
+use crate::command::{Body, Line, Reserve, Transition, Verb};
+use crate::event::{EventKind, StockEvent};
+use crate::id::{GroupId, Millis, NodeId};
+use crate::limit;
+use crate::outcome::Code;
+
+/// `Ok`, or the refusal that stands first among those deserved.
+pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: Millis) -> Code {
+    match body {
+        Body::Reserve(reserve) => check_reserve(rules, sku_count, reserve, reserve.lines(lines)),
+        Body::Transition(transition) => check_transition(transition),
+        Body::Event(event) => check_event(rules, sku_count, event, now),
+        Body::Expire(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
+    }
+}
+
+/// Keeps the refusal of higher precedence, which has the lower number.
+fn first(found: &mut Code, refused: bool, code: Code) {
+    if refused && (*found == Code::Ok || code < *found) {
+        *found = code;
+    }
+}
+
+fn is_ttl(ttl_ms: u32) -> bool {
+    ttl_ms > 0 && u64::from(ttl_ms) <= limit::TTL_MS_MAX
+}
+
+fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Line]) -> Code {
+    let mut code = Code::Ok;
+    first(&mut code, lines.is_empty(), Code::NoLines);
+    first(&mut code, lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);
+    first(&mut code, !is_ttl(reserve.ttl_ms), Code::InvalidTtl);
+    let channel = rules.channel(reserve.channel);
+    first(&mut code, channel.is_none(), Code::UnknownChannel);
+    for line in lines {
+        first(&mut code, line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+        first(&mut code, line.sku.0 as usize >= sku_count, Code::UnknownSku);
+        if line.node == NodeId::ANY && line.group == GroupId::ANY {
+            continue;
+        }
+        let group = rules.group(line.group);
+        first(&mut code, line.group != GroupId::ANY && group.is_none(), Code::UnknownGroup);
+        if line.node != NodeId::ANY {
+            first(&mut code, !rules.knows_node(line.node), Code::UnknownNode);
+            let offered = channel.is_none_or(|channel| channel.nodes.contains(line.node))
+                && group.is_none_or(|nodes| nodes.contains(line.node));
+            first(&mut code, !offered, Code::NodeNotOffered);
+        }
+    }
+    code
+}
+
+fn check_transition(transition: &Transition) -> Code {
+    let mut code = Code::Ok;
+    first(&mut code, transition.verb == Verb::Extend && !is_ttl(transition.ttl_ms), Code::InvalidTtl);
+    code
+}
+
+fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis) -> Code {
+    let max = i64::from(limit::QUANTITY_MAX);
+    let quantity_ok = match event.kind {
+        EventKind::Adjustment => event.quantity != 0 && event.quantity.unsigned_abs() <= max as u64,
+        EventKind::Count | EventKind::Supply => (0..=max).contains(&event.quantity),
+        _ => (1..=max).contains(&event.quantity),
+    };
+    let movable = |bucket| {
+        matches!(bucket, Bucket::Free | Bucket::Safety | Bucket::Damaged | Bucket::Quality | Bucket::Blocked)
+    };
+    let fields_ok = match event.kind {
+        EventKind::TransferDispatched => event.supply.is_some() && event.to_node != event.node,
+        EventKind::TransferReceived => {
+            event.supply.is_some() && i64::from(event.damaged) <= event.quantity
+        }
+        EventKind::Supply => event.supply.is_some(),
+        EventKind::Return => matches!(event.to, Bucket::Free | Bucket::Quality | Bucket::Damaged),
+        EventKind::StatusChange => movable(event.from) && movable(event.to) && event.from != event.to,
+        EventKind::Receipt | EventKind::Pick | EventKind::Ship | EventKind::Adjustment | EventKind::Count => {
+            true
+        }
+    };
+    let mut code = Code::Ok;
+    first(&mut code, !quantity_ok, Code::InvalidQuantity);
+    first(&mut code, !fields_ok, Code::InvalidEvent);
+    first(&mut code, event.occurred_at > now.plus(limit::CLOCK_AHEAD_MS_MAX), Code::EventInFuture);
+    first(&mut code, event.sku.0 as usize >= sku_count, Code::UnknownSku);
+    first(&mut code, !rules.knows_node(event.node), Code::UnknownNode);
+    if event.kind == EventKind::TransferDispatched {
+        first(&mut code, !rules.knows_node(event.to_node), Code::UnknownNode);
+    }
+    code
+}

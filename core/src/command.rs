@@ -1,0 +1,106 @@
+//! Commands: what may change the ledger, as the rules see it (the wire has its own types).
+
+use crate::catalogue::{Definition, NameKind};
+use crate::event::StockEvent;
+use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
+
+/// What is wanted of a reservation. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Verb {
+    Confirm = 1,
+    Release = 2,
+    Extend = 3,
+    Fulfil = 4,
+}
+
+impl Verb {
+    pub fn from_number(number: u8) -> Option<Verb> {
+        [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil].get(number.wrapping_sub(1) as usize).copied()
+    }
+
+    pub fn name(self) -> &'static str {
+        ["confirm", "release", "extend", "fulfil"][self as usize - 1]
+    }
+}
+
+/// One line of a reservation. The lines of all reservations of a frame lie in one array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    pub sku: SkuId,
+    /// The node wanted, or [`NodeId::ANY`].
+    pub node: NodeId,
+    /// The group wanted, or [`GroupId::ANY`].
+    pub group: GroupId,
+    pub quantity: u32,
+}
+
+/// All lines or none, held until `ttl_ms` after it took effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reserve {
+    pub id: ReservationId,
+    pub channel: ChannelId,
+    pub ttl_ms: u32,
+    /// Its lines within [`Frame::lines`].
+    pub first_line: u32,
+    pub line_count: u32,
+}
+
+impl Reserve {
+    pub fn lines<'a>(&self, all: &'a [Line]) -> &'a [Line] {
+        &all[self.first_line as usize..][..self.line_count as usize]
+    }
+}
+
+/// A step in a reservation's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transition {
+    pub reservation: ReservationId,
+    pub verb: Verb,
+    /// Extend: new time to live, counted from when the command takes effect; it never shortens a hold.
+    pub ttl_ms: u32,
+    /// Whoever acts for one channel only sees that channel's reservations; others look unknown.
+    pub scope: Option<ChannelId>,
+}
+
+/// A question that needs the ledger itself and not the published view. It takes its place in the order but
+/// gets no LSN of its own and leaves no trace; its answer waits until all before it is durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Read {
+    Position { sku: SkuId, node: NodeId },
+    Reservation { id: ReservationId, scope: Option<ChannelId> },
+    /// The id behind a name; the sequencer knows.
+    Name { kind: NameKind, name: Box<str> },
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Body {
+    Reserve(Reserve),
+    Transition(Transition),
+    Event(StockEvent),
+    /// Only the system sends this.
+    Expire(ReservationId),
+    Define(Box<Definition>),
+    Read(Read),
+}
+
+/// A command with what its sender says of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Command {
+    pub key: Key,
+    /// When its sender first sent it, by the server's clock as learnt at sign-in.
+    pub issued_at: Millis,
+    /// Hash of the body: a repeat must have the same.
+    pub digest: u64,
+    pub body: Body,
+}
+
+/// Commands of one principal that arrived together, are answered together and stand side by side in the
+/// order. `tag` is the engine's: whom to answer.
+#[derive(Debug)]
+pub struct Frame<T> {
+    pub tag: T,
+    pub principal: PrincipalId,
+    pub commands: Vec<Command>,
+    pub lines: Vec<Line>,
+}

@@ -1,0 +1,102 @@
+//! Identities, as newtypes: none can be passed where another is meant.
+//!
+//! Names become dense ids once, in the [catalogue](crate::catalogue); everything behind it works on ids.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($raw:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        pub struct $name(pub $raw);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+id!(/** Dense id of an item, given at its first mention and never reused. */ SkuId(u32));
+id!(/** Dense id of a place that holds stock. */ NodeId(u16));
+id!(/** Dense id of a source of demand. */ ChannelId(u16));
+id!(/** Dense id of a named set of nodes. */ GroupId(u16));
+id!(/** Dense id of whoever a token stands for; 0 is the system itself. */ PrincipalId(u32));
+id!(/** A supply (purchase order, shipment, transfer) as numbered by its sender. */ SupplyId(u64));
+id!(/** Log sequence number: place of a command in the one total order; the first is 1, 0 means none. */ Lsn(u64));
+id!(/** Milliseconds since 1970-01-01T00:00:00Z. */ Millis(u64));
+
+/// A sender's idempotency key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Key(pub u128);
+
+/// A reservation's id, chosen by its client: a UUID, as a big number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ReservationId(pub u128);
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl NodeId {
+    /// In a line: any node the channel is offered. In a record: none.
+    pub const ANY: NodeId = NodeId(u16::MAX);
+}
+
+impl GroupId {
+    /// In a line: the channel's own group.
+    pub const ANY: GroupId = GroupId(u16::MAX);
+}
+
+impl PrincipalId {
+    /// The system itself, which expires holds.
+    pub const SYSTEM: PrincipalId = PrincipalId(0);
+}
+
+impl Lsn {
+    pub const NONE: Lsn = Lsn(0);
+
+    pub fn next(self) -> Lsn {
+        Lsn(self.0 + 1)
+    }
+}
+
+impl Millis {
+    pub fn plus(self, ms: u64) -> Millis {
+        Millis(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this moment, 0 if it lies ahead.
+    pub fn since(self, earlier: Millis) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Which skus a ledger owns: those whose id leaves `index` when divided by `count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardOf {
+    pub index: u32,
+    pub count: u32,
+}
+
+impl ShardOf {
+    /// One ledger that owns every sku.
+    pub const ALL: ShardOf = ShardOf { index: 0, count: 1 };
+
+    pub fn owns(self, sku: SkuId) -> bool {
+        self.count == 1 || sku.0 % self.count == self.index
+    }
+
+    /// Index of a sku's row in the ledger that owns it.
+    pub fn row(self, sku: SkuId) -> usize {
+        if self.count == 1 { sku.0 as usize } else { (sku.0 / self.count) as usize }
+    }
+
+    /// The sku of a row; the inverse of [`ShardOf::row`].
+    pub fn sku(self, row: usize) -> SkuId {
+        SkuId(row as u32 * self.count + self.index)
+    }
+}

@@ -1,0 +1,329 @@
+//! The journal: every command with its outcome, in the order of LSNs, before anybody hears of it.
+//!
+//! One [`JournalRecord`] holds the commands of one group commit. What stores it is a [`Journal`], a seam of
+//! four calls; [`file`] keeps it in redb. Nothing above the seam knows how.
+
+pub mod file;
+
+use rkyv::rancor::Failure;
+use rkyv::{Archive, Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::bucket::Movement;
+use crate::command::{Body, Command, Line};
+use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
+use crate::ledger::{Outcome, Short};
+use crate::outcome::{Code, State};
+use crate::record::{
+    DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, TextReader, TextRec, Texts,
+    TransitionRec,
+};
+
+/// Version of the stored form; a record of another is refused by name.
+pub const JOURNAL_VERSION: u8 = 1;
+/// Version byte, three zeros, checksum of the archive.
+const PREFIX: usize = 12;
+
+/// Why the journal did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk or the file system failed, or the file is damaged. Nothing more may be acknowledged.
+    #[error("journal storage: {0}")]
+    Storage(String),
+    /// Another process has the file open.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// A record cannot be read.
+    #[error("journal record of LSN {lsn} is damaged: {reason}")]
+    Damaged { lsn: Lsn, reason: &'static str },
+    /// A record is of a format this program does not know.
+    #[error("journal record of LSN {lsn} has format {found}, this program reads format {JOURNAL_VERSION}")]
+    Format { lsn: Lsn, found: u8 },
+    /// Somebody else has written meanwhile: the expected end is not the end.
+    #[error("the journal ends at LSN {found}, expected {expected}")]
+    Fenced { expected: Lsn, found: Lsn },
+    /// LSNs are missing.
+    #[error("the journal goes on with LSN {found} where LSN {expected} was due")]
+    Gap { expected: Lsn, found: Lsn },
+}
+
+/// Where records are kept. Records are named by their first LSN.
+pub trait Journal: Send {
+    /// Makes a record durable behind the one that ended at `before`; it ends at `last`. Records wholly below
+    /// `keep_from` may be dropped along with it.
+    fn append(&mut self, before: Lsn, last: Lsn, record: &[u8], keep_from: Lsn) -> Result<(), JournalError>;
+
+    /// Another way to the same records, for the checkpoint and for repeats.
+    fn reader(&self) -> Box<dyn JournalReader>;
+}
+
+/// Reads what is durable, while the journal goes on.
+pub trait JournalReader: Send + Sync {
+    /// First and last LSN; none of both when it is empty.
+    fn bounds(&self) -> Result<Option<(Lsn, Lsn)>, JournalError>;
+
+    /// Hands over records with an LSN at or above `from`, in order, until `take` says no.
+    fn scan(
+        &self,
+        from: Lsn,
+        take: &mut dyn FnMut(Lsn, &[u8]) -> Result<bool, JournalError>,
+    ) -> Result<(), JournalError>;
+}
+
+/// Who said it and what came of it; its command stands in the list of its kind.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct EntryRec {
+    pub now_ms: u64,
+    pub digest: u64,
+    pub expires_at_ms: u64,
+    pub principal: u32,
+    pub movements: u32,
+    pub shorts: u32,
+    /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition.
+    pub kind: u8,
+    pub code: u8,
+    pub state: u8,
+}
+
+/// The commands of one group commit, column by column.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct JournalRecord {
+    pub first: u64,
+    pub entries: Vec<EntryRec>,
+    pub reserves: Vec<ReserveRec>,
+    pub lines: Vec<LineRec>,
+    pub transitions: Vec<TransitionRec>,
+    pub events: Vec<EventRec>,
+    pub expiries: Vec<u128>,
+    pub definitions: Vec<DefinitionRec>,
+    pub names: Vec<TextRec>,
+    pub text: Vec<u8>,
+    pub movements: Vec<MovementRec>,
+    pub shorts: Vec<ShortRec>,
+}
+
+impl JournalRecord {
+    /// Empties it for the group commit that begins with `first`, keeping its memory.
+    pub fn restart(&mut self, first: Lsn) {
+        self.first = first.0;
+        self.entries.clear();
+        self.reserves.clear();
+        self.lines.clear();
+        self.transitions.clear();
+        self.events.clear();
+        self.expiries.clear();
+        self.definitions.clear();
+        self.names.clear();
+        self.text.clear();
+        self.movements.clear();
+        self.shorts.clear();
+    }
+
+    /// A good guess of its size on disk.
+    pub fn bytes(&self) -> usize {
+        self.entries.len() * 39
+            + self.reserves.len() * 49
+            + self.lines.len() * 12
+            + self.transitions.len() * 45
+            + self.events.len() * 116
+            + self.movements.len() * 12
+            + self.shorts.len() * 14
+            + self.text.len()
+    }
+
+    /// Appends a command with the movements and shortages pushed for it since the last call.
+    pub fn push(
+        &mut self,
+        now: Millis,
+        principal: PrincipalId,
+        command: &Command,
+        lines: &[Line],
+        outcome: Outcome,
+        counts: (usize, usize),
+    ) {
+        let kind = match &command.body {
+            Body::Reserve(reserve) => {
+                self.reserves.push(ReserveRec::new(command, reserve));
+                self.lines.extend(reserve.lines(lines).iter().map(|line| LineRec::from(*line)));
+                1
+            }
+            Body::Transition(transition) => {
+                self.transitions.push(TransitionRec::new(command, transition));
+                2
+            }
+            Body::Event(event) => {
+                self.events.push(EventRec::new(command, event));
+                3
+            }
+            Body::Expire(id) => {
+                self.expiries.push(id.0);
+                4
+            }
+            Body::Define(definition) => {
+                let names = std::mem::take(&mut self.names);
+                let mut texts = Texts { names, text: std::mem::take(&mut self.text) };
+                self.definitions.push(texts.put_definition(definition));
+                (self.names, self.text) = (texts.names, texts.text);
+                5
+            }
+            Body::Read(_) => unreachable!("reads have no LSN and no entry"),
+        };
+        self.entries.push(EntryRec {
+            now_ms: now.0,
+            digest: command.digest,
+            expires_at_ms: outcome.expires_at.0,
+            principal: principal.0,
+            movements: counts.0 as u32,
+            shorts: counts.1 as u32,
+            kind,
+            code: outcome.code as u8,
+            state: outcome.state as u8,
+        });
+    }
+
+    /// The stored form, written over `bytes`.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.extend_from_slice(&[0; PREFIX]);
+        let written = rkyv::api::high::to_bytes_in::<_, Failure>(self, std::mem::take(bytes));
+        // Serialization fails only where a writer or an allocator does, and memory does neither.
+        *bytes = written.expect("memory takes every archive");
+        bytes[0] = JOURNAL_VERSION;
+        let checksum = xxh3_64(&bytes[PREFIX..]);
+        bytes[4..PREFIX].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// One command as the journal tells it. Ranges point into [`Decoded`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    pub lsn: Lsn,
+    pub now: Millis,
+    pub principal: PrincipalId,
+    pub command: Command,
+    pub outcome: Outcome,
+    pub movements: std::ops::Range<usize>,
+    pub shorts: std::ops::Range<usize>,
+}
+
+/// A record, read back.
+#[derive(Default, PartialEq, Debug)]
+pub struct Decoded {
+    pub entries: Vec<Entry>,
+    pub lines: Vec<Line>,
+    pub movements: Vec<Movement>,
+    pub shorts: Vec<Short>,
+}
+
+/// Reads a stored record, checking its format, checksum and every number in it.
+pub fn decode(first: Lsn, bytes: &[u8]) -> Result<Decoded, JournalError> {
+    let damaged = |reason| JournalError::Damaged { lsn: first, reason };
+    let prefix = bytes.get(..PREFIX).ok_or(damaged("it is cut off"))?;
+    if prefix[0] != JOURNAL_VERSION {
+        return Err(JournalError::Format { lsn: first, found: prefix[0] });
+    }
+    let archive = &bytes[PREFIX..];
+    if xxh3_64(archive).to_le_bytes() != prefix[4..] {
+        return Err(damaged("its checksum does not fit"));
+    }
+    let record = rkyv::access::<ArchivedJournalRecord, Failure>(archive)
+        .map_err(|_| damaged("its archive is not valid"))?;
+    if record.first.to_native() != first.0 {
+        return Err(damaged("it is stored under another LSN"));
+    }
+    decode_archive(first, record).map_err(damaged)
+}
+
+fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded, &'static str> {
+    let mut decoded = Decoded {
+        entries: Vec::with_capacity(record.entries.len()),
+        lines: record.lines.iter().map(|line| line.line()).collect(),
+        movements: Vec::with_capacity(record.movements.len()),
+        shorts: record.shorts.iter().map(|short| short.short()).collect(),
+    };
+    for movement in record.movements.iter() {
+        decoded.movements.push(movement.movement().ok_or("a movement names no bucket")?);
+    }
+    let mut texts = TextReader { names: &record.names, text: &record.text, next_name: 0 };
+    let (mut reserves, mut transitions) = (record.reserves.iter(), record.transitions.iter());
+    let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
+    let mut definitions = record.definitions.iter();
+    let (mut line, mut movement, mut short) = (0usize, 0usize, 0usize);
+    let few = "it has fewer commands than entries";
+    for (index, entry) in record.entries.iter().enumerate() {
+        let digest = entry.digest.to_native();
+        let now = Millis(entry.now_ms.to_native());
+        let system = |body| Command { key: Key(0), issued_at: now, digest, body };
+        let command = match entry.kind {
+            1 => {
+                let command = reserves.next().ok_or(few)?.command(line as u32, digest)?;
+                if let Body::Reserve(reserve) = &command.body {
+                    line += reserve.line_count as usize;
+                }
+                command
+            }
+            2 => transitions.next().ok_or(few)?.command(None, digest)?,
+            3 => events.next().ok_or(few)?.command(digest)?,
+            4 => system(Body::Expire(ReservationId(expiries.next().ok_or(few)?.to_native()))),
+            5 => {
+                let definition = texts.definition(definitions.next().ok_or(few)?)?;
+                system(Body::Define(Box::new(definition)))
+            }
+            _ => return Err("an entry is of no known kind"),
+        };
+        let movements = movement..movement + entry.movements.to_native() as usize;
+        let shorts = short..short + entry.shorts.to_native() as usize;
+        (movement, short) = (movements.end, shorts.end);
+        decoded.entries.push(Entry {
+            lsn: Lsn(first.0 + index as u64),
+            now,
+            principal: PrincipalId(entry.principal.to_native()),
+            command,
+            outcome: Outcome {
+                code: Code::from_number(entry.code).ok_or("an outcome code is not known")?,
+                state: State::from_number(entry.state).ok_or("a state is not known")?,
+                expires_at: Millis(entry.expires_at_ms.to_native()),
+            },
+            movements,
+            shorts,
+        });
+    }
+    let sums = line == decoded.lines.len()
+        && movement == decoded.movements.len()
+        && short == decoded.shorts.len();
+    if sums { Ok(decoded) } else { Err("its lists do not add up") }
+}
+
+/// Calls `take` with every entry at or above `from`, checking that no LSN is missing.
+pub fn replay(
+    reader: &dyn JournalReader,
+    from: Lsn,
+    mut take: impl FnMut(&Decoded, &Entry) -> Result<bool, JournalError>,
+) -> Result<(), JournalError> {
+    let mut due = None;
+    reader.scan(from, &mut |first, bytes| {
+        if let Some(due) = due.filter(|due| *due != first) {
+            return Err(JournalError::Gap { expected: due, found: first });
+        }
+        let decoded = decode(first, bytes)?;
+        due = decoded.entries.last().map(|entry| entry.lsn.next());
+        for entry in decoded.entries.iter().filter(|entry| entry.lsn >= from) {
+            if !take(&decoded, entry)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// The entry of one LSN, if it is still there.
+pub fn find(reader: &dyn JournalReader, lsn: Lsn) -> Result<Option<(Decoded, Entry)>, JournalError> {
+    let mut found = None;
+    reader.scan(lsn, &mut |first, bytes| {
+        let decoded = decode(first, bytes)?;
+        let entry = decoded.entries.iter().find(|entry| entry.lsn == lsn).cloned();
+        found = entry.map(|entry| (decoded, entry));
+        Ok(false)
+    })?;
+    Ok(found)
+}

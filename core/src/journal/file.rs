@@ -1,0 +1,148 @@
+//! The journal in a redb file: one table, a record's first LSN to its bytes.
+//!
+//! A commit is one write transaction with immediate durability: one fsync. Old records are removed along
+//! with an append, so that their pages are used again and the file stops growing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+
+use crate::id::Lsn;
+use crate::journal::{Journal, JournalError, JournalReader};
+use crate::limit;
+
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+/// Memory redb may use for pages of the journal.
+const CACHE_BYTES: usize = 64 << 20;
+
+fn storage(error: impl std::fmt::Display) -> JournalError {
+    JournalError::Storage(error.to_string())
+}
+
+/// A journal in a file.
+pub struct FileJournal {
+    db: Arc<Database>,
+    last: Lsn,
+    /// Drops nothing when set: everything can be replayed from the first LSN.
+    retain: bool,
+}
+
+impl FileJournal {
+    /// Opens or creates the file and makes its name durable too.
+    pub fn open(path: &Path, retain: bool) -> Result<FileJournal, JournalError> {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.display().to_string()),
+            other => storage(other),
+        })?;
+        sync_parent(path).map_err(storage)?;
+        FileJournal::over(db, retain)
+    }
+
+    /// A journal over any storage redb can use.
+    pub fn with_backend(backend: impl StorageBackend, retain: bool) -> Result<FileJournal, JournalError> {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        FileJournal::over(db.map_err(storage)?, retain)
+    }
+
+    fn over(db: Database, retain: bool) -> Result<FileJournal, JournalError> {
+        let write = db.begin_write().map_err(storage)?;
+        write.open_table(RECORDS).map_err(storage)?;
+        write.commit().map_err(storage)?;
+        let mut journal = FileJournal { db: Arc::new(db), last: Lsn::NONE, retain };
+        if let Some((_, last)) = journal.reader().bounds()? {
+            journal.last = last;
+        }
+        Ok(journal)
+    }
+
+    /// The last LSN written.
+    pub fn last(&self) -> Lsn {
+        self.last
+    }
+
+    /// Says that everything up to `last` is in the snapshot although no record is here.
+    pub fn begin_at(&mut self, last: Lsn) {
+        self.last = self.last.max(last);
+    }
+}
+
+/// Makes a new directory entry durable.
+pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+impl Journal for FileJournal {
+    fn append(&mut self, before: Lsn, last: Lsn, record: &[u8], keep_from: Lsn) -> Result<(), JournalError> {
+        if before != self.last {
+            return Err(JournalError::Fenced { expected: before, found: self.last });
+        }
+        let write = self.db.begin_write().map_err(storage)?;
+        {
+            let mut table = write.open_table(RECORDS).map_err(storage)?;
+            let mut place = table.insert_reserve(before.next().0, record.len()).map_err(storage)?;
+            place.as_mut().copy_from_slice(record);
+            drop(place);
+            if !self.retain {
+                let mut old = Vec::new();
+                for pair in table.range(..keep_from.0).map_err(storage)?.take(limit::TRIM_RECORDS_PER_APPEND + 1) {
+                    old.push(pair.map_err(storage)?.0.value());
+                }
+                // The last of them may reach beyond `keep_from`; the next one's first LSN tells its end.
+                old.pop();
+                for first in old {
+                    table.remove(first).map_err(storage)?;
+                }
+            }
+        }
+        write.commit().map_err(storage)?;
+        self.last = last;
+        Ok(())
+    }
+
+    fn reader(&self) -> Box<dyn JournalReader> {
+        Box::new(FileJournalReader { db: Arc::clone(&self.db) })
+    }
+}
+
+struct FileJournalReader {
+    db: Arc<Database>,
+}
+
+impl JournalReader for FileJournalReader {
+    fn bounds(&self) -> Result<Option<(Lsn, Lsn)>, JournalError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let table = read.open_table(RECORDS).map_err(storage)?;
+        let Some((first, _)) = table.first().map_err(storage)? else { return Ok(None) };
+        let first = Lsn(first.value());
+        let mut last = first;
+        if let Some((start, bytes)) = table.last().map_err(storage)? {
+            let start = Lsn(start.value());
+            let decoded = super::decode(start, bytes.value())?;
+            last = decoded.entries.last().map_or(start, |entry| entry.lsn);
+        }
+        Ok(Some((first, last)))
+    }
+
+    fn scan(
+        &self,
+        from: Lsn,
+        take: &mut dyn FnMut(Lsn, &[u8]) -> Result<bool, JournalError>,
+    ) -> Result<(), JournalError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let table = read.open_table(RECORDS).map_err(storage)?;
+        // The record that holds `from` begins at or before it.
+        let start = match table.range(..=from.0).map_err(storage)?.next_back() {
+            Some(pair) => pair.map_err(storage)?.0.value(),
+            None => from.0,
+        };
+        for pair in table.range(start..).map_err(storage)? {
+            let (first, bytes) = pair.map_err(storage)?;
+            if !take(Lsn(first.value()), bytes.value())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

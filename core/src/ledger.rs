@@ -1,0 +1,227 @@
+//! The ledger: positions and reservations of one shard, as a pure state machine.
+//!
+//! Every command goes through two steps. `decide` looks at the state and answers with an outcome and the
+//! movements that would bring it about; `settle` makes them so. Live execution runs both, recovery and the
+//! checkpoint run `settle` alone on what the journal recorded, so there is one way only to change the state.
+//! The ledger knows nothing of other shards, LSN assignment, idempotency, the journal or the view.
+
+mod event;
+mod hash;
+mod position;
+mod reservation;
+mod reserve;
+mod settle;
+mod state;
+mod transition;
+
+use hashbrown::HashMap;
+
+use crate::bucket::{Bucket, Movement};
+use crate::catalogue::Rules;
+use crate::command::{Body, Line, Read};
+use crate::id::{Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::outcome::{Code, State};
+
+pub use hash::{StateHash, audit};
+pub use position::{Position, Positions};
+pub use reservation::{Claim, Reservation, Reservations};
+pub(crate) use reserve::merge_movements;
+pub use state::{PositionState, SkuState, SupplyState};
+
+/// When a command takes effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub lsn: Lsn,
+    pub now: Millis,
+}
+
+/// The answer to a command, besides its movements and shortages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    pub code: Code,
+    /// State of the reservation it was about.
+    pub state: State,
+    /// When that hold ends; 0 where it has no end.
+    pub expires_at: Millis,
+}
+
+impl Outcome {
+    pub fn of(code: Code) -> Outcome {
+        Outcome { code, state: State::None, expires_at: Millis(0) }
+    }
+}
+
+/// A line that could not be served: at most `available` of `quantity` units.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Short {
+    /// Index of the line within its reservation.
+    pub line: u16,
+    pub sku: SkuId,
+    pub quantity: u32,
+    pub available: u32,
+}
+
+/// Where decisions append what they would do. One pair of arrays serves a whole batch.
+#[derive(Default, Debug, Clone, PartialEq)]
+pub struct Effects {
+    pub movements: Vec<Movement>,
+    pub shorts: Vec<Short>,
+}
+
+/// A position as a reader sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PositionAnswer {
+    /// By bucket number, the eight on-hand buckets and inbound (all supplies together).
+    pub units: [i64; 9],
+}
+
+/// What a read found.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    Position(PositionAnswer),
+    Reservation { outcome: Outcome, claims: Vec<Claim> },
+}
+
+/// What a sku has besides its positions; most skus have none of it.
+#[derive(Default, Debug, Clone, PartialEq)]
+struct Extra {
+    supplies: Vec<SupplyState>,
+    /// Last count of a node: when it was taken.
+    counted: Vec<(NodeId, Millis)>,
+    /// Earlier physical changes, for counts that arrive late; the latest one lies in the position.
+    recent: Vec<Change>,
+    /// Changes up to here may have been forgotten.
+    horizon: Millis,
+}
+
+/// A change of what is on hand: when it happened and by how much.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Change {
+    node: NodeId,
+    occurred_at: Millis,
+    units: i64,
+}
+
+/// The state of the skus of one shard.
+#[derive(Debug)]
+pub struct Ledger {
+    shard: ShardOf,
+    positions: Positions,
+    extras: HashMap<SkuId, Extra>,
+    reservations: Reservations,
+    /// Balance of the outside accounts (supplier, customer, loss, transit), by bucket number less 9.
+    outside: [i64; 4],
+    dirty: Vec<(SkuId, NodeId)>,
+    candidates: Vec<reserve::Candidate>,
+    takes: Vec<reserve::Take>,
+}
+
+impl Ledger {
+    pub fn new(shard: ShardOf) -> Ledger {
+        Ledger {
+            shard,
+            positions: Positions::default(),
+            extras: HashMap::new(),
+            reservations: Reservations::default(),
+            outside: [0; 4],
+            dirty: Vec::new(),
+            candidates: Vec::new(),
+            takes: Vec::new(),
+        }
+    }
+
+    pub fn shard(&self) -> ShardOf {
+        self.shard
+    }
+
+    pub fn position(&self, sku: SkuId, node: NodeId) -> Option<&Position> {
+        if self.shard.owns(sku) { self.positions.get(self.shard.row(sku), node) } else { None }
+    }
+
+    pub fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    /// Decides a command without changing anything a reader could see. `None`: this shard has no part in it.
+    pub fn decide(
+        &mut self,
+        moment: Moment,
+        rules: &Rules,
+        body: &Body,
+        lines: &[Line],
+        effects: &mut Effects,
+    ) -> Option<Outcome> {
+        match body {
+            Body::Reserve(reserve) => self.decide_reserve(moment, rules, reserve, lines, effects),
+            Body::Transition(transition) => self.decide_transition(moment, transition, effects),
+            Body::Expire(id) => self.decide_expiry(moment, *id, effects),
+            Body::Event(event) => {
+                self.shard.owns(event.sku).then(|| self.decide_event(moment, event, effects))
+            }
+            Body::Define(_) | Body::Read(_) => None,
+        }
+    }
+
+    /// Answers a read of this shard's state; `None`: this shard has no part in it.
+    pub fn read(&self, lsn: Lsn, read: &Read) -> Option<Answer> {
+        match *read {
+            Read::Position { sku, node } => {
+                self.shard.owns(sku).then(|| Answer::Position(self.position_answer(sku, node)))
+            }
+            Read::Reservation { id, scope } => {
+                let reservation = self.reservations.find(id, lsn)?;
+                if scope.is_some_and(|channel| channel != reservation.channel) {
+                    return None;
+                }
+                Some(Answer::Reservation { outcome: reservation.outcome(), claims: reservation.claims.to_vec() })
+            }
+            Read::Name { .. } => None,
+        }
+    }
+
+    fn position_answer(&self, sku: SkuId, node: NodeId) -> PositionAnswer {
+        let mut answer = PositionAnswer::default();
+        if let Some(position) = self.position(sku, node) {
+            for bucket in crate::bucket::ON_HAND {
+                answer.units[bucket as usize] = position.units(bucket);
+            }
+        }
+        if let Some(extra) = self.extras.get(&sku) {
+            for supply in extra.supplies.iter().filter(|supply| supply.node == node) {
+                answer.units[Bucket::Inbound as usize] += i64::from(supply.quantity);
+            }
+        }
+        answer
+    }
+
+    /// Appends up to `max` holds whose time is over at `now`. Each is told once; the caller brings it into
+    /// the order as [`Body::Expire`].
+    pub fn take_due(&mut self, now: Millis, max: usize, due: &mut Vec<ReservationId>) {
+        self.reservations.take_due(now, max, self.shard, due);
+    }
+
+    /// When the next hold may end.
+    pub fn next_expiry(&self) -> Option<Millis> {
+        self.reservations.next_expiry()
+    }
+
+    /// Calls `publish` with the units free now of each position changed since the last call.
+    pub fn drain_changed(&mut self, mut publish: impl FnMut(SkuId, NodeId, i64)) {
+        for (sku, node) in self.dirty.drain(..) {
+            let row = self.shard.row(sku);
+            if let Some(position) = self.positions.get_mut(row, node) {
+                position.dirty = false;
+                publish(sku, node, position.free);
+            }
+        }
+    }
+
+    /// Calls `publish` with the units free of every position: what a new view starts from.
+    pub fn all_free(&self, mut publish: impl FnMut(SkuId, NodeId, i64)) {
+        for (row, positions) in self.positions.rows() {
+            for position in positions {
+                publish(self.shard.sku(row), position.node, position.free);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What each stock event does, as a table of movements.
+//!
+//! Physical facts (counts, losses) are accepted even when they leave less than is promised: free goes
+//! negative, which is a shortage everybody can see. Everything else must find its units.
+//!
+//! An event that happened before the last count of its node was already seen by that count: its movements
+//! are recorded, and the units go to or come from `loss`, so that on-hand stays what was counted.
+
+use crate::bucket::{Bucket, Movement};
+use crate::event::{EventKind, StockEvent};
+use crate::id::{Millis, NodeId};
+use crate::ledger::{Effects, Extra, Ledger, Moment, Outcome, Position};
+use crate::limit;
+use crate::outcome::{Code, State};
+
+/// Collects the movements of one event.
+struct Draft<'a> {
+    event: &'a StockEvent,
+    movements: &'a mut Vec<Movement>,
+}
+
+impl Draft<'_> {
+    fn push(&mut self, node: NodeId, from: Bucket, to: Bucket, quantity: i64) {
+        if quantity > 0 {
+            let quantity = quantity as u32;
+            self.movements.push(Movement { sku: self.event.sku, node, from, to, quantity });
+        }
+    }
+
+    fn here(&mut self, from: Bucket, to: Bucket, quantity: i64) {
+        self.push(self.event.node, from, to, quantity);
+    }
+
+    /// Found or lost: a signed change of free.
+    fn correct(&mut self, change: i64) {
+        self.here(Bucket::Loss, Bucket::Free, change);
+        self.here(Bucket::Free, Bucket::Loss, -change);
+    }
+}
+
+impl Ledger {
+    pub(super) fn decide_event(
+        &self,
+        moment: Moment,
+        event: &StockEvent,
+        effects: &mut Effects,
+    ) -> Outcome {
+        let before = effects.movements.len();
+        let mut draft = Draft { event, movements: &mut effects.movements };
+        match self.draft_event(moment, event, &mut draft) {
+            Ok(outcome) => outcome,
+            Err(code) => {
+                effects.movements.truncate(before);
+                Outcome::of(code)
+            }
+        }
+    }
+
+    fn draft_event(
+        &self,
+        moment: Moment,
+        event: &StockEvent,
+        draft: &mut Draft<'_>,
+    ) -> Result<Outcome, Code> {
+        let empty = Position::empty(event.node);
+        let position = self.position(event.sku, event.node).unwrap_or(&empty);
+        let extra = self.extras.get(&event.sku);
+        let quantity = event.quantity;
+        let mut outcome = Outcome::of(Code::Ok);
+        if event.expected.is_some_and(|expected| expected != position.on_hand())
+            && matches!(event.kind, EventKind::Adjustment | EventKind::Count)
+        {
+            return Err(Code::ExpectedMismatch);
+        }
+        let start = draft.movements.len();
+        match event.kind {
+            EventKind::Receipt => self.draft_arrival(event, 0, draft)?,
+            EventKind::TransferReceived => self.draft_arrival(event, i64::from(event.damaged), draft)?,
+            EventKind::Pick | EventKind::Ship => outcome = self.draft_issue(moment, event, position, draft)?,
+            EventKind::Adjustment => {
+                if position.on_hand() + quantity < 0 {
+                    return Err(Code::InsufficientOnHand);
+                }
+                draft.correct(quantity);
+            }
+            EventKind::Count => {
+                let at = event.occurred_at.min(moment.now);
+                let then = on_hand_at(position, extra, at, moment.now)?;
+                if position.on_hand() + quantity - then < 0 {
+                    return Err(Code::InsufficientOnHand);
+                }
+                draft.correct(quantity - then);
+            }
+            EventKind::TransferDispatched => {
+                if position.free < quantity {
+                    return Err(Code::InsufficientStock);
+                }
+                let open = self.inbound(event, event.to_node);
+                if open.is_none() {
+                    self.check_supply_room(event)?;
+                } else if open.is_some_and(|open| open + quantity > limit::BUCKET_UNITS_MAX) {
+                    return Err(Code::PositionLimit);
+                }
+                draft.here(Bucket::Free, Bucket::Transit, quantity);
+                draft.push(event.to_node, Bucket::Transit, Bucket::Inbound, quantity);
+            }
+            EventKind::Return => draft.here(Bucket::Customer, event.to, quantity),
+            EventKind::Supply => {
+                let open = self.inbound(event, event.node);
+                if open.is_none() && quantity > 0 {
+                    self.check_supply_room(event)?;
+                }
+                let open = open.unwrap_or(0);
+                draft.here(Bucket::Supplier, Bucket::Inbound, quantity - open);
+                draft.here(Bucket::Inbound, Bucket::Supplier, open - quantity);
+            }
+            EventKind::StatusChange => {
+                if position.units(event.from) < quantity {
+                    return Err(Code::InsufficientStock);
+                }
+                draft.here(event.from, event.to, quantity);
+            }
+        }
+        let change: i64 = draft.movements[start..]
+            .iter()
+            .filter(|movement| movement.node == event.node)
+            .map(Movement::on_hand_change)
+            .sum();
+        if event.kind != EventKind::Count && change != 0 && was_counted_after(extra, event) {
+            draft.correct(-change);
+        } else if position.on_hand() + change > limit::BUCKET_UNITS_MAX {
+            return Err(Code::PositionLimit);
+        }
+        Ok(outcome)
+    }
+
+    /// Receipts and transfers: what the supply has open comes from there, what exceeds it from outside.
+    fn draft_arrival(&self, event: &StockEvent, damaged: i64, draft: &mut Draft<'_>) -> Result<(), Code> {
+        let mut inbound = match event.supply {
+            Some(_) => self.inbound(event, event.node).ok_or(Code::UnknownSupply)?,
+            None => 0,
+        };
+        for (to, quantity) in [(Bucket::Free, event.quantity - damaged), (Bucket::Damaged, damaged)] {
+            let expected = quantity.min(inbound);
+            draft.here(Bucket::Inbound, to, expected);
+            draft.here(Bucket::Supplier, to, quantity - expected);
+            inbound -= expected;
+        }
+        Ok(())
+    }
+
+    /// Picks and shipments, for a reservation or without.
+    fn draft_issue(
+        &self,
+        moment: Moment,
+        event: &StockEvent,
+        position: &Position,
+        draft: &mut Draft<'_>,
+    ) -> Result<Outcome, Code> {
+        let quantity = event.quantity;
+        let ship = event.kind == EventKind::Ship;
+        let Some(id) = event.reservation else {
+            let picked = position.units(Bucket::Picked) - i64::from(position.picked_claimed);
+            let from_picked = if ship { quantity.min(picked) } else { 0 };
+            if position.free < quantity - from_picked {
+                return Err(Code::InsufficientStock);
+            }
+            let to = if ship { Bucket::Customer } else { Bucket::Picked };
+            draft.here(Bucket::Picked, to, from_picked);
+            draft.here(Bucket::Free, to, quantity - from_picked);
+            return Ok(Outcome::of(Code::Ok));
+        };
+        let part = self.reservations.find(id, moment.lsn).ok_or(Code::UnknownReservation)?;
+        if part.state != State::Confirmed {
+            return Err(Code::WrongState);
+        }
+        let claim = part
+            .claims
+            .iter()
+            .find(|claim| claim.sku == event.sku && claim.node == event.node)
+            .ok_or(Code::InsufficientClaim)?;
+        let from_picked = if ship { quantity.min(i64::from(claim.picked)) } else { 0 };
+        if i64::from(claim.open()) < quantity - from_picked {
+            return Err(Code::InsufficientClaim);
+        }
+        let to = if ship { Bucket::Customer } else { Bucket::Picked };
+        draft.here(Bucket::Picked, to, from_picked);
+        draft.here(Bucket::Confirmed, to, quantity - from_picked);
+        Ok(part.outcome())
+    }
+
+    /// Units of the event's supply still on their way to a node; `None` if there is no such supply.
+    fn inbound(&self, event: &StockEvent, node: NodeId) -> Option<i64> {
+        let supplies = &self.extras.get(&event.sku)?.supplies;
+        let found = supplies.iter().find(|open| open.node == node && Some(open.supply) == event.supply)?;
+        Some(i64::from(found.quantity))
+    }
+
+    fn check_supply_room(&self, event: &StockEvent) -> Result<(), Code> {
+        let open = self.extras.get(&event.sku).map_or(0, |extra| extra.supplies.len());
+        if open >= limit::SUPPLIES_PER_SKU_MAX { Err(Code::TooManySupplies) } else { Ok(()) }
+    }
+}
+
+fn counted_at(extra: Option<&Extra>, node: NodeId) -> Option<Millis> {
+    extra?.counted.iter().find(|(counted, _)| *counted == node).map(|(_, at)| *at)
+}
+
+fn was_counted_after(extra: Option<&Extra>, event: &StockEvent) -> bool {
+    counted_at(extra, event.node).is_some_and(|at| event.occurred_at < at)
+}
+
+/// What was on hand at an earlier moment, as far as known today.
+fn on_hand_at(position: &Position, extra: Option<&Extra>, at: Millis, now: Millis) -> Result<i64, Code> {
+    if counted_at(extra, position.node()).is_some_and(|counted| counted > at) {
+        return Err(Code::CountTooLate);
+    }
+    if position.latest <= at {
+        return Ok(position.on_hand());
+    }
+    let horizon = extra.map_or(Millis(0), |extra| extra.horizon);
+    if now.since(at) > limit::COUNT_LATE_MS_MAX || at < horizon {
+        return Err(Code::CountTooLate);
+    }
+    let mut units = position.on_hand();
+    if position.last_at > at {
+        units -= i64::from(position.last_units);
+    }
+    for change in extra.iter().flat_map(|extra| &extra.recent) {
+        if change.node == position.node() && change.occurred_at > at {
+            units -= change.units;
+        }
+    }
+    Ok(units)
+}

@@ -1,0 +1,158 @@
+//! The state hash and the invariants that can be recomputed.
+//!
+//! The hash is a sum over hashes of single facts, so it is the same for any number of shards and any order
+//! in memory. Memory that only shortens answers (ended reservations, recent changes) is not part of it.
+
+use std::fmt;
+
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::bucket::{Bucket, ON_HAND};
+use crate::id::{NodeId, SkuId};
+use crate::ledger::Ledger;
+use crate::outcome::State;
+
+/// Sum of 128-bit hashes of every position, supply, count and active claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StateHash(pub u128);
+
+impl fmt::Display for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::ops::AddAssign for StateHash {
+    fn add_assign(&mut self, other: StateHash) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+}
+
+/// A fact as bytes: its kind, then its fields, little-endian.
+struct Fact(Vec<u8>);
+
+impl Fact {
+    fn of(&mut self, kind: u8, fields: &[u128]) -> StateHash {
+        self.0.clear();
+        self.0.push(kind);
+        for field in fields {
+            self.0.extend_from_slice(&field.to_le_bytes());
+        }
+        StateHash(xxh3_128(&self.0))
+    }
+}
+
+impl Ledger {
+    pub fn state_hash(&self) -> StateHash {
+        let mut sum = StateHash::default();
+        let mut fact = Fact(Vec::new());
+        for (row, positions) in self.positions.rows() {
+            let sku = u128::from(self.shard.sku(row).0);
+            for position in positions.iter().filter(|position| !position.is_empty()) {
+                let mut fields = [0u128; 11];
+                fields[0] = sku;
+                fields[1] = u128::from(position.node.0);
+                for bucket in ON_HAND {
+                    fields[2 + bucket as usize] = position.units(bucket) as u128;
+                }
+                fields[10] = u128::from(position.picked_claimed);
+                sum += fact.of(1, &fields);
+            }
+        }
+        for (sku, extra) in &self.extras {
+            let sku = u128::from(sku.0);
+            for open in &extra.supplies {
+                let fields = [
+                    sku,
+                    u128::from(open.node.0),
+                    u128::from(open.supply.0),
+                    u128::from(open.quantity),
+                    u128::from(open.eta.0),
+                ];
+                sum += fact.of(2, &fields);
+            }
+            for (node, at) in &extra.counted {
+                sum += fact.of(3, &[sku, u128::from(node.0), u128::from(at.0)]);
+            }
+        }
+        for (id, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
+            let end = if part.state == State::Held { part.expires_at.0 } else { 0 };
+            for claim in &part.claims {
+                let fields = [
+                    id.0,
+                    u128::from(part.channel.0),
+                    part.state as u128,
+                    u128::from(end),
+                    u128::from(claim.sku.0),
+                    u128::from(claim.node.0),
+                    u128::from(claim.quantity),
+                    u128::from(claim.picked),
+                    u128::from(claim.shipped),
+                ];
+                sum += fact.of(4, &fields);
+            }
+        }
+        sum
+    }
+
+    /// Checks claims against counters; adds what does not hold to `wrong` and answers the units inside.
+    fn audit_claims(&self, wrong: &mut Vec<String>) -> i64 {
+        let mut claimed: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
+        for (_, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
+            let bucket = if part.state == State::Held { Bucket::Held } else { Bucket::Confirmed };
+            for claim in &part.claims {
+                *claimed.entry((claim.sku, claim.node, bucket)).or_default() += i64::from(claim.open());
+                *claimed.entry((claim.sku, claim.node, Bucket::Picked)).or_default() +=
+                    i64::from(claim.picked);
+            }
+        }
+        let mut total = 0;
+        for (row, positions) in self.positions.rows() {
+            let sku = self.shard.sku(row);
+            for position in positions {
+                total += position.on_hand();
+                for bucket in [Bucket::Held, Bucket::Confirmed, Bucket::Picked] {
+                    let claims = claimed.remove(&(sku, position.node, bucket)).unwrap_or(0);
+                    let units = match bucket {
+                        Bucket::Picked => i64::from(position.picked_claimed),
+                        _ => position.units(bucket),
+                    };
+                    if claims != units {
+                        let (node, name) = (position.node, bucket.name());
+                        wrong.push(format!("sku {sku} node {node}: {units} units {name}, claims for {claims}"));
+                    }
+                }
+                if i64::from(position.picked_claimed) > position.units(Bucket::Picked) {
+                    wrong.push(format!("sku {sku} node {}: claims picked exceed picked", position.node));
+                }
+            }
+        }
+        for ((sku, node, bucket), claims) in claimed.into_iter().filter(|(_, claims)| *claims != 0) {
+            wrong.push(format!("sku {sku} node {node}: {claims} {} without a position", bucket.name()));
+        }
+        let supplies = self.extras.values().flat_map(|extra| &extra.supplies);
+        total + supplies.map(|open| i64::from(open.quantity)).sum::<i64>()
+    }
+}
+
+/// Recomputes what the ledgers of all shards keep as counters: claims by position and bucket, and the
+/// conservation of units. The answer lists what does not hold; empty is good.
+pub fn audit<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut inside = 0;
+    let mut outside = [0; 4];
+    for ledger in ledgers {
+        inside += ledger.audit_claims(&mut wrong);
+        for (sum, account) in outside.iter_mut().zip(ledger.outside) {
+            *sum += account;
+        }
+    }
+    if inside + outside.iter().sum::<i64>() != 0 {
+        wrong.push(format!("units are not conserved: {inside} inside, {outside:?} outside"));
+    }
+    if outside[Bucket::Transit as usize - Bucket::Supplier as usize] != 0 {
+        wrong.push("units are lost between nodes".into());
+    }
+    wrong
+}

@@ -1,0 +1,167 @@
+//! Reserving: which node serves which line, and what is short.
+//!
+//! Lines that name a node choose first, then those that name a group, then those that take any node of the
+//! channel; within that, in the order given. A line goes to the node of best priority that has it all, and is
+//! split over nodes in order of priority when none has. Units taken by one line are gone for the next, so
+//! the same sku on two lines is summed.
+
+use crate::bucket::{Bucket, Movement};
+use crate::catalogue::{ChannelRule, Rules};
+use crate::command::{Line, Reserve};
+use crate::id::{GroupId, NodeId};
+use crate::ledger::{Effects, Ledger, Moment, Outcome, Short};
+use crate::outcome::{Code, State};
+
+/// A position that could serve a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    rank: u16,
+    at: usize,
+    free: i64,
+}
+
+/// Units set aside while deciding, given back when the decision is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Take {
+    at: usize,
+    quantity: i64,
+}
+
+/// Lines choose in this order.
+fn specificity(line: &Line) -> u8 {
+    match (line.node == NodeId::ANY, line.group == GroupId::ANY) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    }
+}
+
+impl Ledger {
+    pub(super) fn decide_reserve(
+        &mut self,
+        moment: Moment,
+        rules: &Rules,
+        reserve: &Reserve,
+        all_lines: &[Line],
+        effects: &mut Effects,
+    ) -> Option<Outcome> {
+        let lines = reserve.lines(all_lines);
+        if !lines.iter().any(|line| self.shard.owns(line.sku)) {
+            return None;
+        }
+        if self.reservations.find(reserve.id, moment.lsn).is_some() {
+            return Some(Outcome::of(Code::ReservationExists));
+        }
+        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
+        for class in 0..3 {
+            for (index, line) in lines.iter().enumerate() {
+                if specificity(line) == class && self.shard.owns(line.sku) {
+                    self.take_line(rules, channel, index, line, effects);
+                }
+            }
+        }
+        for take in self.takes.drain(..) {
+            self.positions.at_mut(take.at).free += take.quantity;
+        }
+        if effects.shorts.len() > shorts_before {
+            effects.movements.truncate(movements_before);
+            effects.shorts[shorts_before..].sort_unstable();
+            return Some(Outcome::of(Code::InsufficientStock));
+        }
+        merge_movements(&mut effects.movements, movements_before);
+        Some(Outcome {
+            code: Code::Ok,
+            state: State::Held,
+            expires_at: moment.now.plus(u64::from(reserve.ttl_ms)),
+        })
+    }
+
+    /// Sets units aside for one line, or says how many there would be.
+    fn take_line(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        index: usize,
+        line: &Line,
+        effects: &mut Effects,
+    ) {
+        let group = rules.group(line.group);
+        let wanted = i64::from(line.quantity);
+        self.candidates.clear();
+        let mut offered = 0;
+        let mut total = 0;
+        for at in self.positions.range(self.shard.row(line.sku)) {
+            let position = self.positions.at(at);
+            let (node, free) = (position.node, position.free);
+            if free <= 0 || !channel.nodes.contains(node) {
+                continue;
+            }
+            offered += free;
+            let named = line.node == NodeId::ANY || line.node == node;
+            if named && group.is_none_or(|nodes| nodes.contains(node)) {
+                total += free;
+                self.candidates.push(Candidate { rank: rules.rank(node), at, free });
+            }
+        }
+        // The buffer is withheld from the channel as a whole, so it bounds each of its lines too.
+        let available = total.min(offered - i64::from(channel.buffer)).max(0);
+        if available < wanted {
+            effects.shorts.push(Short {
+                line: index as u16,
+                sku: line.sku,
+                quantity: line.quantity,
+                available: available as u32,
+            });
+            return;
+        }
+        let whole = self.candidates.iter().filter(|candidate| candidate.free >= wanted).min().copied();
+        if let Some(candidate) = whole {
+            self.take(line, candidate.at, wanted, effects);
+            return;
+        }
+        self.candidates.sort_unstable();
+        let mut open = wanted;
+        let mut next = 0;
+        while open > 0 {
+            let candidate = self.candidates[next];
+            let quantity = open.min(candidate.free);
+            self.take(line, candidate.at, quantity, effects);
+            open -= quantity;
+            next += 1;
+        }
+    }
+
+    fn take(&mut self, line: &Line, at: usize, quantity: i64, effects: &mut Effects) {
+        let position = self.positions.at_mut(at);
+        position.free -= quantity;
+        self.takes.push(Take { at, quantity });
+        effects.movements.push(Movement {
+            sku: line.sku,
+            node: position.node,
+            from: Bucket::Free,
+            to: Bucket::Held,
+            quantity: quantity as u32,
+        });
+    }
+}
+
+/// Brings movements from `start` on into their one order and makes one of those alike but for the quantity.
+pub(crate) fn merge_movements(movements: &mut Vec<Movement>, start: usize) {
+    if movements.len() < start + 2 {
+        return;
+    }
+    movements[start..].sort_unstable();
+    let mut last = start;
+    for at in start + 1..movements.len() {
+        let next = movements[at];
+        let place = |movement: Movement| Movement { quantity: 0, ..movement };
+        if place(movements[last]) == place(next) {
+            movements[last].quantity += next.quantity;
+        } else {
+            last += 1;
+            movements[last] = next;
+        }
+    }
+    movements.truncate(last + 1);
+}

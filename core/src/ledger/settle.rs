@@ -1,0 +1,212 @@
+//! Settling: making a decided command so. The only code that changes the state.
+//!
+//! It takes what the journal records (outcome and movements) and trusts it; recovery and the checkpoint
+//! call it with entries of all shards, so movements of foreign skus are passed over.
+
+use crate::bucket::{Bucket, Movement};
+use crate::command::{Body, Line, Verb};
+use crate::event::{EventKind, StockEvent};
+use crate::id::Millis;
+use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
+use crate::limit;
+use crate::outcome::{Code, State};
+
+impl Ledger {
+    /// Applies an outcome with code [`Code::Ok`]; any other changes nothing.
+    pub fn settle(
+        &mut self,
+        moment: Moment,
+        body: &Body,
+        lines: &[Line],
+        outcome: Outcome,
+        movements: &[Movement],
+    ) {
+        self.reservations.forget(moment.lsn);
+        if outcome.code != Code::Ok {
+            return;
+        }
+        match body {
+            Body::Reserve(reserve) => {
+                self.shift_all(movements);
+                let shard = self.shard;
+                let claims = movements.iter().filter(|movement| shard.owns(movement.sku)).map(|movement| Claim {
+                    sku: movement.sku,
+                    node: movement.node,
+                    quantity: movement.quantity,
+                    picked: 0,
+                    shipped: 0,
+                });
+                let reservation = Reservation {
+                    channel: reserve.channel,
+                    state: State::Held,
+                    anchor: reserve.lines(lines)[0].sku,
+                    expires_at: outcome.expires_at,
+                    ended: crate::id::Lsn::NONE,
+                    claims: claims.collect(),
+                };
+                if !reservation.claims.is_empty() {
+                    self.reservations.insert(reserve.id, reservation);
+                }
+            }
+            Body::Transition(transition) => {
+                self.shift_all(movements);
+                if transition.verb != Verb::Confirm && transition.verb != Verb::Extend {
+                    self.unpick(transition.reservation, transition.verb == Verb::Fulfil);
+                }
+                self.reservations.step(transition.reservation, outcome.state, outcome.expires_at, moment.lsn);
+            }
+            Body::Expire(id) => {
+                self.shift_all(movements);
+                self.reservations.step(*id, outcome.state, outcome.expires_at, moment.lsn);
+            }
+            Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
+            Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
+        }
+    }
+
+    fn shift_all(&mut self, movements: &[Movement]) {
+        for movement in movements {
+            if self.shard.owns(movement.sku) {
+                self.shift(movement);
+            }
+        }
+    }
+
+    /// Moves units between the buckets of a position and the outside accounts. Inbound is the event's.
+    fn shift(&mut self, movement: &Movement) -> &mut Position {
+        let units = i64::from(movement.quantity);
+        for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
+            if bucket > Bucket::Inbound {
+                self.outside[bucket as usize - Bucket::Supplier as usize] += change;
+            }
+        }
+        let position = self.positions.get_or_insert(self.shard.row(movement.sku), movement.node);
+        for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
+            if bucket.is_on_hand() {
+                position.add(bucket, change);
+            }
+        }
+        if !position.dirty {
+            position.dirty = true;
+            self.dirty.push((movement.sku, movement.node));
+        }
+        position
+    }
+
+    /// The reservation ends: nothing of it is picked any more; fulfilled, all of it is shipped.
+    fn unpick(&mut self, id: crate::id::ReservationId, shipped: bool) {
+        let Some(part) = self.reservations.part_mut(id) else { return };
+        let mut claims = std::mem::take(&mut part.claims);
+        for claim in &mut claims {
+            if claim.picked > 0 {
+                let row = self.shard.row(claim.sku);
+                let position = self.positions.get_mut(row, claim.node).expect("a claim has its position");
+                position.picked_claimed -= claim.picked;
+                claim.picked = 0;
+            }
+            if shipped {
+                claim.shipped = claim.quantity;
+            }
+        }
+        if let Some(part) = self.reservations.part_mut(id) {
+            part.claims = claims;
+        }
+    }
+
+    fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
+        let mut change = 0;
+        for movement in movements {
+            let position = self.shift(movement);
+            if movement.node == event.node {
+                change += movement.on_hand_change();
+            }
+            let units = movement.quantity;
+            if let Some(id) = event.reservation
+                && matches!(event.kind, EventKind::Pick | EventKind::Ship)
+                && movement.to != Bucket::Free
+                && movement.from != Bucket::Loss
+            {
+                // Pick: confirmed to picked. Ship: picked or confirmed to customer.
+                let (picked, unpicked) = match (movement.from, movement.to) {
+                    (Bucket::Confirmed, Bucket::Picked) => (units, 0),
+                    (Bucket::Picked, Bucket::Customer) => (0, units),
+                    _ => (0, 0),
+                };
+                position.picked_claimed = position.picked_claimed + picked - unpicked;
+                let shipped = if movement.to == Bucket::Customer { units } else { 0 };
+                if let Some(claim) = self.reservations.claim_mut(id, event.sku, event.node) {
+                    claim.picked = claim.picked + picked - unpicked;
+                    claim.shipped += shipped;
+                }
+            }
+            self.settle_inbound(event, movement);
+        }
+        if event.kind == EventKind::Supply && event.quantity > 0 {
+            self.set_eta(event);
+        }
+        if event.kind == EventKind::Count {
+            let at = event.occurred_at.min(moment.now);
+            let counted = &mut self.extras.entry(event.sku).or_default().counted;
+            match counted.iter_mut().find(|(node, _)| *node == event.node) {
+                Some(entry) => entry.1 = at,
+                None => counted.push((event.node, at)),
+            }
+        } else if change != 0 {
+            self.remember(moment.now, event, change);
+        }
+    }
+
+    fn settle_inbound(&mut self, event: &StockEvent, movement: &Movement) {
+        let change = match (movement.from, movement.to) {
+            (Bucket::Inbound, _) => -i64::from(movement.quantity),
+            (_, Bucket::Inbound) => i64::from(movement.quantity),
+            _ => return,
+        };
+        let Some(supply) = event.supply else { return };
+        let supplies = &mut self.extras.entry(event.sku).or_default().supplies;
+        let found = supplies.iter().position(|open| open.node == movement.node && open.supply == supply);
+        let at = found.unwrap_or_else(|| {
+            supplies.push(SupplyState { node: movement.node, supply, quantity: 0, eta: event.eta });
+            supplies.len() - 1
+        });
+        let units = i64::from(supplies[at].quantity) + change;
+        assert!((0..=limit::BUCKET_UNITS_MAX).contains(&units), "{units} units inbound after {event:?}");
+        supplies[at].quantity = units as u32;
+        if units == 0 {
+            supplies.remove(at);
+        }
+    }
+
+    fn set_eta(&mut self, event: &StockEvent) {
+        let Some(extra) = self.extras.get_mut(&event.sku) else { return };
+        for open in &mut extra.supplies {
+            if open.node == event.node && Some(open.supply) == event.supply {
+                open.eta = event.eta;
+            }
+        }
+    }
+
+    /// Keeps a physical change for counts that come late.
+    fn remember(&mut self, now: Millis, event: &StockEvent, units: i64) {
+        let row = self.shard.row(event.sku);
+        let position = self.positions.get_mut(row, event.node).expect("the event has moved units here");
+        let old = Change {
+            node: event.node,
+            occurred_at: position.last_at,
+            units: i64::from(position.last_units),
+        };
+        position.latest = position.latest.max(event.occurred_at);
+        position.last_at = event.occurred_at;
+        position.last_units = units as i32;
+        if old.units == 0 || now.since(old.occurred_at) > limit::COUNT_LATE_MS_MAX {
+            return;
+        }
+        let extra = self.extras.entry(event.sku).or_default();
+        extra.recent.retain(|change| now.since(change.occurred_at) <= limit::COUNT_LATE_MS_MAX);
+        if extra.recent.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
+            let forgotten = extra.recent.remove(0);
+            extra.horizon = extra.horizon.max(forgotten.occurred_at);
+        }
+        extra.recent.push(old);
+    }
+}

@@ -1,0 +1,124 @@
+//! The state as rows: what the snapshot stores, one row per sku and one per reservation.
+
+use crate::bucket::{Bucket, ON_HAND};
+use crate::id::{Millis, NodeId, ReservationId, SkuId, SupplyId};
+use crate::ledger::{Change, Claim, Ledger, Position, Reservation};
+use crate::outcome::State;
+
+/// Stock on its way to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SupplyState {
+    pub node: NodeId,
+    pub supply: SupplyId,
+    pub quantity: u32,
+    pub eta: Millis,
+}
+
+/// A position's part of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PositionState {
+    pub node: NodeId,
+    /// By bucket number.
+    pub units: [i64; 8],
+    pub picked_claimed: u32,
+    pub latest: Millis,
+    pub last_at: Millis,
+    pub last_units: i32,
+}
+
+/// Everything known of a sku.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SkuState {
+    pub positions: Vec<PositionState>,
+    pub supplies: Vec<SupplyState>,
+    pub counted: Vec<(NodeId, Millis)>,
+    /// Node, when, units.
+    pub recent: Vec<(NodeId, Millis, i64)>,
+    pub horizon: Millis,
+}
+
+impl Ledger {
+    /// The row of a sku.
+    pub fn sku_state(&self, sku: SkuId) -> SkuState {
+        let mut state = SkuState::default();
+        for at in self.positions.range(self.shard.row(sku)) {
+            let position = self.positions.at(at);
+            state.positions.push(PositionState {
+                node: position.node,
+                units: ON_HAND.map(|bucket| position.units(bucket)),
+                picked_claimed: position.picked_claimed,
+                latest: position.latest,
+                last_at: position.last_at,
+                last_units: position.last_units,
+            });
+        }
+        if let Some(extra) = self.extras.get(&sku) {
+            state.supplies.clone_from(&extra.supplies);
+            state.counted.clone_from(&extra.counted);
+            state.recent =
+                extra.recent.iter().map(|change| (change.node, change.occurred_at, change.units)).collect();
+            state.horizon = extra.horizon;
+        }
+        state
+    }
+
+    /// Takes over a row; rows of foreign skus are passed over.
+    pub fn load_sku(&mut self, sku: SkuId, state: &SkuState) {
+        if !self.shard.owns(sku) {
+            return;
+        }
+        let row = self.shard.row(sku);
+        for loaded in &state.positions {
+            let position: &mut Position = self.positions.get_or_insert(row, loaded.node);
+            for bucket in ON_HAND {
+                position.add(bucket, loaded.units[bucket as usize] - position.units(bucket));
+            }
+            position.picked_claimed = loaded.picked_claimed;
+            position.latest = loaded.latest;
+            position.last_at = loaded.last_at;
+            position.last_units = loaded.last_units;
+        }
+        if !state.supplies.is_empty() || !state.counted.is_empty() || !state.recent.is_empty() {
+            let extra = self.extras.entry(sku).or_default();
+            extra.supplies.clone_from(&state.supplies);
+            extra.counted.clone_from(&state.counted);
+            extra.recent = state
+                .recent
+                .iter()
+                .map(|(node, occurred_at, units)| Change {
+                    node: *node,
+                    occurred_at: *occurred_at,
+                    units: *units,
+                })
+                .collect();
+            extra.horizon = state.horizon;
+        }
+    }
+
+    /// Takes over a reservation: this shard's claims of it, or nothing.
+    pub fn load_reservation(&mut self, id: ReservationId, reservation: &Reservation) {
+        let shard = self.shard;
+        let mut part = reservation.clone();
+        part.claims.retain(|claim: &mut Claim| shard.owns(claim.sku));
+        if !part.claims.is_empty() && part.state != State::None {
+            self.reservations.insert(id, part);
+        }
+    }
+
+    /// The outside accounts: supplier, customer, loss, transit.
+    pub fn outside(&self) -> [i64; 4] {
+        self.outside
+    }
+
+    /// Adds to the outside accounts; one ledger of a recovered set takes them over.
+    pub fn load_outside(&mut self, outside: [i64; 4]) {
+        for (account, loaded) in self.outside.iter_mut().zip(outside) {
+            *account += loaded;
+        }
+    }
+
+    /// Units of a position in a bucket, inbound included, for checks from outside.
+    pub fn units(&self, sku: SkuId, node: NodeId, bucket: Bucket) -> i64 {
+        self.position_answer(sku, node).units.get(bucket as usize).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,36 @@
+//! The availability ledger of Stockline.
+//!
+//! This crate knows what stock is, who claims it, in which order commands take effect and how that order
+//! is kept on disk. It does not know the clock, randomness, threads, async or the network: time arrives as
+//! an argument, bytes arrive as slices. Only `journal/file.rs` and `snapshot.rs` name redb.
+//!
+//! The flow of one command, and where to read it:
+//!
+//! 1. [`wire`]: bytes of a frame become a [`command::Frame`].
+//! 2. [`sequencer`]: idempotency, static checks, LSN and time; frames become a [`batch::Batch`].
+//! 3. [`shard`]: each shard applies its part through [`ledger`]; parts of one command agree by votes.
+//! 4. [`journal`]: the outputs of all shards are merged ([`merge`]) into one record and made durable.
+//! 5. [`view`]: changed cells are published, `durable_lsn` rises, and only then do replies leave.
+//! 6. [`checkpoint`]: journal records are folded into the snapshot; [`recovery`] reads both back.
+
+pub mod admission;
+pub mod batch;
+pub mod bucket;
+pub mod catalogue;
+pub mod checkpoint;
+pub mod command;
+pub mod event;
+pub mod id;
+pub mod journal;
+pub mod ledger;
+pub mod limit;
+pub mod merge;
+pub mod outcome;
+pub mod record;
+pub mod recovery;
+pub mod sequencer;
+pub mod shard;
+pub mod snapshot;
+pub mod verify;
+pub mod view;
+pub mod wire;

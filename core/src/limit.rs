@@ -1,0 +1,113 @@
+//! Every limit of the system, in one place, with the relations between them checked at compile time.
+//!
+//! Guarantee 8 (bounded): a queue, frame, batch, map or count that is not limited here is a defect.
+
+/// Units in one line or event.
+pub const QUANTITY_MAX: u32 = 1_000_000_000;
+/// Units in any one bucket of a position.
+pub const BUCKET_UNITS_MAX: i64 = 4_000_000_000;
+/// Bytes of a sku, node, channel, group or principal name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Dense ids ever given to skus.
+pub const SKUS_MAX: usize = 1 << 26;
+/// Nodes, channels and groups: ids are 16 bits and the top one means "any".
+pub const NODES_MAX: usize = 4_096;
+pub const CHANNELS_MAX: usize = 8_192;
+pub const GROUPS_MAX: usize = 4_096;
+pub const PRINCIPALS_MAX: usize = 65_536;
+/// Open dated supplies of one sku.
+pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
+
+/// Lines of one reservation.
+pub const RESERVATION_LINES_MAX: usize = 4_096;
+/// Time to live of a hold, in milliseconds.
+pub const TTL_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
+/// Active reservations in the whole ledger; beyond it the door answers OVERLOADED.
+pub const RESERVATIONS_MAX: usize = 8_000_000;
+/// Ended reservations are remembered for this many LSNs, so that a late `confirm` hears WRONG_STATE and
+/// not UNKNOWN_RESERVATION. Counted in LSNs because that is the same for every number of shards.
+pub const ENDED_RESERVATION_LSNS: u64 = 1 << 20;
+
+/// How long before now a count may have been taken, when stock has moved since.
+pub const COUNT_LATE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+/// Physical movements remembered per sku for late counts.
+pub const RECENT_MOVEMENTS_PER_SKU: usize = 128;
+/// How far ahead of the server the moment of a stock event may lie.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
+/// How far ahead of the server `issued_at` may lie; senders learn the time at sign-in.
+pub const ISSUED_AHEAD_MS_MAX: u64 = 5_000;
+
+/// Idempotency: a repeat is answered while its first command is among the last this many commands ...
+pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 22;
+/// ... and not older than this.
+pub const IDEMPOTENCY_MS: u64 = 3_600 * 1_000;
+
+/// Bytes of one frame after its length prefix.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Commands, or availability queries, in one frame.
+pub const FRAME_COMMANDS_MAX: usize = 8_192;
+/// Reservation lines in one frame.
+pub const FRAME_LINES_MAX: usize = 16_384;
+/// Skus asked for in one frame.
+pub const FRAME_SKUS_MAX: usize = 65_536;
+/// Bytes of a token.
+pub const TOKEN_BYTES_MAX: usize = 256;
+
+/// Frames waiting for the sequencer.
+pub const SUBMISSION_QUEUE_FRAMES: usize = 4_096;
+/// Frames of one connection that wait for durability; more stay unread in the stream.
+pub const CONNECTION_FRAMES_IN_FLIGHT_MAX: usize = 1_024;
+/// Commands of one connection that wait for durability, and their lines.
+pub const CONNECTION_COMMANDS_IN_FLIGHT_MAX: usize = 65_536;
+/// Connections at once, and of these not yet signed in.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Open handshakes above which a client must first prove its address (QUIC Retry).
+pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
+/// Milliseconds a connection may take to sign in, and to stay silent.
+pub const SIGN_IN_MS_MAX: u64 = 5_000;
+pub const IDLE_MS_MAX: u64 = 30_000;
+/// Receive window of a connection, bytes.
+pub const CONNECTION_WINDOW_BYTES: usize = 4 << 20;
+
+/// Commands stamped into one batch for the shards.
+pub const BATCH_COMMANDS_MAX: usize = 16_384;
+/// Lines stamped into one batch for the shards.
+pub const BATCH_LINES_MAX: usize = 32_768;
+/// Batches between the sequencer and each shard, and between each shard and the journal.
+pub const BATCH_QUEUE: usize = 64;
+/// Bytes collected into one journal record before it is written.
+pub const JOURNAL_RECORD_BYTES: usize = 4 << 20;
+/// Expired holds reported by the shards and not yet in the order.
+pub const EXPIRY_QUEUE: usize = 16_384;
+/// Expiries put into one batch, so that a storm of them leaves room for others.
+pub const BATCH_EXPIRIES_MAX: usize = 4_096;
+/// Milliseconds between two looks at the expiry queue: an expiry is at most this late.
+pub const TICK_MS: u64 = 10;
+
+/// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
+pub const FOLD_COMMANDS: u64 = 200_000;
+pub const FOLD_MS: u64 = 30_000;
+/// Commands folded in one snapshot transaction.
+pub const FOLD_CHUNK_COMMANDS: u64 = 500_000;
+/// Old journal records removed along with one append.
+pub const TRIM_RECORDS_PER_APPEND: usize = 8;
+/// Shards of one process.
+pub const SHARDS_MAX: usize = 64;
+
+const _: () = {
+    assert!(NODES_MAX < u16::MAX as usize);
+    assert!(CHANNELS_MAX < u16::MAX as usize && GROUPS_MAX < u16::MAX as usize);
+    assert!(QUANTITY_MAX as i64 <= BUCKET_UNITS_MAX);
+    assert!(BUCKET_UNITS_MAX <= u32::MAX as i64);
+    assert!(TTL_MS_MAX <= u32::MAX as u64);
+    assert!(RESERVATION_LINES_MAX <= FRAME_LINES_MAX);
+    assert!(RESERVATION_LINES_MAX <= u16::MAX as usize);
+    assert!(FRAME_COMMANDS_MAX <= BATCH_COMMANDS_MAX && FRAME_LINES_MAX <= BATCH_LINES_MAX);
+    assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
+    assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
+    // A reply lists at most one claim or shortage per line and node; replies of the largest frames fit.
+    assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
+    assert!(SHARDS_MAX < 1 << 16);
+    // An id in an unfolded record is always still in the retained journal.
+    assert!(ENDED_RESERVATION_LSNS <= IDEMPOTENCY_COMMANDS);
+};

@@ -1,0 +1,249 @@
+//! Merging: the outputs of all shards for one batch become journal entries and the replies to each frame.
+//!
+//! A reply and the answer to its repeat are made from the same things, outcome, movements and shortages, by
+//! the same function: a repeat is told exactly what the first one was told.
+
+use crate::batch::{Batch, Slot};
+use crate::bucket::Movement;
+use crate::command::{Body, Command};
+use crate::id::{Lsn, Millis, NodeId, SkuId};
+use crate::journal::{Decoded, Entry, JournalRecord};
+use crate::ledger::{Answer, Claim, Outcome, PositionAnswer, Short, merge_movements};
+use crate::outcome::{Code, State};
+use crate::record::{MovementRec, ShortRec};
+use crate::shard::Output;
+
+/// The answer to one command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reply {
+    pub lsn: Lsn,
+    pub outcome: Outcome,
+    /// The command came before; this is what it was told then.
+    pub repeat: bool,
+    /// Definitions and look-ups: the id.
+    pub id: u32,
+    /// How many of the frame's parts belong to it.
+    pub parts: u32,
+}
+
+/// A claim (where `node` is one) or a shortage (where it is none, and `quantity` is what there would be).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Shortage: index of the line within its reservation.
+    pub line: u16,
+    pub sku: SkuId,
+    pub node: NodeId,
+    pub quantity: u32,
+}
+
+/// Answers to a frame's commands, in their order.
+#[derive(Default, Debug)]
+pub struct FrameReply {
+    pub replies: Vec<Reply>,
+    pub parts: Vec<Part>,
+    pub positions: Vec<PositionAnswer>,
+    pub reservations: Vec<(Outcome, Vec<Claim>)>,
+    /// The state the reads saw.
+    pub as_of: Lsn,
+    settled: bool,
+}
+
+fn bare(code: Code, lsn: Lsn, repeat: bool, id: u32) -> Reply {
+    Reply { lsn, outcome: Outcome::of(code), repeat, id, parts: 0 }
+}
+
+/// Appends the answer to a command with an LSN.
+fn push_reply(
+    reply: &mut FrameReply,
+    lsn: Lsn,
+    body: &Body,
+    outcome: Outcome,
+    repeat: bool,
+    movements: &[Movement],
+    shorts: &[Short],
+) {
+    let before = reply.parts.len();
+    if matches!(body, Body::Reserve(_) | Body::Transition(_)) {
+        reply.parts.extend(movements.iter().map(|movement| Part {
+            line: 0,
+            sku: movement.sku,
+            node: movement.node,
+            quantity: movement.quantity,
+        }));
+        reply.parts.extend(shorts.iter().map(|short| Part {
+            line: short.line,
+            sku: short.sku,
+            node: NodeId::ANY,
+            quantity: short.available,
+        }));
+    }
+    let parts = (reply.parts.len() - before) as u32;
+    reply.replies.push(Reply { lsn, outcome, repeat, id: 0, parts });
+}
+
+impl FrameReply {
+    /// Puts what the journal says in place of the answer at `at`, which said only that it is a repeat.
+    pub fn fill_repeat(&mut self, at: usize, decoded: &Decoded, entry: &Entry) {
+        let mut found = FrameReply::default();
+        let movements = &decoded.movements[entry.movements.clone()];
+        let shorts = &decoded.shorts[entry.shorts.clone()];
+        push_reply(&mut found, entry.lsn, &entry.command.body, entry.outcome, true, movements, shorts);
+        let place: usize = self.replies[..at].iter().map(|reply| reply.parts as usize).sum();
+        self.parts.splice(place..place, found.parts);
+        self.replies[at] = found.replies[0];
+    }
+
+    /// Indices and LSNs of the answers that wait for [`FrameReply::fill_repeat`].
+    pub fn repeats(&self) -> impl Iterator<Item = (usize, Lsn)> {
+        let open = if self.settled { &[][..] } else { &self.replies[..] };
+        open.iter().enumerate().filter(|(_, reply)| reply.repeat).map(|(at, reply)| (at, reply.lsn))
+    }
+
+    /// Says that no answer waits any more.
+    pub fn settle_repeats(&mut self) {
+        self.settled = true;
+    }
+}
+
+/// What is left of each shard's output while its batch is merged.
+struct Cursor<'a> {
+    output: &'a Output,
+    result: usize,
+    movement: usize,
+    short: usize,
+    answer: usize,
+}
+
+/// Merges one batch: appends its entries to `record` and one reply a frame to `replies`.
+pub fn merge<T>(
+    batch: &Batch<T>,
+    outputs: &[&Output],
+    record: &mut JournalRecord,
+    replies: &mut Vec<FrameReply>,
+) {
+    let mut cursors: Vec<Cursor<'_>> = outputs
+        .iter()
+        .map(|output| Cursor { output, result: 0, movement: 0, short: 0, answer: 0 })
+        .collect();
+    let (mut movements, mut shorts) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    let mut as_of = batch.before;
+    for stamped in &batch.frames {
+        let frame = &stamped.frame;
+        let mut reply = FrameReply {
+            replies: Vec::with_capacity(frame.commands.len()),
+            ..FrameReply::default()
+        };
+        for (command, slot) in frame.commands.iter().zip(&stamped.slots) {
+            movements.clear();
+            shorts.clear();
+            let (lsn, outcome, id) = match *slot {
+                Slot::Execute { lsn, .. } => {
+                    let outcome = gather(&mut cursors, at, command, &mut movements, &mut shorts);
+                    (lsn, outcome, 0)
+                }
+                Slot::Refused { lsn, code } => (lsn, Outcome::of(code), 0),
+                Slot::Defined { lsn, id } => (lsn, Outcome::of(Code::Ok), id),
+                Slot::Known { id } => {
+                    reply.replies.push(bare(Code::Ok, Lsn::NONE, false, id));
+                    at += 1;
+                    continue;
+                }
+                Slot::Repeat { lsn } => {
+                    reply.replies.push(bare(Code::Ok, lsn, true, 0));
+                    at += 1;
+                    continue;
+                }
+                Slot::Door { code } => {
+                    reply.replies.push(bare(code, Lsn::NONE, false, 0));
+                    at += 1;
+                    continue;
+                }
+                Slot::Read => {
+                    read_answer(&mut cursors, at, command, &mut reply);
+                    reply.as_of = as_of;
+                    at += 1;
+                    continue;
+                }
+            };
+            as_of = lsn;
+            record.movements.extend(movements.iter().map(|movement| MovementRec::from(*movement)));
+            record.shorts.extend(shorts.iter().map(|short| ShortRec::from(*short)));
+            let counts = (movements.len(), shorts.len());
+            record.push(batch.now, frame.principal, command, &frame.lines, outcome, counts);
+            push_reply(&mut reply, lsn, &command.body, outcome, false, &movements, &shorts);
+            if let Some(last) = reply.replies.last_mut() {
+                last.id = id;
+            }
+            at += 1;
+        }
+        replies.push(reply);
+    }
+}
+
+/// Collects what the shards did for one command.
+fn gather(
+    cursors: &mut [Cursor<'_>],
+    at: u32,
+    command: &Command,
+    movements: &mut Vec<Movement>,
+    shorts: &mut Vec<Short>,
+) -> Outcome {
+    let mut found: Option<Outcome> = None;
+    for cursor in cursors.iter_mut() {
+        let Some(result) = cursor.output.results.get(cursor.result).filter(|result| result.at == at) else {
+            continue;
+        };
+        cursor.result += 1;
+        let effects = &cursor.output.effects;
+        movements.extend_from_slice(&effects.movements[cursor.movement..][..result.movements as usize]);
+        shorts.extend_from_slice(&effects.shorts[cursor.short..][..result.shorts as usize]);
+        cursor.movement += result.movements as usize;
+        cursor.short += result.shorts as usize;
+        // Parts agree, except where one refuses what another could do: the refusal of higher precedence
+        // (the lower number) speaks for all.
+        found = Some(match found {
+            Some(other) if other.code != Code::Ok && (result.outcome.code == Code::Ok || other.code < result.outcome.code) => other,
+            _ => result.outcome,
+        });
+    }
+    match command.body {
+        Body::Event(_) => {}
+        _ => {
+            merge_movements(movements, 0);
+            shorts.sort_unstable();
+        }
+    }
+    found.unwrap_or_else(|| match command.body {
+        Body::Expire(_) => Outcome::of(Code::NotDue),
+        _ => Outcome::of(Code::UnknownReservation),
+    })
+}
+
+fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {
+    let mut position = PositionAnswer::default();
+    let mut reservation: Option<(Outcome, Vec<Claim>)> = None;
+    for cursor in cursors {
+        let Some((_, answer)) = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at)
+        else {
+            continue;
+        };
+        cursor.answer += 1;
+        match answer {
+            Answer::Position(found) => position = *found,
+            Answer::Reservation { outcome, claims } => {
+                reservation.get_or_insert_with(|| (*outcome, Vec::new())).1.extend_from_slice(claims);
+            }
+        }
+    }
+    if let Body::Read(crate::command::Read::Position { .. }) = command.body {
+        reply.positions.push(position);
+    } else {
+        let mut found = reservation.unwrap_or((
+            Outcome { code: Code::UnknownReservation, state: State::None, expires_at: Millis(0) },
+            Vec::new(),
+        ));
+        found.1.sort_unstable_by_key(|claim| (claim.sku, claim.node));
+        reply.reservations.push(found);
+    }
+}

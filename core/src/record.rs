@@ -1,0 +1,508 @@
+//! Records: the archived form (rkyv) of commands, outcomes and movements.
+//!
+//! The wire and the journal use the same command records: a command is kept in the layout it arrived in. All
+//! records are of fixed size and alignment 1 with little-endian numbers, so an archive is readable by any
+//! program from the tables of docs/protocol.md. Text lies in one array of bytes that records point into.
+//! A change of any of these types is a new version of the protocol and of the journal.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::bucket::{Bucket, Movement};
+use crate::catalogue::{Definition, Role};
+use crate::command::{Body, Command, Line, Reserve, Transition, Verb};
+use crate::event::{EventKind, StockEvent};
+use crate::id::{
+    ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId,
+};
+use crate::ledger::Short;
+
+/// Why an archive's content makes no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("record {index} of {list}: {reason}")]
+pub struct RecordError {
+    pub list: &'static str,
+    pub index: usize,
+    pub reason: &'static str,
+}
+
+/// A stretch of the text array.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextRec {
+    pub start: u32,
+    pub len: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ReserveRec {
+    pub key: u128,
+    pub issued_at_ms: u64,
+    pub id: u128,
+    pub channel: u16,
+    pub ttl_ms: u32,
+    /// 0: all lines or none.
+    pub fill: u8,
+    pub line_count: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct LineRec {
+    pub sku: u32,
+    pub node: u16,
+    pub group: u16,
+    pub quantity: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct TransitionRec {
+    pub key: u128,
+    pub issued_at_ms: u64,
+    pub reservation: u128,
+    pub verb: u8,
+    pub ttl_ms: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct EventRec {
+    pub key: u128,
+    pub issued_at_ms: u64,
+    pub occurred_at_ms: u64,
+    pub reservation: u128,
+    pub quantity: i64,
+    pub expected: i64,
+    pub supply: u64,
+    pub eta_ms: u64,
+    pub sku: u32,
+    pub damaged: u32,
+    pub node: u16,
+    pub to_node: u16,
+    pub kind: u8,
+    /// Bit 0: reservation is given, 1: supply, 2: expected.
+    pub given: u8,
+    pub from: u8,
+    pub to: u8,
+    pub reason: [u8; 16],
+}
+
+const GIVEN_RESERVATION: u8 = 1;
+const GIVEN_SUPPLY: u8 = 2;
+const GIVEN_EXPECTED: u8 = 4;
+
+/// An entry of the catalogue. `names` lists nodes (group, principal) or one group or channel it refers to.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct DefinitionRec {
+    /// 1 sku, 2 node, 3 group, 4 channel, 5 principal.
+    pub kind: u8,
+    pub role: u8,
+    pub priority: u16,
+    pub buffer: u32,
+    pub name: TextRec,
+    /// Node: its type.
+    pub node_type: TextRec,
+    /// Node: its time zone.
+    pub timezone: TextRec,
+    /// Channel: its group. Principal: its channel. Empty for none.
+    pub refers_to: TextRec,
+    /// Group, principal: how many of the frame's names are its nodes.
+    pub node_count: u16,
+    pub token_sha256: [u8; 32],
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct MovementRec {
+    pub sku: u32,
+    pub node: u16,
+    pub from: u8,
+    pub to: u8,
+    pub quantity: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ShortRec {
+    pub line: u16,
+    pub sku: u32,
+    pub quantity: u32,
+    pub available: u32,
+}
+
+impl From<Movement> for MovementRec {
+    fn from(movement: Movement) -> MovementRec {
+        MovementRec {
+            sku: movement.sku.0,
+            node: movement.node.0,
+            from: movement.from as u8,
+            to: movement.to as u8,
+            quantity: movement.quantity,
+        }
+    }
+}
+
+impl ArchivedMovementRec {
+    pub fn movement(&self) -> Option<Movement> {
+        Some(Movement {
+            sku: SkuId(self.sku.to_native()),
+            node: NodeId(self.node.to_native()),
+            from: Bucket::from_number(self.from)?,
+            to: Bucket::from_number(self.to)?,
+            quantity: self.quantity.to_native(),
+        })
+    }
+}
+
+impl From<Short> for ShortRec {
+    fn from(short: Short) -> ShortRec {
+        ShortRec {
+            line: short.line,
+            sku: short.sku.0,
+            quantity: short.quantity,
+            available: short.available,
+        }
+    }
+}
+
+impl ArchivedShortRec {
+    pub fn short(&self) -> Short {
+        Short {
+            line: self.line.to_native(),
+            sku: SkuId(self.sku.to_native()),
+            quantity: self.quantity.to_native(),
+            available: self.available.to_native(),
+        }
+    }
+}
+
+impl From<Line> for LineRec {
+    fn from(line: Line) -> LineRec {
+        LineRec { sku: line.sku.0, node: line.node.0, group: line.group.0, quantity: line.quantity }
+    }
+}
+
+impl ArchivedLineRec {
+    pub fn line(&self) -> Line {
+        Line {
+            sku: SkuId(self.sku.to_native()),
+            node: NodeId(self.node.to_native()),
+            group: GroupId(self.group.to_native()),
+            quantity: self.quantity.to_native(),
+        }
+    }
+}
+
+impl ReserveRec {
+    pub fn new(command: &Command, reserve: &Reserve) -> ReserveRec {
+        ReserveRec {
+            key: command.key.0,
+            issued_at_ms: command.issued_at.0,
+            id: reserve.id.0,
+            channel: reserve.channel.0,
+            ttl_ms: reserve.ttl_ms,
+            fill: 0,
+            line_count: reserve.line_count as u16,
+        }
+    }
+}
+
+impl ArchivedReserveRec {
+    /// The command; `first_line` is where its lines begin.
+    pub fn command(&self, first_line: u32, digest: u64) -> Result<Command, &'static str> {
+        if self.fill != 0 {
+            return Err("fill must be 0 (all lines or none)");
+        }
+        if self.id.to_native() == 0 {
+            return Err("id must not be 0");
+        }
+        Ok(Command {
+            key: Key(self.key.to_native()),
+            issued_at: Millis(self.issued_at_ms.to_native()),
+            digest,
+            body: Body::Reserve(Reserve {
+                id: ReservationId(self.id.to_native()),
+                channel: ChannelId(self.channel.to_native()),
+                ttl_ms: self.ttl_ms.to_native(),
+                first_line,
+                line_count: u32::from(self.line_count.to_native()),
+            }),
+        })
+    }
+}
+
+impl TransitionRec {
+    pub fn new(command: &Command, transition: &Transition) -> TransitionRec {
+        TransitionRec {
+            key: command.key.0,
+            issued_at_ms: command.issued_at.0,
+            reservation: transition.reservation.0,
+            verb: transition.verb as u8,
+            ttl_ms: transition.ttl_ms,
+        }
+    }
+}
+
+impl ArchivedTransitionRec {
+    pub fn command(&self, scope: Option<ChannelId>, digest: u64) -> Result<Command, &'static str> {
+        let verb = Verb::from_number(self.verb)
+            .ok_or("verb must be 1 (confirm), 2 (release), 3 (extend) or 4 (fulfil)")?;
+        Ok(Command {
+            key: Key(self.key.to_native()),
+            issued_at: Millis(self.issued_at_ms.to_native()),
+            digest,
+            body: Body::Transition(Transition {
+                reservation: ReservationId(self.reservation.to_native()),
+                verb,
+                ttl_ms: self.ttl_ms.to_native(),
+                scope,
+            }),
+        })
+    }
+}
+
+impl EventRec {
+    pub fn new(command: &Command, event: &StockEvent) -> EventRec {
+        let mut given = 0;
+        if event.reservation.is_some() {
+            given |= GIVEN_RESERVATION;
+        }
+        if event.supply.is_some() {
+            given |= GIVEN_SUPPLY;
+        }
+        if event.expected.is_some() {
+            given |= GIVEN_EXPECTED;
+        }
+        EventRec {
+            key: command.key.0,
+            issued_at_ms: command.issued_at.0,
+            occurred_at_ms: event.occurred_at.0,
+            reservation: event.reservation.unwrap_or_default().0,
+            quantity: event.quantity,
+            expected: event.expected.unwrap_or_default(),
+            supply: event.supply.unwrap_or_default().0,
+            eta_ms: event.eta.0,
+            sku: event.sku.0,
+            damaged: event.damaged,
+            node: event.node.0,
+            to_node: event.to_node.0,
+            kind: event.kind as u8,
+            given,
+            from: event.from as u8,
+            to: event.to as u8,
+            reason: event.reason,
+        }
+    }
+}
+
+impl ArchivedEventRec {
+    pub fn command(&self, digest: u64) -> Result<Command, &'static str> {
+        let kind = EventKind::from_number(self.kind).ok_or("kind must be 1 to 10")?;
+        if self.given & !(GIVEN_RESERVATION | GIVEN_SUPPLY | GIVEN_EXPECTED) != 0 {
+            return Err("given has bits that mean nothing");
+        }
+        let event = StockEvent {
+            kind,
+            sku: SkuId(self.sku.to_native()),
+            node: NodeId(self.node.to_native()),
+            quantity: self.quantity.to_native(),
+            occurred_at: Millis(self.occurred_at_ms.to_native()),
+            reservation: (self.given & GIVEN_RESERVATION != 0)
+                .then_some(ReservationId(self.reservation.to_native())),
+            supply: (self.given & GIVEN_SUPPLY != 0).then_some(SupplyId(self.supply.to_native())),
+            to_node: NodeId(self.to_node.to_native()),
+            eta: Millis(self.eta_ms.to_native()),
+            damaged: self.damaged.to_native(),
+            expected: (self.given & GIVEN_EXPECTED != 0).then_some(self.expected.to_native()),
+            from: Bucket::from_number(self.from).ok_or("from is no bucket")?,
+            to: Bucket::from_number(self.to).ok_or("to is no bucket")?,
+            reason: self.reason,
+        };
+        Ok(Command {
+            key: Key(self.key.to_native()),
+            issued_at: Millis(self.issued_at_ms.to_native()),
+            digest,
+            body: Body::Event(event),
+        })
+    }
+}
+
+/// Definitions with their names and text: a frame on the wire, a row of the snapshot.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct DefinitionList {
+    pub definitions: Vec<DefinitionRec>,
+    pub names: Vec<TextRec>,
+    pub text: Vec<u8>,
+}
+
+impl DefinitionList {
+    pub fn of<'a>(definitions: impl IntoIterator<Item = &'a Definition>) -> DefinitionList {
+        let mut texts = Texts::default();
+        let definitions = definitions.into_iter().map(|definition| texts.put_definition(definition)).collect();
+        DefinitionList { definitions, names: texts.names, text: texts.text }
+    }
+}
+
+impl ArchivedDefinitionList {
+    pub fn read(&self) -> Result<Vec<Definition>, RecordError> {
+        let mut texts = TextReader { names: &self.names, text: &self.text, next_name: 0 };
+        let read = self.definitions.iter().enumerate().map(|(index, rec)| {
+            texts.definition(rec).map_err(|reason| RecordError { list: "definitions", index, reason })
+        });
+        read.collect()
+    }
+}
+
+/// Definitions on their way into an archive.
+#[derive(Default, Debug)]
+pub struct Texts {
+    pub names: Vec<TextRec>,
+    pub text: Vec<u8>,
+}
+
+impl Texts {
+    pub fn put(&mut self, text: &str) -> TextRec {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(text.as_bytes());
+        TextRec { start, len: text.len() as u16 }
+    }
+
+    pub fn put_definition(&mut self, definition: &Definition) -> DefinitionRec {
+        let mut rec = DefinitionRec {
+            kind: 0,
+            role: 0,
+            priority: 0,
+            buffer: 0,
+            name: self.put(definition.name()),
+            node_type: TextRec::default(),
+            timezone: TextRec::default(),
+            refers_to: TextRec::default(),
+            node_count: 0,
+            token_sha256: [0; 32],
+        };
+        let mut put_nodes = |rec: &mut DefinitionRec, nodes: &[String]| {
+            for node in nodes {
+                let name = self.put(node);
+                self.names.push(name);
+            }
+            rec.node_count = nodes.len() as u16;
+        };
+        match definition {
+            Definition::Sku { .. } => rec.kind = 1,
+            Definition::Node { priority, kind, timezone, .. } => {
+                rec.kind = 2;
+                rec.priority = *priority;
+                rec.node_type = self.put(kind);
+                rec.timezone = self.put(timezone);
+            }
+            Definition::Group { nodes, .. } => {
+                rec.kind = 3;
+                put_nodes(&mut rec, nodes);
+            }
+            Definition::Channel { group, buffer, .. } => {
+                rec.kind = 4;
+                rec.buffer = *buffer;
+                rec.refers_to = self.put(group.as_deref().unwrap_or_default());
+            }
+            Definition::Principal { role, channel, nodes, token_sha256, .. } => {
+                rec.kind = 5;
+                rec.role = *role as u8;
+                put_nodes(&mut rec, nodes);
+                rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
+                rec.token_sha256 = *token_sha256;
+            }
+        }
+        rec
+    }
+}
+
+/// Reads text and definitions out of an archive.
+pub struct TextReader<'a> {
+    pub names: &'a [ArchivedTextRec],
+    pub text: &'a [u8],
+    /// Names already used by definitions read before.
+    pub next_name: usize,
+}
+
+impl<'a> TextReader<'a> {
+    pub fn get(&self, rec: &ArchivedTextRec) -> Result<&'a str, &'static str> {
+        let start = rec.start.to_native() as usize;
+        let end = start + rec.len.to_native() as usize;
+        let bytes = self.text.get(start..end).ok_or("text lies outside the text array")?;
+        std::str::from_utf8(bytes).map_err(|_| "text is not UTF-8")
+    }
+
+    pub fn definition(&mut self, rec: &ArchivedDefinitionRec) -> Result<Definition, &'static str> {
+        let name = self.get(&rec.name)?.to_owned();
+        let refers_to = Some(self.get(&rec.refers_to)?.to_owned()).filter(|name| !name.is_empty());
+        let count = rec.node_count.to_native() as usize;
+        let nodes = self.names.get(self.next_name..self.next_name + count).ok_or("too few names")?;
+        self.next_name += count;
+        let nodes = nodes.iter().map(|name| self.get(name).map(str::to_owned)).collect::<Result<_, _>>()?;
+        match rec.kind {
+            1 => Ok(Definition::Sku { name }),
+            2 => Ok(Definition::Node {
+                name,
+                priority: rec.priority.to_native(),
+                kind: self.get(&rec.node_type)?.to_owned(),
+                timezone: self.get(&rec.timezone)?.to_owned(),
+            }),
+            3 => Ok(Definition::Group { name, nodes }),
+            4 => Ok(Definition::Channel { name, group: refers_to, buffer: rec.buffer.to_native() }),
+            5 => Ok(Definition::Principal {
+                name,
+                role: Role::from_number(rec.role)
+                    .ok_or("role must be 1 (admin), 2 (channel) or 3 (warehouse)")?,
+                channel: refers_to,
+                nodes,
+                token_sha256: rec.token_sha256,
+            }),
+            _ => Err("kind must be 1 (sku) to 5 (principal)"),
+        }
+    }
+}
+
+/// Folds numbers into 64 bits, the same on every machine and in every version.
+struct Digest(u64);
+
+impl Digest {
+    fn put(&mut self, number: u64) {
+        let product = u128::from(self.0 ^ number) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+        self.0 = (product as u64) ^ ((product >> 64) as u64) ^ number.rotate_left(32);
+    }
+
+    fn put_wide(&mut self, number: u128) {
+        self.put(number as u64);
+        self.put((number >> 64) as u64);
+    }
+}
+
+/// The body's hash by which a repeat is known to be one: of everything but the key and the time of issue.
+pub fn digest(body: &Body, lines: &[Line]) -> u64 {
+    let mut digest = Digest(0x5bd1_e995_9d1b_58d3);
+    match body {
+        Body::Reserve(reserve) => {
+            digest.put(1);
+            digest.put_wide(reserve.id.0);
+            digest.put(u64::from(reserve.channel.0) << 32 | u64::from(reserve.ttl_ms));
+            for line in reserve.lines(lines) {
+                digest.put(u64::from(line.sku.0) << 32 | u64::from(line.quantity));
+                digest.put(u64::from(line.node.0) << 16 | u64::from(line.group.0));
+            }
+        }
+        Body::Transition(transition) => {
+            digest.put(2);
+            digest.put_wide(transition.reservation.0);
+            digest.put((transition.verb as u64) << 32 | u64::from(transition.ttl_ms));
+        }
+        Body::Event(event) => {
+            digest.put(3);
+            digest.put(event.occurred_at.0);
+            digest.put(event.quantity as u64);
+            digest.put(u64::from(event.sku.0) << 32 | u64::from(event.damaged));
+            digest.put(u64::from(event.node.0) << 16 | u64::from(event.to_node.0));
+            digest.put_wide(event.reservation.map_or(0, |id| id.0.wrapping_add(1)));
+            digest.put(event.supply.map_or(0, |id| id.0.wrapping_add(1)));
+            digest.put(event.expected.map_or(0, |units| (units as u64).wrapping_add(1)));
+            digest.put(event.eta.0);
+            digest.put((event.kind as u64) << 16 | (event.from as u64) << 8 | event.to as u64);
+            digest.put_wide(u128::from_le_bytes(event.reason));
+        }
+        Body::Expire(_) | Body::Define(_) | Body::Read(_) => {}
+    }
+    digest.0
+}

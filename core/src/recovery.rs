@@ -1,0 +1,74 @@
+//! Recovery: snapshot plus the journal behind it make the state again, and the journal that is kept makes
+//! the idempotency window again. No decision is taken a second time.
+
+use crate::admission::{Window, WindowSize};
+use crate::catalogue::Catalogue;
+use crate::checkpoint::CheckpointError;
+use crate::command::Body;
+use crate::id::{Lsn, Millis, ShardOf};
+use crate::journal::{self, JournalError, JournalReader};
+use crate::ledger::{Ledger, Moment};
+use crate::snapshot::Snapshot;
+
+/// Everything the engine starts from.
+#[derive(Debug)]
+pub struct Recovered {
+    pub ledgers: Vec<Ledger>,
+    pub catalogue: Catalogue,
+    pub window: Window,
+    pub last: Lsn,
+    pub now: Millis,
+    /// Up to here the snapshot knew.
+    pub covered: Lsn,
+}
+
+/// Reads the state into `shards` ledgers.
+pub fn recover(
+    snapshot: &Snapshot,
+    reader: &dyn JournalReader,
+    shards: u32,
+    size: WindowSize,
+) -> Result<Recovered, CheckpointError> {
+    let mut ledgers: Vec<Ledger> =
+        (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
+    let (mut catalogue, covered) = snapshot.load(&mut ledgers)?;
+    let bounds = reader.bounds()?;
+    let first = bounds.map_or(covered.lsn.next(), |(first, _)| first);
+    if first > covered.lsn.next() {
+        return Err(JournalError::Gap { expected: covered.lsn.next(), found: first }.into());
+    }
+    let mut window = Window::new(size, first);
+    let (mut last, mut now) = (covered.lsn, covered.now);
+    let mut forgot_some = first > Lsn(1);
+    journal::replay(reader, first, |decoded, entry| {
+        if std::mem::take(&mut forgot_some) {
+            window.forget_before(entry.now);
+        }
+        window.record(entry.lsn, entry.principal, &entry.command, entry.now);
+        if entry.lsn <= covered.lsn {
+            return Ok(true);
+        }
+        if let Body::Define(definition) = &entry.command.body {
+            catalogue.define(definition).map_err(|_| JournalError::Damaged {
+                lsn: entry.lsn,
+                reason: "its definition does not fit the catalogue",
+            })?;
+        }
+        let moment = Moment { lsn: entry.lsn, now: entry.now };
+        let movements = &decoded.movements[entry.movements.clone()];
+        for ledger in &mut ledgers {
+            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+        }
+        (last, now) = (entry.lsn, entry.now);
+        Ok(true)
+    })?;
+    for ledger in &mut ledgers {
+        ledger.drain_changed(|_, _, _| {});
+    }
+    // A journal that is behind its snapshot has nothing to repeat, and its next LSN is the snapshot's.
+    if window.next() <= last {
+        window = Window::new(size, last.next());
+        window.forget_before(now);
+    }
+    Ok(Recovered { ledgers, catalogue, window, last, now, covered: covered.lsn })
+}

@@ -1,0 +1,157 @@
+//! The sequencer: the one place where commands get their order, their time and their LSN.
+//!
+//! It owns the catalogue and the idempotency window. It does not know stock: what it refuses, it refuses by
+//! name, number and key only.
+
+use crate::admission::{Admission, Window};
+use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
+use crate::catalogue::{Catalogue, Defined, Definition, NameKind, check};
+use crate::command::{Body, Command, Frame, Line, Read, Reserve};
+use crate::id::{Key, Lsn, Millis, PrincipalId};
+use crate::limit;
+use crate::outcome::Code;
+
+#[derive(Debug)]
+pub struct Sequencer {
+    pub catalogue: Catalogue,
+    pub window: Window,
+    last: Lsn,
+    now: Millis,
+    shards: u32,
+}
+
+impl<T> Frame<T> {
+    /// Whether commands behind this frame may be decided by other rules than those before it.
+    pub fn changes_rules(&self) -> bool {
+        self.commands.iter().any(|command| match &command.body {
+            Body::Define(definition) => !matches!(**definition, Definition::Sku { .. }),
+            _ => false,
+        })
+    }
+}
+
+impl<T> Batch<T> {
+    /// Whether one more frame of the largest size would be too much.
+    pub fn is_full(&self) -> bool {
+        self.commands + limit::FRAME_COMMANDS_MAX > limit::BATCH_COMMANDS_MAX
+            || self.lines + limit::FRAME_LINES_MAX > limit::BATCH_LINES_MAX
+    }
+}
+
+fn unknown(kind: NameKind) -> Code {
+    match kind {
+        NameKind::Sku => Code::UnknownSku,
+        NameKind::Node => Code::UnknownNode,
+        NameKind::Group => Code::UnknownGroup,
+        NameKind::Channel => Code::UnknownChannel,
+    }
+}
+
+impl Sequencer {
+    /// Goes on after the command with LSN `last`, which took effect at `now`.
+    pub fn new(catalogue: Catalogue, window: Window, last: Lsn, now: Millis, shards: u32) -> Sequencer {
+        Sequencer { catalogue, window, last, now, shards }
+    }
+
+    pub fn last(&self) -> Lsn {
+        self.last
+    }
+
+    /// A batch at `now`, or at the time of the last one if the clock went back: time never does.
+    pub fn open<T>(&mut self, now: Millis) -> Batch<T> {
+        self.now = self.now.max(now);
+        Batch {
+            now: self.now,
+            rules: self.catalogue.rules(),
+            before: self.last,
+            last: self.last,
+            frames: Vec::new(),
+            change: None,
+            votes: Vec::new(),
+            keep_from: self.window.first(),
+            commands: 0,
+            lines: 0,
+        }
+    }
+
+    /// Gives every command of a frame its place. A frame that [changes rules](Frame::changes_rules) must be
+    /// the only one of its batch.
+    pub fn push<T>(&mut self, batch: &mut Batch<T>, frame: Frame<T>) {
+        let changes_rules = frame.changes_rules();
+        let mut slots = Vec::with_capacity(frame.commands.len());
+        for command in &frame.commands {
+            slots.push(self.place(batch, frame.principal, command, &frame.lines));
+        }
+        batch.last = self.last;
+        batch.commands += frame.commands.len();
+        batch.lines += frame.lines.len();
+        batch.keep_from = self.window.first();
+        batch.frames.push(StampedFrame { frame, slots });
+        if changes_rules {
+            let principals = self.catalogue.principals().to_vec();
+            batch.change = Some(Box::new(CatalogueChange { rules: self.catalogue.rules(), principals }));
+        }
+    }
+
+    fn place<T>(
+        &mut self,
+        batch: &mut Batch<T>,
+        principal: PrincipalId,
+        command: &Command,
+        lines: &[Line],
+    ) -> Slot {
+        match &command.body {
+            Body::Read(Read::Name { kind, name }) => {
+                return match self.catalogue.find(*kind, name) {
+                    Some(id) => Slot::Known { id },
+                    None => Slot::Door { code: unknown(*kind) },
+                };
+            }
+            Body::Read(_) => return Slot::Read,
+            _ => {}
+        }
+        if command.key != Key(0) {
+            match self.window.admit(principal, command, batch.now) {
+                Admission::New => {}
+                Admission::Repeat(lsn) => return Slot::Repeat { lsn },
+                Admission::Refused(code) => return Slot::Door { code },
+            }
+        }
+        if let Body::Define(definition) = &command.body {
+            return match self.catalogue.define(definition) {
+                Ok(Defined::Same(id)) => Slot::Known { id },
+                // Definitions carry no key: refused ones leave no trace, and a repeat is simply the same.
+                Err(code) => Slot::Door { code },
+                Ok(Defined::Changed(id)) => Slot::Defined { lsn: self.stamp(principal, command), id },
+            };
+        }
+        let lsn = self.stamp(principal, command);
+        match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.now) {
+            Code::Ok => Slot::Execute { lsn, vote: self.vote(batch, &command.body, lines) },
+            code => Slot::Refused { lsn, code },
+        }
+    }
+
+    fn stamp(&mut self, principal: PrincipalId, command: &Command) -> Lsn {
+        self.last = self.last.next();
+        self.window.record(self.last, principal, command, self.now);
+        self.last
+    }
+
+    /// Only a reservation over several shards needs the consent of each of its parts: the parts of every
+    /// other command decide alike, because they know alike.
+    fn vote<T>(&self, batch: &mut Batch<T>, body: &Body, lines: &[Line]) -> u32 {
+        let Body::Reserve(reserve) = body else { return NO_VOTE };
+        let parts = if self.shards == 1 { 1 } else { self.parts(reserve, lines) };
+        if parts < 2 {
+            return NO_VOTE;
+        }
+        batch.votes.push(Vote::new(parts));
+        batch.votes.len() as u32 - 1
+    }
+
+    fn parts(&self, reserve: &Reserve, lines: &[Line]) -> u32 {
+        let shards = reserve.lines(lines).iter().fold(0u64, |set, line| set | 1 << (line.sku.0 % self.shards));
+        shards.count_ones()
+    }
+}

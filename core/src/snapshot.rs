@@ -1,0 +1,479 @@
+//! The snapshot: the state as of one LSN, in a redb file of its own.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | meta | name | `version`, `covered` (LSN), `now_ms`, outside accounts |
+//! | skus | sku id | everything known of the sku ([`SkuState`]) |
+//! | reservations | id | claims and state, ended ones as long as they are remembered |
+//! | ended | LSN, id | order in which ended reservations are forgotten |
+//! | names | sku id | its name |
+//! | definitions | kind, order of first mention | node, group, channel, principal |
+//!
+//! It is written by the [checkpoint](crate::checkpoint) alone, in transactions that move it from one LSN to
+//! a later one; a crash in between leaves the earlier one.
+
+use std::path::Path;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
+    TableDefinition, WriteTransaction,
+};
+use rkyv::rancor::Failure;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::catalogue::{Catalogue, Definition};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use crate::journal::file::sync_parent;
+use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
+use crate::limit;
+use crate::outcome::State;
+use crate::record::{ArchivedDefinitionList, DefinitionList};
+
+/// Version of the tables and rows.
+pub const SNAPSHOT_VERSION: u64 = 1;
+const CACHE_BYTES: usize = 128 << 20;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const SKUS: TableDefinition<u32, &[u8]> = TableDefinition::new("skus");
+const RESERVATIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("reservations");
+const ENDED: TableDefinition<(u64, u128), ()> = TableDefinition::new("ended");
+const NAMES: TableDefinition<u32, &str> = TableDefinition::new("names");
+const DEFINITIONS: TableDefinition<(u8, &str), (u32, &[u8])> = TableDefinition::new("definitions");
+const OUTSIDE: [&str; 4] = ["supplier", "customer", "loss", "transit"];
+
+/// Why the snapshot could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("snapshot storage: {0}")]
+    Storage(String),
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    #[error("the snapshot's {table} row {key} is damaged")]
+    Damaged { table: &'static str, key: String },
+    #[error("the snapshot has format {found}, this program reads format {SNAPSHOT_VERSION}")]
+    Format { found: u64 },
+}
+
+fn storage(error: impl std::fmt::Display) -> SnapshotError {
+    SnapshotError::Storage(error.to_string())
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct PositionRow {
+    node: u16,
+    units: [i64; 8],
+    picked_claimed: u32,
+    latest_ms: u64,
+    last_at_ms: u64,
+    last_units: i32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SupplyRow {
+    node: u16,
+    supply: u64,
+    quantity: u32,
+    eta_ms: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SkuRow {
+    positions: Vec<PositionRow>,
+    supplies: Vec<SupplyRow>,
+    counted: Vec<(u16, u64)>,
+    recent: Vec<(u16, u64, i64)>,
+    horizon_ms: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct ClaimRow {
+    sku: u32,
+    node: u16,
+    quantity: u32,
+    picked: u32,
+    shipped: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct ReservationRow {
+    channel: u16,
+    state: u8,
+    anchor: u32,
+    expires_at_ms: u64,
+    ended: u64,
+    claims: Vec<ClaimRow>,
+}
+
+fn archive<T>(row: &T) -> Vec<u8>
+where
+    T: for<'a> Serialize<rkyv::api::high::HighSerializer<Vec<u8>, rkyv::ser::allocator::ArenaHandle<'a>, Failure>>,
+{
+    rkyv::api::high::to_bytes_in::<_, Failure>(row, Vec::new()).expect("memory takes every archive")
+}
+
+fn encode_sku(state: &SkuState) -> Vec<u8> {
+    archive(&SkuRow {
+        positions: state
+            .positions
+            .iter()
+            .map(|position| PositionRow {
+                node: position.node.0,
+                units: position.units,
+                picked_claimed: position.picked_claimed,
+                latest_ms: position.latest.0,
+                last_at_ms: position.last_at.0,
+                last_units: position.last_units,
+            })
+            .collect(),
+        supplies: state
+            .supplies
+            .iter()
+            .map(|open| SupplyRow {
+                node: open.node.0,
+                supply: open.supply.0,
+                quantity: open.quantity,
+                eta_ms: open.eta.0,
+            })
+            .collect(),
+        counted: state.counted.iter().map(|(node, at)| (node.0, at.0)).collect(),
+        recent: state.recent.iter().map(|(node, at, units)| (node.0, at.0, *units)).collect(),
+        horizon_ms: state.horizon.0,
+    })
+}
+
+fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
+    let row = rkyv::access::<ArchivedSkuRow, Failure>(bytes).ok()?;
+    Some(SkuState {
+        positions: row
+            .positions
+            .iter()
+            .map(|position| PositionState {
+                node: NodeId(position.node.to_native()),
+                units: std::array::from_fn(|bucket| position.units[bucket].to_native()),
+                picked_claimed: position.picked_claimed.to_native(),
+                latest: Millis(position.latest_ms.to_native()),
+                last_at: Millis(position.last_at_ms.to_native()),
+                last_units: position.last_units.to_native(),
+            })
+            .collect(),
+        supplies: row
+            .supplies
+            .iter()
+            .map(|open| SupplyState {
+                node: NodeId(open.node.to_native()),
+                supply: SupplyId(open.supply.to_native()),
+                quantity: open.quantity.to_native(),
+                eta: Millis(open.eta_ms.to_native()),
+            })
+            .collect(),
+        counted: row
+            .counted
+            .iter()
+            .map(|pair| (NodeId(pair.0.to_native()), Millis(pair.1.to_native())))
+            .collect(),
+        recent: row
+            .recent
+            .iter()
+            .map(|change| {
+                (NodeId(change.0.to_native()), Millis(change.1.to_native()), change.2.to_native())
+            })
+            .collect(),
+        horizon: Millis(row.horizon_ms.to_native()),
+    })
+}
+
+fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
+    archive(&ReservationRow {
+        channel: reservation.channel.0,
+        state: reservation.state as u8,
+        anchor: reservation.anchor.0,
+        expires_at_ms: reservation.expires_at.0,
+        ended: reservation.ended.0,
+        claims: reservation
+            .claims
+            .iter()
+            .map(|claim| ClaimRow {
+                sku: claim.sku.0,
+                node: claim.node.0,
+                quantity: claim.quantity,
+                picked: claim.picked,
+                shipped: claim.shipped,
+            })
+            .collect(),
+    })
+}
+
+fn decode_reservation(bytes: &[u8]) -> Option<Reservation> {
+    let row = rkyv::access::<ArchivedReservationRow, Failure>(bytes).ok()?;
+    Some(Reservation {
+        channel: ChannelId(row.channel.to_native()),
+        state: State::from_number(row.state)?,
+        anchor: SkuId(row.anchor.to_native()),
+        expires_at: Millis(row.expires_at_ms.to_native()),
+        ended: Lsn(row.ended.to_native()),
+        claims: row
+            .claims
+            .iter()
+            .map(|claim| Claim {
+                sku: SkuId(claim.sku.to_native()),
+                node: NodeId(claim.node.to_native()),
+                quantity: claim.quantity.to_native(),
+                picked: claim.picked.to_native(),
+                shipped: claim.shipped.to_native(),
+            })
+            .collect(),
+    })
+}
+
+/// Up to where the snapshot tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Covered {
+    pub lsn: Lsn,
+    /// Time of that command.
+    pub now: Millis,
+}
+
+/// The snapshot file.
+pub struct Snapshot {
+    db: Database,
+}
+
+impl Snapshot {
+    pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => SnapshotError::InUse(path.display().to_string()),
+            other => storage(other),
+        })?;
+        sync_parent(path).map_err(storage)?;
+        Snapshot::over(db)
+    }
+
+    /// A snapshot over any storage redb can use.
+    pub fn with_backend(backend: impl StorageBackend) -> Result<Snapshot, SnapshotError> {
+        Snapshot::over(Database::builder().create_with_backend(backend).map_err(storage)?)
+    }
+
+    fn over(db: Database) -> Result<Snapshot, SnapshotError> {
+        let write = db.begin_write().map_err(storage)?;
+        {
+            let mut meta = write.open_table(META).map_err(storage)?;
+            let version = meta.get("version").map_err(storage)?.map(|found| found.value());
+            match version {
+                None => {
+                    meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
+                }
+                Some(SNAPSHOT_VERSION) => {}
+                Some(found) => return Err(SnapshotError::Format { found }),
+            }
+            write.open_table(SKUS).map_err(storage)?;
+            write.open_table(RESERVATIONS).map_err(storage)?;
+            write.open_table(ENDED).map_err(storage)?;
+            write.open_table(NAMES).map_err(storage)?;
+            write.open_table(DEFINITIONS).map_err(storage)?;
+        }
+        write.commit().map_err(storage)?;
+        Ok(Snapshot { db })
+    }
+
+    pub fn covered(&self) -> Result<Covered, SnapshotError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let meta = read.open_table(META).map_err(storage)?;
+        let number = |name| -> Result<u64, SnapshotError> {
+            Ok(meta.get(name).map_err(storage)?.map_or(0, |found| found.value()))
+        };
+        Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?) })
+    }
+
+    /// Reads everything: each ledger takes what it owns.
+    pub fn load(&self, ledgers: &mut [Ledger]) -> Result<(Catalogue, Covered), SnapshotError> {
+        let covered = self.covered()?;
+        let read = self.db.begin_read().map_err(storage)?;
+        for pair in read.open_table(SKUS).map_err(storage)?.iter().map_err(storage)? {
+            let (sku, bytes) = pair.map_err(storage)?;
+            let sku = SkuId(sku.value());
+            let state = decode_sku(bytes.value())
+                .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: sku.to_string() })?;
+            for ledger in ledgers.iter_mut() {
+                ledger.load_sku(sku, &state);
+            }
+        }
+        // Ended ones go into each ledger's memory in the order in which they will be forgotten.
+        let reservations = read.open_table(RESERVATIONS).map_err(storage)?;
+        let mut ended = Vec::new();
+        for pair in reservations.iter().map_err(storage)? {
+            let (id, bytes) = pair.map_err(storage)?;
+            let id = ReservationId(id.value());
+            let reservation = decode_reservation(bytes.value())
+                .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
+            if reservation.state.is_active() {
+                for ledger in ledgers.iter_mut() {
+                    ledger.load_reservation(id, &reservation);
+                }
+            } else {
+                ended.push((id, reservation));
+            }
+        }
+        ended.sort_by_key(|(id, reservation)| (reservation.ended, *id));
+        for (id, reservation) in &ended {
+            for ledger in ledgers.iter_mut() {
+                ledger.load_reservation(*id, reservation);
+            }
+        }
+        let meta = read.open_table(META).map_err(storage)?;
+        let mut outside = [0; 4];
+        for (account, name) in outside.iter_mut().zip(OUTSIDE) {
+            *account = meta.get(name).map_err(storage)?.map_or(0, |found| found.value() as i64);
+        }
+        if let Some(ledger) = ledgers.first_mut() {
+            ledger.load_outside(outside);
+        }
+        for ledger in ledgers.iter_mut() {
+            ledger.drain_changed(|_, _, _| {});
+        }
+        Ok((self.load_catalogue()?, covered))
+    }
+
+    fn load_catalogue(&self) -> Result<Catalogue, SnapshotError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let mut catalogue = Catalogue::default();
+        let damaged = |key: String| SnapshotError::Damaged { table: "definitions", key };
+        for pair in read.open_table(NAMES).map_err(storage)?.iter().map_err(storage)? {
+            let name = pair.map_err(storage)?.1.value().to_owned();
+            let definition = Definition::Sku { name: name.clone() };
+            catalogue.define(&definition).map_err(|_| damaged(name))?;
+        }
+        let mut rows = Vec::new();
+        for pair in read.open_table(DEFINITIONS).map_err(storage)?.iter().map_err(storage)? {
+            let (key, value) = pair.map_err(storage)?;
+            let (kind, name) = key.value();
+            let (order, bytes) = value.value();
+            let list = rkyv::access::<ArchivedDefinitionList, Failure>(bytes)
+                .map_err(|_| damaged(name.to_owned()))?
+                .read()
+                .map_err(|_| damaged(name.to_owned()))?;
+            rows.push((kind, order, list));
+        }
+        // Kinds refer only to kinds before them.
+        rows.sort_by_key(|(kind, order, _)| (*kind, *order));
+        for definition in rows.iter().flat_map(|(_, _, list)| list) {
+            catalogue.define(definition).map_err(|_| damaged(definition.name().to_owned()))?;
+        }
+        Ok(catalogue)
+    }
+
+    /// Opens a transaction that moves the snapshot on.
+    pub fn step(&self) -> Result<SnapshotStep, SnapshotError> {
+        Ok(SnapshotStep { write: self.db.begin_write().map_err(storage)? })
+    }
+}
+
+/// A move of the snapshot to a later LSN; nothing of it shows before [`SnapshotStep::commit`].
+pub struct SnapshotStep {
+    write: WriteTransaction,
+}
+
+impl SnapshotStep {
+    /// Reads the rows named into a ledger that owns all skus.
+    pub fn load(
+        &self,
+        ledger: &mut Ledger,
+        skus: &[SkuId],
+        reservations: &[ReservationId],
+    ) -> Result<(), SnapshotError> {
+        let table = self.write.open_table(SKUS).map_err(storage)?;
+        for sku in skus {
+            if let Some(bytes) = table.get(sku.0).map_err(storage)? {
+                let state = decode_sku(bytes.value())
+                    .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: sku.to_string() })?;
+                ledger.load_sku(*sku, &state);
+            }
+        }
+        let table = self.write.open_table(RESERVATIONS).map_err(storage)?;
+        for id in reservations {
+            if let Some(bytes) = table.get(id.0).map_err(storage)? {
+                let reservation = decode_reservation(bytes.value())
+                    .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
+                ledger.load_reservation(*id, &reservation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows named back.
+    pub fn store(
+        &self,
+        ledger: &Ledger,
+        skus: &[SkuId],
+        reservations: &[ReservationId],
+        at: Lsn,
+    ) -> Result<(), SnapshotError> {
+        let mut table = self.write.open_table(SKUS).map_err(storage)?;
+        for sku in skus {
+            let state = ledger.sku_state(*sku);
+            if state != SkuState::default() {
+                table.insert(sku.0, encode_sku(&state).as_slice()).map_err(storage)?;
+            }
+        }
+        let mut table = self.write.open_table(RESERVATIONS).map_err(storage)?;
+        let mut ended = self.write.open_table(ENDED).map_err(storage)?;
+        for id in reservations {
+            let Some(reservation) = ledger.reservations().find(*id, at) else { continue };
+            table.insert(id.0, encode_reservation(reservation).as_slice()).map_err(storage)?;
+            if reservation.ended != Lsn::NONE {
+                ended.insert((reservation.ended.0, id.0), ()).map_err(storage)?;
+            }
+        }
+        let forgotten = at.0.saturating_sub(limit::ENDED_RESERVATION_LSNS);
+        let old = ended.extract_from_if(..(forgotten, 0), |_, ()| true).map_err(storage)?;
+        for pair in old {
+            let (lsn, id) = pair.map_err(storage)?.0.value();
+            let same = match table.get(id).map_err(storage)? {
+                Some(bytes) => decode_reservation(bytes.value()).is_some_and(|found| found.ended.0 == lsn),
+                None => false,
+            };
+            if same {
+                table.remove(id).map_err(storage)?;
+            }
+        }
+        let mut meta = self.write.open_table(META).map_err(storage)?;
+        for (name, change) in OUTSIDE.into_iter().zip(ledger.outside()) {
+            let sum = meta.get(name).map_err(storage)?.map_or(0, |found| found.value() as i64) + change;
+            meta.insert(name, sum as u64).map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry of the catalogue.
+    pub fn define(&self, definition: &Definition) -> Result<(), SnapshotError> {
+        let kind = match definition {
+            Definition::Sku { name } => {
+                let mut table = self.write.open_table(NAMES).map_err(storage)?;
+                let next = table.len().map_err(storage)? as u32;
+                table.insert(next, name.as_str()).map_err(storage)?;
+                return Ok(());
+            }
+            Definition::Node { .. } => 2,
+            Definition::Group { .. } => 3,
+            Definition::Channel { .. } => 4,
+            Definition::Principal { .. } => 5,
+        };
+        let mut table = self.write.open_table(DEFINITIONS).map_err(storage)?;
+        let order = table.get((kind, definition.name())).map_err(storage)?.map(|found| found.value().0);
+        let order = match order {
+            Some(order) => order,
+            None => table.len().map_err(storage)? as u32,
+        };
+        let bytes = archive(&DefinitionList::of([definition]));
+        table.insert((kind, definition.name()), (order, bytes.as_slice())).map_err(storage)?;
+        Ok(())
+    }
+
+    pub fn commit(self, covered: Covered) -> Result<(), SnapshotError> {
+        {
+            let mut meta = self.write.open_table(META).map_err(storage)?;
+            meta.insert("covered", covered.lsn.0).map_err(storage)?;
+            meta.insert("now_ms", covered.now.0).map_err(storage)?;
+        }
+        self.write.commit().map_err(storage)
+    }
+}

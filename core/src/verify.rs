@@ -1,0 +1,119 @@
+//! Verification, offline: the recorded state against its invariants, and against doing everything again.
+
+use crate::admission::WindowSize;
+use crate::catalogue::{Catalogue, Defined, check};
+use crate::checkpoint::CheckpointError;
+use crate::command::Body;
+use crate::id::{Lsn, ShardOf};
+use crate::journal::{self, JournalReader};
+use crate::ledger::{Effects, Ledger, Moment, Outcome, StateHash, audit, merge_movements};
+use crate::outcome::Code;
+use crate::recovery::recover;
+use crate::snapshot::Snapshot;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    pub last: Lsn,
+    pub state_hash: StateHash,
+    /// Entries in the journal.
+    pub entries: u64,
+    /// Entries decided again and compared.
+    pub re_executed: u64,
+    /// Whether that was everything since the first LSN.
+    pub from_the_start: bool,
+    /// What does not hold, the first findings only; empty is good.
+    pub wrong: Vec<String>,
+}
+
+const FINDINGS_MAX: usize = 20;
+
+/// Recovers the state, checks every invariant, then decides every command behind the snapshot again, or
+/// every command there ever was if the journal goes back to the first, and compares outcome by outcome,
+/// movement by movement, and the state hash.
+pub fn verify(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<Report, CheckpointError> {
+    let size = WindowSize { commands: 0, ..WindowSize::default() };
+    let recovered = recover(snapshot, reader, 1, size)?;
+    let mut wrong = audit(&recovered.ledgers);
+    let state_hash = recovered.ledgers[0].state_hash();
+    let bounds = reader.bounds()?;
+    let from_the_start = bounds.is_some_and(|(first, _)| first == Lsn(1));
+
+    let mut again = Ledger::new(ShardOf::ALL);
+    let mut catalogue = Catalogue::default();
+    let mut from = Lsn(1);
+    if !from_the_start {
+        let mut ledgers = [again];
+        let (loaded, covered) = snapshot.load(&mut ledgers)?;
+        [again] = ledgers;
+        catalogue = loaded;
+        from = covered.lsn.next();
+    }
+    let entries = bounds.map_or(0, |(first, last)| last.0 + 1 - first.0);
+    let mut re_executed = 0;
+    let mut effects = Effects::default();
+    if from <= recovered.last {
+        journal::replay(reader, from, |decoded, entry| {
+            re_executed += 1;
+            effects.movements.clear();
+            effects.shorts.clear();
+            let moment = Moment { lsn: entry.lsn, now: entry.now };
+            let body = &entry.command.body;
+            let outcome = execute(&mut again, &mut catalogue, moment, body, &decoded.lines, &mut effects);
+            let movements = &decoded.movements[entry.movements.clone()];
+            // The scope of a transition is checked at the door's request and not recorded: a foreign
+            // channel's step is told that the reservation is unknown, and stays refused.
+            let foreign = matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
+            let same = foreign
+                || outcome == entry.outcome
+                    && effects.movements == movements
+                    && effects.shorts == decoded.shorts[entry.shorts.clone()];
+            if !same && wrong.len() < FINDINGS_MAX {
+                wrong.push(format!(
+                    "LSN {}: recorded {:?} with {movements:?}, doing it again gives {outcome:?} with {:?}",
+                    entry.lsn, entry.outcome, effects.movements
+                ));
+            }
+            if same {
+                again.settle(moment, body, &decoded.lines, entry.outcome, movements);
+            }
+            Ok(same)
+        })?;
+    }
+    let hash_again = again.state_hash();
+    if wrong.is_empty() && hash_again != state_hash {
+        wrong.push(format!("doing it again gives state hash {hash_again}, not {state_hash}"));
+    }
+    Ok(Report { last: recovered.last, state_hash, entries, re_executed, from_the_start, wrong })
+}
+
+/// Decides one command as the sequencer and a single shard would.
+fn execute(
+    ledger: &mut Ledger,
+    catalogue: &mut Catalogue,
+    moment: Moment,
+    body: &Body,
+    lines: &[crate::command::Line],
+    effects: &mut Effects,
+) -> Outcome {
+    if let Body::Define(definition) = body {
+        return match catalogue.define(definition) {
+            Ok(Defined::Changed(_) | Defined::Same(_)) => Outcome::of(Code::Ok),
+            Err(code) => Outcome::of(code),
+        };
+    }
+    let rules = catalogue.rules();
+    match check(&rules, catalogue.sku_count(), body, lines, moment.now) {
+        Code::Ok => {}
+        code => return Outcome::of(code),
+    }
+    let outcome = ledger.decide(moment, &rules, body, lines, effects).unwrap_or(match body {
+        Body::Expire(_) => Outcome::of(Code::NotDue),
+        _ => Outcome::of(Code::UnknownReservation),
+    });
+    if !matches!(body, Body::Event(_)) {
+        merge_movements(&mut effects.movements, 0);
+        effects.shorts.sort_unstable();
+    }
+    outcome
+}

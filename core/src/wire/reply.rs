@@ -1,0 +1,185 @@
+//! What the server sends.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::merge::FrameReply;
+
+/// Answer to a sign-in.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Welcome {
+    /// The server's time: `issued_at` of later commands is counted from here.
+    pub now_ms: u64,
+    pub durable_lsn: u64,
+    pub principal: u32,
+    /// 1 admin, 2 channel, 3 warehouse.
+    pub role: u8,
+    /// The channel the principal is confined to; 65535 for none.
+    pub channel: u16,
+    pub frame_bytes_max: u32,
+    pub frame_commands_max: u32,
+    pub frame_lines_max: u32,
+    /// How long, and for how many commands, repeats are answered.
+    pub window_ms: u64,
+    pub window_commands: u64,
+}
+
+/// Answer to one command, definition or look-up.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ResultRec {
+    /// 0 where it took no place in the order.
+    pub lsn: u64,
+    pub expires_at_ms: u64,
+    /// Definitions and look-ups: the id.
+    pub id: u32,
+    /// How many of the frame's parts belong to it; they stand in order.
+    pub part_count: u32,
+    pub code: u8,
+    pub state: u8,
+    /// 1: the command came before, and this is what it was told then.
+    pub repeat: u8,
+}
+
+/// A claim, or with node 65535 a shortage: `quantity` is what there would be.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct PartRec {
+    pub sku: u32,
+    pub quantity: u32,
+    pub node: u16,
+    /// Shortage: index of the line within its reservation.
+    pub line: u16,
+}
+
+/// Answers in the order of the request.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Results {
+    pub results: Vec<ResultRec>,
+    pub parts: Vec<PartRec>,
+}
+
+/// How much of a sku there is.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ItemRec {
+    pub available: u64,
+    /// How many of the frame's nodes belong to it.
+    pub node_count: u16,
+    /// 0: no such sku, 1: in stock, 3: out. (2 is kept for low, 4 for backorder, 5 for preorder.)
+    pub status: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct NodeRec {
+    pub available: u64,
+    pub node: u16,
+}
+
+/// One item a sku asked for, in the order of the request. All are of the one state of `as_of_lsn`.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct AvailabilityAnswer {
+    pub as_of_lsn: u64,
+    pub items: Vec<ItemRec>,
+    pub nodes: Vec<NodeRec>,
+}
+
+/// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct PositionRec {
+    pub units: [i64; 9],
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Positions {
+    pub as_of_lsn: u64,
+    pub positions: Vec<PositionRec>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ReservationRec {
+    pub expires_at_ms: u64,
+    pub claim_count: u32,
+    /// 0, or 41 where it is not known.
+    pub code: u8,
+    pub state: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ClaimRec {
+    pub sku: u32,
+    pub quantity: u32,
+    pub picked: u32,
+    pub shipped: u32,
+    pub node: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ReservationAnswers {
+    pub as_of_lsn: u64,
+    pub reservations: Vec<ReservationRec>,
+    pub claims: Vec<ClaimRec>,
+}
+
+/// A frame turned away as a whole; nothing in it was looked at further.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub code: u8,
+    /// What is wrong and where, for people.
+    pub text: Vec<u8>,
+}
+
+impl Results {
+    pub fn of(reply: &FrameReply) -> Results {
+        Results {
+            results: reply
+                .replies
+                .iter()
+                .map(|reply| ResultRec {
+                    lsn: reply.lsn.0,
+                    expires_at_ms: reply.outcome.expires_at.0,
+                    id: reply.id,
+                    part_count: reply.parts,
+                    code: reply.outcome.code as u8,
+                    state: reply.outcome.state as u8,
+                    repeat: u8::from(reply.repeat),
+                })
+                .collect(),
+            parts: reply
+                .parts
+                .iter()
+                .map(|part| PartRec {
+                    sku: part.sku.0,
+                    quantity: part.quantity,
+                    node: part.node.0,
+                    line: part.line,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Positions {
+    pub fn of(reply: &FrameReply) -> Positions {
+        let positions = reply.positions.iter().map(|position| PositionRec { units: position.units });
+        Positions { as_of_lsn: reply.as_of.0, positions: positions.collect() }
+    }
+}
+
+impl ReservationAnswers {
+    pub fn of(reply: &FrameReply) -> ReservationAnswers {
+        let mut answers = ReservationAnswers { as_of_lsn: reply.as_of.0, ..ReservationAnswers::default() };
+        for (outcome, claims) in &reply.reservations {
+            answers.reservations.push(ReservationRec {
+                expires_at_ms: outcome.expires_at.0,
+                claim_count: claims.len() as u32,
+                code: outcome.code as u8,
+                state: outcome.state as u8,
+            });
+            answers.claims.extend(claims.iter().map(|claim| ClaimRec {
+                sku: claim.sku.0,
+                quantity: claim.quantity,
+                picked: claim.picked,
+                shipped: claim.shipped,
+                node: claim.node.0,
+            }));
+        }
+        answers
+    }
+}

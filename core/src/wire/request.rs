@@ -1,0 +1,194 @@
+//! What clients send.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::catalogue::{Definition, NameKind};
+use crate::command::{Body, Command, Line, Read};
+use crate::id::{ChannelId, Key, Millis, NodeId, ReservationId, SkuId};
+use crate::limit;
+use crate::record::{
+    ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, TextReader, TextRec, TransitionRec,
+    digest,
+};
+use crate::wire::{FrameType, RawFrame, WireError, access};
+
+/// Must be the first frame.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct SignIn {
+    pub token: Vec<u8>,
+}
+
+/// A name whose id is wanted.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ResolveRec {
+    /// 1 sku, 2 node, 3 group, 4 channel.
+    pub kind: u8,
+    /// 1: a sku that is not known comes into being.
+    pub create: u8,
+    pub name: TextRec,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Resolve {
+    pub wanted: Vec<ResolveRec>,
+    pub text: Vec<u8>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Events {
+    pub events: Vec<EventRec>,
+}
+
+/// Reservations; the lines of all stand in one list, in their order.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Reservations {
+    pub reservations: Vec<ReserveRec>,
+    pub lines: Vec<LineRec>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Transitions {
+    pub transitions: Vec<TransitionRec>,
+}
+
+/// A question about some of the frame's skus.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct QueryRec {
+    pub channel: u16,
+    /// 65535: the channel's own.
+    pub group: u16,
+    /// 0: totals, 1: nodes too.
+    pub detail: u8,
+    pub sku_count: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Availability {
+    pub queries: Vec<QueryRec>,
+    pub skus: Vec<u32>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct PlaceRec {
+    pub sku: u32,
+    pub node: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ReadPositions {
+    pub places: Vec<PlaceRec>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ReadReservations {
+    pub ids: Vec<u128>,
+}
+
+/// Commands and lines of a frame, ready for the order.
+#[derive(Default, Debug, PartialEq)]
+pub struct Commands {
+    pub commands: Vec<Command>,
+    pub lines: Vec<Line>,
+}
+
+fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), WireError> {
+    if count > max { Err(WireError::TooMany { what, count, max }) } else { Ok(()) }
+}
+
+fn at(list: &'static str, index: usize) -> impl Fn(&'static str) -> WireError {
+    move |reason| WireError::Record(RecordError { list, index, reason })
+}
+
+/// Reads a frame of commands or reads. `scope` narrows what steps and reads can see to one channel.
+/// Idempotency keys of events, reservations and transitions must not be 0.
+pub fn read_commands(
+    raw: RawFrame<'_>,
+    scope: Option<ChannelId>,
+    now: Millis,
+) -> Result<Commands, WireError> {
+    let mut read = Commands::default();
+    let plain = |body| Command { key: Key(0), issued_at: now, digest: 0, body };
+    match raw.kind {
+        FrameType::Resolve => {
+            let frame = access::<ArchivedResolve>(raw.archive)?;
+            at_most("names", frame.wanted.len(), limit::FRAME_COMMANDS_MAX)?;
+            let texts = TextReader { names: &[], text: &frame.text, next_name: 0 };
+            for (index, rec) in frame.wanted.iter().enumerate() {
+                let wrong = at("wanted", index);
+                let kind = NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 4 (channel)"))?;
+                let name = texts.get(&rec.name).map_err(&wrong)?;
+                read.commands.push(plain(if rec.create != 0 && kind == NameKind::Sku {
+                    Body::Define(Box::new(Definition::Sku { name: name.to_owned() }))
+                } else {
+                    Body::Read(Read::Name { kind, name: name.into() })
+                }));
+            }
+        }
+        FrameType::Define => {
+            let frame = access::<ArchivedDefinitionList>(raw.archive)?;
+            at_most("definitions", frame.definitions.len(), limit::FRAME_COMMANDS_MAX)?;
+            let definitions = frame.read()?;
+            read.commands =
+                definitions.into_iter().map(|definition| plain(Body::Define(Box::new(definition)))).collect();
+        }
+        FrameType::Events => {
+            let frame = access::<ArchivedEvents>(raw.archive)?;
+            at_most("events", frame.events.len(), limit::FRAME_COMMANDS_MAX)?;
+            read.commands.reserve_exact(frame.events.len());
+            for (index, rec) in frame.events.iter().enumerate() {
+                read.commands.push(rec.command(0).map_err(at("events", index))?);
+            }
+        }
+        FrameType::Reserve => {
+            let frame = access::<ArchivedReservations>(raw.archive)?;
+            at_most("reservations", frame.reservations.len(), limit::FRAME_COMMANDS_MAX)?;
+            at_most("lines", frame.lines.len(), limit::FRAME_LINES_MAX)?;
+            read.commands.reserve_exact(frame.reservations.len());
+            read.lines = frame.lines.iter().map(|line| line.line()).collect();
+            let mut line = 0u32;
+            for (index, rec) in frame.reservations.iter().enumerate() {
+                let wrong = at("reservations", index);
+                read.commands.push(rec.command(line, 0).map_err(&wrong)?);
+                line += u32::from(rec.line_count.to_native());
+                if line as usize > read.lines.len() {
+                    return Err(wrong("line_count reaches beyond the lines"));
+                }
+            }
+            if line as usize != read.lines.len() {
+                return Err(at("lines", line as usize)("belongs to no reservation"));
+            }
+        }
+        FrameType::Transitions => {
+            let frame = access::<ArchivedTransitions>(raw.archive)?;
+            at_most("transitions", frame.transitions.len(), limit::FRAME_COMMANDS_MAX)?;
+            read.commands.reserve_exact(frame.transitions.len());
+            for (index, rec) in frame.transitions.iter().enumerate() {
+                read.commands.push(rec.command(scope, 0).map_err(at("transitions", index))?);
+            }
+        }
+        FrameType::ReadPositions => {
+            let frame = access::<ArchivedReadPositions>(raw.archive)?;
+            at_most("places", frame.places.len(), limit::FRAME_COMMANDS_MAX)?;
+            let places = frame.places.iter().map(|place| Read::Position {
+                sku: SkuId(place.sku.to_native()),
+                node: NodeId(place.node.to_native()),
+            });
+            read.commands = places.map(|place| plain(Body::Read(place))).collect();
+        }
+        FrameType::ReadReservations => {
+            let frame = access::<ArchivedReadReservations>(raw.archive)?;
+            at_most("ids", frame.ids.len(), limit::FRAME_COMMANDS_MAX)?;
+            let ids = frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
+            read.commands = ids.map(|id| plain(Body::Read(id))).collect();
+        }
+        other => return Err(WireError::Type(other as u8)),
+    }
+    let keyed = matches!(raw.kind, FrameType::Events | FrameType::Reserve | FrameType::Transitions);
+    for (index, command) in read.commands.iter_mut().enumerate() {
+        if keyed && command.key == Key(0) {
+            return Err(at("commands", index)("key must not be 0"));
+        }
+        command.digest = digest(&command.body, &read.lines);
+    }
+    Ok(read)
+}

@@ -1,0 +1,470 @@
+//! The client: typed calls over a connection that is made again when it is lost.
+//!
+//! A task owns the connection and everything not answered yet. When the connection is lost, it connects
+//! again and sends all of that again, byte for byte: the server recognises the keys and tells the first
+//! answers. Definitions, look-ups and queries have no keys; repeating them changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rkyv::Serialize;
+use rkyv::api::high::HighSerializer;
+use rkyv::rancor::Failure;
+use rkyv::ser::allocator::ArenaHandle;
+use stockline_core::catalogue::{Definition, NameKind};
+use stockline_core::outcome::{Code, State};
+use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, Texts, TransitionRec};
+use stockline_core::wire::{
+    self, ArchivedAvailabilityAnswer, ArchivedPositions, ArchivedReservationAnswers, ArchivedResults,
+    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
+    PositionRec, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec, Transitions, Welcome,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::{Connection, FrameSink, FrameSource, refusal};
+use crate::{ClientError, Profile};
+
+/// Frames not answered yet; more wait in the call.
+const IN_FLIGHT: usize = 512;
+/// How long to go on trying to reach a server that is away.
+const GIVE_UP: Duration = Duration::from_secs(60);
+const BACK_OFF: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+
+/// A reservation to be made. Its id is also its idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewReservation {
+    pub id: u128,
+    pub channel: u16,
+    pub ttl_ms: u32,
+    pub lines: Vec<LineRec>,
+}
+
+/// What became of one command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub lsn: u64,
+    pub code: Code,
+    pub state: State,
+    pub repeat: bool,
+    pub id: u32,
+    pub expires_at_ms: u64,
+    /// Claims, or for a refused reservation its shortages.
+    pub parts: Vec<PartRec>,
+}
+
+/// A reservation as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReservationView {
+    pub code: Code,
+    pub state: State,
+    pub expires_at_ms: u64,
+    pub claims: Vec<ClaimRec>,
+}
+
+type Answer = Result<(FrameType, Vec<u8>), ClientError>;
+
+struct Call {
+    frame: Vec<u8>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The server's clock as last heard.
+struct ServerTime {
+    welcome: Welcome,
+    heard: Instant,
+}
+
+/// A handle to the task; clones share it.
+#[derive(Clone)]
+pub struct Client {
+    calls: mpsc::Sender<Call>,
+    time: Arc<Mutex<ServerTime>>,
+}
+
+impl Client {
+    /// Connects and signs in; fails at once if that does not work the first time.
+    pub async fn connect(profile: &Profile) -> Result<Client, ClientError> {
+        let connection = Connection::open(profile).await?;
+        let time = Arc::new(Mutex::new(ServerTime {
+            welcome: connection.welcome,
+            heard: connection.welcomed,
+        }));
+        let (calls, waiting) = mpsc::channel(IN_FLIGHT);
+        let driver = Driver {
+            profile: profile.clone(),
+            waiting,
+            open: BTreeMap::new(),
+            next: 1,
+            time: Arc::clone(&time),
+        };
+        tokio::spawn(driver.run(connection));
+        Ok(Client { calls, time })
+    }
+
+    /// What the server said at the last sign-in.
+    pub fn welcome(&self) -> Welcome {
+        self.time.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).welcome
+    }
+
+    /// The server's time now, milliseconds since 1970: what `issued_at` is counted in.
+    pub fn now_ms(&self) -> u64 {
+        let time = self.time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        time.welcome.now_ms + time.heard.elapsed().as_millis() as u64
+    }
+
+    /// Sends one frame and waits for its answer; the call may be made from many tasks at once.
+    pub(crate) async fn call<T>(&self, kind: FrameType, body: &T) -> Answer
+    where
+        T: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>,
+    {
+        self.begin(kind, body).await?.await.map_err(|_| gone())?
+    }
+
+    pub(crate) async fn begin<T>(
+        &self,
+        kind: FrameType,
+        body: &T,
+    ) -> Result<oneshot::Receiver<Answer>, ClientError>
+    where
+        T: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>,
+    {
+        let mut frame = Vec::new();
+        wire::encode(&mut frame, kind, 0, body);
+        let (answer, answered) = oneshot::channel();
+        self.calls.send(Call { frame, answer }).await.map_err(|_| gone())?;
+        Ok(answered)
+    }
+
+    /// Ids behind names. With `create`, skus not known yet come into being.
+    pub async fn resolve(
+        &self,
+        kind: NameKind,
+        names: &[&str],
+        create: bool,
+    ) -> Result<Vec<Result<u32, Code>>, ClientError> {
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(wire_commands_max()) {
+            let mut texts = Texts::default();
+            let wanted = names
+                .iter()
+                .map(|name| ResolveRec { kind: kind as u8, create: u8::from(create), name: texts.put(name) });
+            let body = Resolve { wanted: wanted.collect(), text: Vec::new() };
+            let body = Resolve { text: texts.text, ..body };
+            let outcomes = self.results(FrameType::Resolve, &body).await?;
+            found.extend(outcomes.into_iter().map(|outcome| match outcome.code {
+                Code::Ok => Ok(outcome.id),
+                code => Err(code),
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Creates or replaces entries of the catalogue, in order.
+    pub async fn define(&self, definitions: &[Definition]) -> Result<Vec<Outcome>, ClientError> {
+        self.results(FrameType::Define, &DefinitionList::of(definitions)).await
+    }
+
+    /// Reserves, each all lines or none.
+    pub async fn reserve(&self, new: &[NewReservation]) -> Result<Vec<Outcome>, ClientError> {
+        let issued_at_ms = self.now_ms();
+        let mut body = Reservations::default();
+        for reservation in new {
+            body.reservations.push(ReserveRec {
+                key: reservation.id,
+                issued_at_ms,
+                id: reservation.id,
+                channel: reservation.channel,
+                ttl_ms: reservation.ttl_ms,
+                fill: 0,
+                line_count: reservation.lines.len().min(usize::from(u16::MAX)) as u16,
+            });
+            body.lines.extend_from_slice(&reservation.lines);
+        }
+        self.results(FrameType::Reserve, &body).await
+    }
+
+    /// Steps of reservations; each with a key of its own. `issued_at_ms` 0 is filled in.
+    pub async fn transition(&self, mut steps: Vec<TransitionRec>) -> Result<Vec<Outcome>, ClientError> {
+        let now = self.now_ms();
+        for step in steps.iter_mut().filter(|step| step.issued_at_ms == 0) {
+            step.issued_at_ms = now;
+        }
+        self.results(FrameType::Transitions, &Transitions { transitions: steps }).await
+    }
+
+    /// Tells events; each with a key of its own. `issued_at_ms` 0 is filled in.
+    pub async fn tell(&self, mut events: Vec<EventRec>) -> Result<Vec<Outcome>, ClientError> {
+        self.fill_issued(&mut events);
+        self.results(FrameType::Events, &Events { events }).await
+    }
+
+    pub(crate) fn fill_issued(&self, events: &mut [EventRec]) {
+        let now = self.now_ms();
+        for event in events.iter_mut().filter(|event| event.issued_at_ms == 0) {
+            event.issued_at_ms = now;
+        }
+    }
+
+    /// How much there is, for any number of questions in one state.
+    pub async fn availability(&self, question: &Availability) -> Result<AvailabilityAnswer, ClientError> {
+        let (kind, archive) = self.call(FrameType::Availability, question).await?;
+        expect(kind, FrameType::AvailabilityAnswer)?;
+        let answer = access::<ArchivedAvailabilityAnswer>(&archive)?;
+        Ok(AvailabilityAnswer {
+            as_of_lsn: answer.as_of_lsn.to_native(),
+            items: answer
+                .items
+                .iter()
+                .map(|item| ItemRec {
+                    available: item.available.to_native(),
+                    node_count: item.node_count.to_native(),
+                    status: item.status,
+                })
+                .collect(),
+            nodes: answer
+                .nodes
+                .iter()
+                .map(|node| NodeRec { available: node.available.to_native(), node: node.node.to_native() })
+                .collect(),
+        })
+    }
+
+    /// Units by bucket at places.
+    pub async fn positions(&self, places: &[PlaceRec]) -> Result<Vec<PositionRec>, ClientError> {
+        let mut found = Vec::with_capacity(places.len());
+        for places in places.chunks(wire_commands_max()) {
+            let body = ReadPositions { places: places.to_vec() };
+            let (kind, archive) = self.call(FrameType::ReadPositions, &body).await?;
+            expect(kind, FrameType::Positions)?;
+            let answer = access::<ArchivedPositions>(&archive)?;
+            found.extend(answer.positions.iter().map(|position| PositionRec {
+                units: std::array::from_fn(|bucket| position.units[bucket].to_native()),
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Reservations as they stand.
+    pub async fn reservations(&self, ids: &[u128]) -> Result<Vec<ReservationView>, ClientError> {
+        let body = ReadReservations { ids: ids.to_vec() };
+        let (kind, archive) = self.call(FrameType::ReadReservations, &body).await?;
+        expect(kind, FrameType::Reservations)?;
+        let answer = access::<ArchivedReservationAnswers>(&archive)?;
+        let mut claims = answer.claims.iter();
+        let found = answer.reservations.iter().map(|found| ReservationView {
+            code: Code::from_number(found.code).unwrap_or(Code::Malformed),
+            state: State::from_number(found.state).unwrap_or(State::None),
+            expires_at_ms: found.expires_at_ms.to_native(),
+            claims: claims
+                .by_ref()
+                .take(found.claim_count.to_native() as usize)
+                .map(|claim| ClaimRec {
+                    sku: claim.sku.to_native(),
+                    quantity: claim.quantity.to_native(),
+                    picked: claim.picked.to_native(),
+                    shipped: claim.shipped.to_native(),
+                    node: claim.node.to_native(),
+                })
+                .collect(),
+        });
+        Ok(found.collect())
+    }
+
+    async fn results<T>(&self, kind: FrameType, body: &T) -> Result<Vec<Outcome>, ClientError>
+    where
+        T: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>,
+    {
+        let (kind, archive) = self.call(kind, body).await?;
+        expect(kind, FrameType::Results)?;
+        read_results(&archive)
+    }
+}
+
+fn wire_commands_max() -> usize {
+    stockline_core::limit::FRAME_COMMANDS_MAX
+}
+
+fn gone() -> ClientError {
+    ClientError::Unreachable("the client was stopped".into())
+}
+
+fn expect(found: FrameType, wanted: FrameType) -> Result<(), ClientError> {
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(ClientError::Protocol(format!("{found:?} instead of {wanted:?}")))
+    }
+}
+
+fn access<T>(archive: &[u8]) -> Result<&T, ClientError>
+where
+    T: rkyv::Portable
+        + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Failure>>,
+{
+    wire::access::<T>(archive).map_err(|error| ClientError::Protocol(error.to_string()))
+}
+
+/// Reads a results frame.
+pub(crate) fn read_results(archive: &[u8]) -> Result<Vec<Outcome>, ClientError> {
+    let answer = access::<ArchivedResults>(archive)?;
+    let mut parts = answer.parts.iter();
+    let outcomes = answer.results.iter().map(|result| Outcome {
+        lsn: result.lsn.to_native(),
+        code: Code::from_number(result.code).unwrap_or(Code::Malformed),
+        state: State::from_number(result.state).unwrap_or(State::None),
+        repeat: result.repeat != 0,
+        id: result.id.to_native(),
+        expires_at_ms: result.expires_at_ms.to_native(),
+        parts: parts
+            .by_ref()
+            .take(result.part_count.to_native() as usize)
+            .map(|part| PartRec {
+                sku: part.sku.to_native(),
+                quantity: part.quantity.to_native(),
+                node: part.node.to_native(),
+                line: part.line.to_native(),
+            })
+            .collect(),
+    });
+    Ok(outcomes.collect())
+}
+
+/// The task behind the handles.
+struct Driver {
+    profile: Profile,
+    waiting: mpsc::Receiver<Call>,
+    /// Sent and not answered, by request id.
+    open: BTreeMap<u32, Call>,
+    next: u32,
+    time: Arc<Mutex<ServerTime>>,
+}
+
+/// Why a connection is no longer used.
+enum Over {
+    /// All handles are gone.
+    Done,
+    Lost(ClientError),
+}
+
+impl Driver {
+    async fn run(mut self, first: Connection) {
+        let mut connection = Some(first);
+        loop {
+            let open = match connection.take() {
+                Some(open) => open,
+                None => match self.reconnect().await {
+                    Ok(open) => open,
+                    Err(error) => return self.give_up(&error),
+                },
+            };
+            {
+                let mut time = self.time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                *time = ServerTime { welcome: open.welcome, heard: open.welcomed };
+            }
+            match self.drive(open.sink, open.source).await {
+                Over::Done => return,
+                Over::Lost(error) if error.is_passing() => tokio::time::sleep(BACK_OFF).await,
+                Over::Lost(error) => return self.give_up(&error),
+            }
+        }
+    }
+
+    async fn reconnect(&self) -> Result<Connection, ClientError> {
+        let started = Instant::now();
+        let mut wait = BACK_OFF;
+        loop {
+            match Connection::open(&self.profile).await {
+                Err(error) if error.is_passing() && started.elapsed() < GIVE_UP => {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACK_OFF_MAX);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn give_up(mut self, error: &ClientError) {
+        self.waiting.close();
+        while let Ok(call) = self.waiting.try_recv() {
+            let _ = call.answer.send(Err(error.clone()));
+        }
+        for call in self.open.into_values() {
+            // Whoever asked may have gone; nothing is owed to them then.
+            let _ = call.answer.send(Err(error.clone()));
+        }
+    }
+
+    async fn drive(&mut self, mut sink: FrameSink, mut source: FrameSource) -> Over {
+        // Writing has a task of its own, so that reading never waits for it.
+        let (frames, mut to_send) = mpsc::unbounded_channel::<Vec<u8>>();
+        let writer = tokio::spawn(async move {
+            while let Some(mut bytes) = to_send.recv().await {
+                while bytes.len() < 1 << 16
+                    && let Ok(more) = to_send.try_recv()
+                {
+                    bytes.extend_from_slice(&more);
+                }
+                sink.send(&bytes).await?;
+            }
+            sink.finish();
+            Ok::<(), ClientError>(())
+        });
+        for call in self.open.values() {
+            let _ = frames.send(call.frame.clone());
+        }
+        let over = loop {
+            tokio::select! {
+                call = self.waiting.recv(), if self.open.len() < IN_FLIGHT => match call {
+                    Some(mut call) => {
+                        let id = self.next;
+                        self.next = self.next.wrapping_add(1).max(1);
+                        call.frame[8..12].copy_from_slice(&id.to_le_bytes());
+                        let _ = frames.send(call.frame.clone());
+                        self.open.insert(id, call);
+                    }
+                    None if self.open.is_empty() => break Over::Done,
+                    // No new calls will come; what is open still gets its answer.
+                    None => match source.receive().await {
+                        Ok(()) => if let Err(error) = self.answer(&mut source) { break Over::Lost(error) },
+                        Err(error) => break Over::Lost(error),
+                    },
+                },
+                received = source.receive() => {
+                    let answered = received.and_then(|()| self.answer(&mut source));
+                    if let Err(error) = answered {
+                        break Over::Lost(error);
+                    }
+                }
+            }
+        };
+        drop(frames);
+        if matches!(over, Over::Lost(_)) {
+            writer.abort();
+        }
+        source.close();
+        over
+    }
+
+    fn answer(&mut self, source: &mut FrameSource) -> Result<(), ClientError> {
+        while let Some(frame) = source.next_frame()? {
+            if frame.kind == FrameType::Refusal {
+                let error = refusal(frame.archive);
+                if error.is_passing() {
+                    // The call stays open and is sent again over the next connection.
+                    return Err(error);
+                }
+                match self.open.remove(&frame.request) {
+                    Some(call) => {
+                        let _ = call.answer.send(Err(error));
+                    }
+                    None => return Err(error),
+                }
+            } else if let Some(call) = self.open.remove(&frame.request) {
+                let _ = call.answer.send(Ok((frame.kind, frame.archive.to_vec())));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! What the command line can do, one file a command. Each answers with an exit code of [`crate::exit`].
+
+pub mod define;
+mod demo;
+pub mod import;
+pub mod query;
+mod row;
+pub mod serve;
+pub mod token;
+pub mod verify;
+
+use std::path::PathBuf;
+
+use stockline_client::{Client, ClientError, Profile};
+
+use crate::exit;
+
+/// Which server to talk to.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProfileOption {
+    /// Profile of the server and who is asking, as `serve` writes it into its data directory
+    #[arg(long, value_name = "FILE", default_value = "stockline-data/client.toml")]
+    pub profile: PathBuf,
+}
+
+/// Says what is wrong and answers the exit code for it.
+fn complain(error: &ClientError) -> i32 {
+    eprintln!("stockline: {error}");
+    match error {
+        ClientError::Profile { .. } => exit::USAGE,
+        ClientError::SignIn(_) | ClientError::Unreachable(_) | ClientError::Protocol(_) => exit::UNREACHABLE,
+        ClientError::Refused { .. } => exit::FAILED,
+    }
+}
+
+/// Connects with a profile and runs `work` in a small runtime.
+fn with_client(
+    option: &ProfileOption,
+    work: impl AsyncFnOnce(Client, Profile) -> Result<i32, ClientError>,
+) -> i32 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("stockline: cannot start: {error}");
+            return exit::FAILED;
+        }
+    };
+    let done = runtime.block_on(async {
+        let profile = Profile::load(&option.profile)?;
+        let client = Client::connect(&profile).await?;
+        work(client, profile).await
+    });
+    done.unwrap_or_else(|error| complain(&error))
+}

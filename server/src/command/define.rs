@@ -1,0 +1,92 @@
+//! `stockline define`: nodes, groups and channels.
+
+use stockline_client::ClientError;
+use stockline_core::catalogue::Definition;
+use stockline_core::outcome::Code;
+
+use crate::command::{ProfileOption, with_client};
+use crate::exit;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// A place that holds stock
+    Node {
+        name: String,
+        /// Lower is tried first
+        #[arg(long, default_value_t = 100)]
+        priority: u16,
+        #[arg(long = "type", default_value = "warehouse")]
+        kind: String,
+        #[arg(long, default_value = "UTC")]
+        timezone: String,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+    /// A named set of nodes
+    Group {
+        name: String,
+        #[arg(long, value_delimiter = ',', required = true)]
+        nodes: Vec<String>,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+    /// A source of demand
+    Channel {
+        name: String,
+        /// The group it is offered [default: every node]
+        #[arg(long)]
+        group: Option<String>,
+        /// Units of each sku withheld from it
+        #[arg(long, default_value_t = 0)]
+        buffer: u32,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+}
+
+pub fn run(options: &Options) -> i32 {
+    let (definition, profile) = match &options.what {
+        What::Node { name, priority, kind, timezone, profile } => (
+            Definition::Node {
+                name: name.clone(),
+                priority: *priority,
+                kind: kind.clone(),
+                timezone: timezone.clone(),
+            },
+            profile,
+        ),
+        What::Group { name, nodes, profile } => {
+            (Definition::Group { name: name.clone(), nodes: nodes.clone() }, profile)
+        }
+        What::Channel { name, group, buffer, profile } => {
+            (Definition::Channel { name: name.clone(), group: group.clone(), buffer: *buffer }, profile)
+        }
+    };
+    with_client(profile, async |client, _| define(&client, &definition).await)
+}
+
+/// Sends one definition and says what came of it.
+pub(super) async fn define(
+    client: &stockline_client::Client,
+    definition: &Definition,
+) -> Result<i32, ClientError> {
+    let outcome = client.define(std::slice::from_ref(definition)).await?;
+    match outcome.first() {
+        Some(outcome) if outcome.code == Code::Ok => {
+            let changed = if outcome.lsn > 0 { "changed" } else { "unchanged" };
+            eprintln!("{} {changed} id={} lsn={}", definition.name(), outcome.id, outcome.lsn);
+            Ok(exit::OK)
+        }
+        Some(outcome) => {
+            eprintln!("stockline: {}: {}", outcome.code.name(), definition.name());
+            Ok(exit::FAILED)
+        }
+        None => Err(ClientError::Protocol("no result for a definition".into())),
+    }
+}

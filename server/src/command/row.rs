@@ -1,0 +1,138 @@
+//! One canonical event as text, JSON or CSV, on its way to the wire. Every error names field and reason.
+
+use serde::Deserialize;
+use stockline_core::bucket::Bucket;
+use stockline_core::event::EventKind;
+use stockline_core::id::{Key, ReservationId, SupplyId};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+/// The fields of docs/protocol.md's canonical event. All text may be missing where its type does not need it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventRow {
+    pub(super) id: String,
+    pub(super) source: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) occurred_at: String,
+    pub(super) sku: String,
+    pub(super) node: String,
+    pub(super) quantity: i64,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    #[serde(default)]
+    pub(super) reservation: Option<String>,
+    #[serde(default)]
+    pub(super) supply: Option<String>,
+    #[serde(default)]
+    pub(super) to_node: Option<String>,
+    #[serde(default)]
+    pub(super) eta: Option<String>,
+    #[serde(default)]
+    pub(super) damaged: Option<u32>,
+    #[serde(default)]
+    pub(super) expected: Option<i64>,
+    #[serde(default)]
+    pub(super) from: Option<String>,
+    #[serde(default)]
+    pub(super) to: Option<String>,
+}
+
+/// A row whose every field makes sense; only its names have no ids yet.
+#[derive(Clone, Debug)]
+pub(super) struct ParsedRow {
+    pub(super) key: Key,
+    pub(super) kind: EventKind,
+    pub(super) occurred_at_ms: u64,
+    pub(super) sku: String,
+    pub(super) node: String,
+    pub(super) quantity: i64,
+    pub(super) reason: [u8; 16],
+    pub(super) reservation: Option<ReservationId>,
+    pub(super) supply: Option<SupplyId>,
+    pub(super) to_node: Option<String>,
+    pub(super) eta_ms: u64,
+    pub(super) damaged: u32,
+    pub(super) expected: Option<i64>,
+    pub(super) from: Bucket,
+    pub(super) to: Bucket,
+}
+
+/// The key of an event: its source and id as one number.
+pub(super) fn key_of(source: &str, id: &str) -> Key {
+    Key(xxh3_128(format!("{source}\0{id}").as_bytes()).max(1))
+}
+
+fn moment(field: &str, text: &str) -> Result<u64, String> {
+    let moment: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| format!("{field}: {text:?} is no RFC 3339 time such as 2026-01-31T12:00:00Z"))?;
+    u64::try_from(moment.as_millisecond()).map_err(|_| format!("{field}: {text} lies before 1970"))
+}
+
+fn bucket(field: &str, text: Option<&str>) -> Result<Bucket, String> {
+    match text {
+        None => Ok(Bucket::Free),
+        Some(text) => Bucket::from_name(text).ok_or_else(|| {
+            format!("{field}: {text:?} is no bucket; use free, safety, damaged, quality or blocked")
+        }),
+    }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+impl EventRow {
+    pub(super) fn parse(self) -> Result<ParsedRow, String> {
+        for (field, text) in [("id", &self.id), ("source", &self.source), ("sku", &self.sku), ("node", &self.node)] {
+            if text.is_empty() {
+                return Err(format!("{field}: is empty"));
+            }
+        }
+        if !stockline_core::catalogue::Catalogue::is_name(&self.sku) {
+            return Err(format!("sku: {:?} is no name (1 to 64 bytes, no control characters)", self.sku));
+        }
+        let kind = EventKind::from_name(&self.kind).ok_or_else(|| {
+            let names: Vec<_> = stockline_core::event::KINDS.iter().map(|kind| kind.name()).collect();
+            format!("type: {:?} is none of {}", self.kind, names.join(", "))
+        })?;
+        let reservation = match given(self.reservation) {
+            None => None,
+            Some(text) => {
+                let id = uuid::Uuid::parse_str(&text)
+                    .map_err(|_| format!("reservation: {text:?} is no UUID"))?;
+                Some(ReservationId(id.as_u128()))
+            }
+        };
+        let mut reason = [0; 16];
+        if let Some(text) = given(self.reason) {
+            let bytes = text.as_bytes();
+            if bytes.len() > reason.len() {
+                return Err(format!("reason: {text:?} is longer than 16 bytes"));
+            }
+            reason[..bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(ParsedRow {
+            key: key_of(&self.source, &self.id),
+            kind,
+            occurred_at_ms: moment("occurred_at", &self.occurred_at)?,
+            sku: self.sku,
+            node: self.node,
+            quantity: self.quantity,
+            reason,
+            reservation,
+            supply: given(self.supply)
+                .map(|text| SupplyId(text.parse().unwrap_or_else(|_| xxh3_64(text.as_bytes())))),
+            to_node: given(self.to_node),
+            eta_ms: match given(self.eta) {
+                Some(text) => moment("eta", &text)?,
+                None => 0,
+            },
+            damaged: self.damaged.unwrap_or(0),
+            expected: self.expected,
+            from: bucket("from", self.from.as_deref().filter(|text| !text.is_empty()))?,
+            to: bucket("to", self.to.as_deref().filter(|text| !text.is_empty()))?,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! `stockline serve`: starts everything, says `ready`, and drains on SIGTERM or Ctrl-C.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use stockline_core::catalogue::{Definition, Role};
+use stockline_core::command::{Body, Command, Frame};
+use stockline_core::id::{Key, Millis, PrincipalId};
+use stockline_core::journal::JournalError;
+use stockline_core::snapshot::SnapshotError;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::command::demo;
+use crate::config::{ServeConfig, ServeOptions};
+use crate::data::DataDir;
+use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
+use crate::principal::token_sha256;
+use crate::quic::QuicFace;
+use crate::{exit, http};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    serve: ServeOptions,
+    /// Configuration file (TOML); its keys are the flags' names, and flags go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Fill an empty server with a small real catalogue and say what to type next
+    #[arg(long)]
+    demo: bool,
+}
+
+/// What went wrong and the exit code for it.
+struct Stop(i32, String);
+
+pub fn run(options: Options) -> i32 {
+    let config = match ServeConfig::resolve(options.serve, options.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("stockline: {error}");
+            return exit::USAGE;
+        }
+    };
+    match serve(&config, options.demo) {
+        Ok(()) => exit::OK,
+        Err(Stop(exit, reason)) => {
+            eprintln!("stockline: {reason}");
+            exit
+        }
+    }
+}
+
+fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
+    let data_error = |error: &dyn std::fmt::Display| Stop(exit::DATA, error.to_string());
+    let data = DataDir::open(&config.data).map_err(|error| data_error(&error))?;
+    let certificate = data.certificate(&config.server_names).map_err(|error| data_error(&error))?;
+    let token = data.admin_token().map_err(|error| data_error(&error))?;
+    let engine_config = EngineConfig {
+        data: data.path().to_owned(),
+        shards: config.shards,
+        retain_journal: config.retain_journal,
+        window: config.window,
+    };
+    let running = RunningEngine::start(&engine_config, |failure| {
+        eprintln!("stockline: {}", failure.reason);
+        std::process::exit(failure.exit);
+    })
+    .map_err(|error| Stop(exit::DATA, explain(&error)))?;
+    let recovery = running.recovery.clone();
+    eprintln!(
+        "recovered last_lsn={} state_hash={} from snapshot at {} in {} ms",
+        recovery.last, recovery.positions_hash, recovery.covered, recovery.milliseconds
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop(exit::FAILED, format!("cannot start: {error}")))?;
+    let served = runtime.block_on(async {
+        let engine = running.handle();
+        ensure_admin(&engine, &token).await?;
+        let listening = |what: &str, address, error: &dyn std::fmt::Display| {
+            Stop(exit::ADDRESS, format!("cannot listen on {what} address {address}: {error}"))
+        };
+        let quic = QuicFace::listen(config.quic, certificate)
+            .map_err(|error| listening("QUIC", config.quic, &error))?;
+        let quic_address = quic.address().map_err(|error| listening("QUIC", config.quic, &error))?;
+        let listener =
+            TcpListener::bind(config.http).await.map_err(|error| listening("HTTP", config.http, &error))?;
+        let http_address =
+            listener.local_addr().map_err(|error| listening("HTTP", config.http, &error))?;
+        let profile =
+            data.write_profile(quic_address, http_address, &token).map_err(|error| data_error(&error))?;
+        let http = tokio::spawn(http::serve(listener, engine.clone()));
+        let mut stop = signal(SignalKind::terminate())
+            .map_err(|error| Stop(exit::FAILED, format!("cannot wait for SIGTERM: {error}")))?;
+        let quic = std::sync::Arc::new(quic);
+        let serving = {
+            let (quic, engine) = (std::sync::Arc::clone(&quic), engine.clone());
+            tokio::spawn(async move { quic.serve(engine).await })
+        };
+        if with_demo {
+            demo::fill(&profile, &config.data).await.map_err(|reason| Stop(exit::FAILED, reason))?;
+        }
+        println!("ready quic={quic_address} http={http_address}");
+        // Whoever starts the server waits for this line; a closed pipe is no reason not to serve.
+        let _ = std::io::stdout().flush();
+        tokio::select! {
+            _ = stop.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        http.abort();
+        Ok((quic, serving))
+    })?;
+    let (quic, serving) = served;
+    let stopping = Instant::now();
+    let last = running.handle();
+    // Commands taken are answered while connections are still there; then they are closed.
+    running.stop();
+    runtime.block_on(async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        quic.close().await;
+        serving.abort();
+    });
+    eprintln!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
+    Ok(())
+}
+
+fn explain(error: &StartError) -> String {
+    let in_use = matches!(
+        error,
+        StartError::Journal(JournalError::InUse(_)) | StartError::Snapshot(SnapshotError::InUse(_))
+    );
+    if in_use { format!("{error}; stop the other server or give another --data") } else { error.to_string() }
+}
+
+/// Makes sure that the token in `admin.token` is the administrator's, as at the first start or after the file
+/// was replaced.
+async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
+    let (reply_to, mut answered) = tokio::sync::mpsc::unbounded_channel();
+    let definition = Definition::Principal {
+        name: "admin".into(),
+        role: Role::Admin,
+        channel: None,
+        nodes: Vec::new(),
+        token_sha256: token_sha256(token.as_bytes()),
+    };
+    let command =
+        Command { key: Key(0), issued_at: Millis(0), digest: 0, body: Body::Define(Box::new(definition)) };
+    let frame = Frame {
+        tag: Tag { reply_to: Some(reply_to), mark: 0 },
+        principal: PrincipalId::SYSTEM,
+        commands: vec![command],
+        lines: Vec::new(),
+    };
+    let submitted = engine.submit(frame);
+    let answer = match submitted {
+        Ok(()) => answered.recv().await,
+        Err(_) => None,
+    };
+    match answer {
+        Some(_) => Ok(()),
+        None => Err(Stop(exit::BROKEN, "the engine does not answer".into())),
+    }
+}

@@ -1,0 +1,56 @@
+//! `stockline verify`: reads a data directory that no server is using and checks everything that can be.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use stockline_core::journal::Journal;
+use stockline_core::journal::file::FileJournal;
+use stockline_core::snapshot::Snapshot;
+use stockline_core::verify::verify;
+
+use crate::engine::{JOURNAL_FILE, SNAPSHOT_FILE};
+use crate::exit;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Data directory
+    #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_DATA)]
+    data: PathBuf,
+}
+
+pub fn run(options: &Options) -> i32 {
+    let started = Instant::now();
+    let journal_file = options.data.join(JOURNAL_FILE);
+    if !journal_file.is_file() {
+        eprintln!("stockline: {} has no {JOURNAL_FILE}: is it a data directory?", options.data.display());
+        return exit::DATA;
+    }
+    let report = (|| {
+        let journal = FileJournal::open(&journal_file, true).map_err(|error| error.to_string())?;
+        let snapshot =
+            Snapshot::open(&options.data.join(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
+        verify(&snapshot, &*journal.reader()).map_err(|error| error.to_string())
+    })();
+    match report {
+        Err(reason) => {
+            eprintln!("stockline: {reason}");
+            exit::DATA
+        }
+        Ok(report) => {
+            println!(
+                "last_lsn={} state_hash={} entries={}",
+                report.last, report.state_hash, report.entries
+            );
+            let scope = if report.from_the_start { "everything" } else { "what the snapshot does not cover" };
+            eprintln!(
+                "did {} entries again ({scope}) in {} ms",
+                report.re_executed,
+                started.elapsed().as_millis()
+            );
+            for wrong in &report.wrong {
+                eprintln!("stockline: {wrong}");
+            }
+            if report.wrong.is_empty() { exit::OK } else { exit::FAILED }
+        }
+    }
+}

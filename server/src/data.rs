@@ -1,0 +1,154 @@
+//! The data directory: what lies in it besides journal and snapshot, all readable by its owner only.
+//!
+//! `ca.pem` (for clients), `server.pem` with `server.key`, `admin.token` (one line),
+//! `client.toml` (a profile for this machine's clients, written at every start).
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use stockline_client::Profile;
+
+use crate::principal::new_token;
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("{path}: {error}")]
+    File { path: String, error: io::Error },
+    #[error("{path}: {reason}; remove it and server.key to have a new one made")]
+    Certificate { path: String, reason: String },
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A data directory that exists.
+pub struct DataDir {
+    path: PathBuf,
+}
+
+/// The server's certificate chain and key.
+pub struct Certificate {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there.
+    pub fn open(path: &Path) -> Result<DataDir, DataError> {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| DataError::File { path: path.display().to_string(), error })?;
+        Ok(DataDir { path: path.to_owned() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn error(&self, name: &str) -> impl Fn(io::Error) -> DataError {
+        let path = self.file(name).display().to_string();
+        move |error| DataError::File { path: path.clone(), error }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>, DataError> {
+        match std::fs::read_to_string(self.file(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(name)(error)),
+        }
+    }
+
+    /// Writes a file whole or not at all, for its owner only.
+    fn write(&self, name: &str, text: &str) -> Result<(), DataError> {
+        let part = self.file(&format!("{name}.part"));
+        let written = (|| {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&part, self.file(name))
+        })();
+        written.map_err(self.error(name))
+    }
+
+    /// The server's certificate, made with its own authority at the first start. It is for `localhost`, the
+    /// loopback addresses and the names given.
+    pub fn certificate(&self, names: &[String]) -> Result<Certificate, DataError> {
+        if self.read("server.pem")?.is_none() || self.read("server.key")?.is_none() {
+            self.make_certificate(names)?;
+        }
+        let wrong = |reason: String| DataError::Certificate {
+            path: self.file("server.pem").display().to_string(),
+            reason,
+        };
+        let pem = self.read("server.pem")?.unwrap_or_default();
+        let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| wrong(error.to_string()))?;
+        let key = self.read("server.key")?.unwrap_or_default();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        Ok(Certificate { chain, key })
+    }
+
+    fn make_certificate(&self, names: &[String]) -> Result<(), DataError> {
+        let wrong = |error: rcgen::Error| DataError::Certificate {
+            path: self.file("server.pem").display().to_string(),
+            reason: error.to_string(),
+        };
+        // The authority's key is not kept: nobody can ever sign another certificate with it.
+        let ca_key = KeyPair::generate().map_err(wrong)?;
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name.push(DnType::CommonName, "Stockline certificate authority");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_pem = ca.self_signed(&ca_key).map_err(wrong)?.pem();
+        let issuer = Issuer::new(ca, ca_key);
+        let mut subjects = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        subjects.extend_from_slice(names);
+        let mut params = CertificateParams::new(subjects).map_err(wrong)?;
+        params.distinguished_name.push(DnType::CommonName, "Stockline server");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().map_err(wrong)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(wrong)?;
+        self.write("ca.pem", &ca_pem)?;
+        self.write("server.key", &key.serialize_pem())?;
+        self.write("server.pem", &format!("{}{ca_pem}", certificate.pem()))
+    }
+
+    /// The administrator's token, made at the first start.
+    pub fn admin_token(&self) -> Result<String, DataError> {
+        if let Some(token) = self.read("admin.token")?.filter(|token| !token.trim().is_empty()) {
+            return Ok(token.trim().to_owned());
+        }
+        let token = new_token().map_err(DataError::Random)?;
+        self.write("admin.token", &format!("{token}\n"))?;
+        Ok(token)
+    }
+
+    /// Writes the profile for this machine's clients.
+    pub fn write_profile(&self, quic: SocketAddr, http: SocketAddr, token: &str) -> Result<PathBuf, DataError> {
+        let reachable = |address: SocketAddr| match address.ip().is_unspecified() {
+            true if address.is_ipv4() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+            true => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),
+            false => address,
+        };
+        let profile = Profile {
+            quic: reachable(quic).to_string(),
+            http: reachable(http).to_string(),
+            server_name: "localhost".into(),
+            ca: "ca.pem".into(),
+            token: token.into(),
+        };
+        let text = toml::to_string(&profile).expect("a profile is plain text");
+        self.write("client.toml", &text)?;
+        Ok(self.file("client.toml"))
+    }
+}

@@ -1,0 +1,351 @@
+//! The engine: the core's state machines, each on a thread of its own, joined by bounded lock-free queues.
+//!
+//! ```text
+//! faces -> submissions -> sequencer -> (shard threads) -> journal -> view, replies
+//!                                                            |
+//!                                                        checkpoint
+//! ```
+//!
+//! With one shard the sequencer runs it on its own thread. Only this module and its children read the clock
+//! and start threads. Whatever goes wrong in one of them ends the process: nobody waits for a dead thread.
+
+mod bell;
+mod checkpoint;
+mod clock;
+mod journal;
+mod sequencer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam::queue::ArrayQueue;
+use stockline_core::admission::WindowSize;
+use stockline_core::batch::Batch;
+use stockline_core::checkpoint::CheckpointError;
+use stockline_core::command::Frame;
+use stockline_core::id::{Lsn, PrincipalId, ReservationId};
+use stockline_core::journal::file::FileJournal;
+use stockline_core::journal::{Journal, JournalError, JournalReader};
+use stockline_core::ledger::audit;
+use stockline_core::limit;
+use stockline_core::merge::FrameReply;
+use stockline_core::outcome::Code;
+use stockline_core::recovery::recover;
+use stockline_core::sequencer::Sequencer;
+use stockline_core::shard::Output;
+use stockline_core::snapshot::{Snapshot, SnapshotError};
+use stockline_core::view::View;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::principal::Principals;
+use bell::Bell;
+pub use clock::Clock;
+
+/// What the engine is told at its start.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    pub data: PathBuf,
+    pub shards: u32,
+    /// Keep every journal record, so that everything can be replayed.
+    pub retain_journal: bool,
+    pub window: WindowSize,
+}
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Recovery(#[from] CheckpointError),
+    #[error("the recovered state breaks an invariant: {0}")]
+    Broken(String),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why the engine stops on its own: the exit code, and what to say.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub exit: i32,
+    pub reason: String,
+}
+
+/// Whom to answer. Sent back with the reply.
+#[derive(Debug)]
+pub struct Tag {
+    /// None for commands of the system itself.
+    pub reply_to: Option<UnboundedSender<Answered>>,
+    /// The sender's own mark, handed back as it is.
+    pub mark: u64,
+}
+
+/// A frame's replies, with the mark it came with.
+#[derive(Debug)]
+pub struct Answered {
+    pub mark: u64,
+    pub commands: usize,
+    pub reply: FrameReply,
+}
+
+/// A batch and what one shard did for it.
+type Executed = (Arc<Batch<Tag>>, Output);
+
+/// What the threads and the faces share.
+struct Shared {
+    clock: Clock,
+    view: Arc<View>,
+    principals: Principals,
+    reader: Box<dyn JournalReader>,
+    submissions: ArrayQueue<Frame<Tag>>,
+    sequencer_bell: Bell,
+    /// Batches for each shard, where there is more than one.
+    batches: Vec<ArrayQueue<Arc<Batch<Tag>>>>,
+    shard_bells: Vec<Bell>,
+    /// Outputs of each shard.
+    outputs: Vec<ArrayQueue<Executed>>,
+    journal_bell: Bell,
+    /// Holds whose time is over, as told by shards on threads of their own.
+    due: ArrayQueue<ReservationId>,
+    checkpoint_bell: Bell,
+    covered: AtomicU64,
+    active_reservations: AtomicUsize,
+    /// No new commands are taken.
+    draining: AtomicBool,
+    /// The sequencer has stopped, having stamped everything taken.
+    sequenced_all: AtomicBool,
+    last_stamped: AtomicU64,
+    /// The journal has stopped, having written and answered everything.
+    written_all: AtomicBool,
+    on_failure: Box<dyn Fn(Failure) + Send + Sync>,
+}
+
+impl Shared {
+    fn fail(&self, exit: i32, reason: String) {
+        (self.on_failure)(Failure { exit, reason });
+    }
+}
+
+/// What recovery found and how long it took.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    pub last: Lsn,
+    /// Up to here it came from the snapshot.
+    pub covered: Lsn,
+    pub positions_hash: String,
+    pub milliseconds: u128,
+}
+
+/// A cheap way to the engine for the faces.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// The running engine; stop it with [`RunningEngine::stop`].
+pub struct RunningEngine {
+    engine: Engine,
+    threads: Vec<JoinHandle<()>>,
+    pub recovery: Recovery,
+}
+
+/// Names of the two files in the data directory.
+pub const JOURNAL_FILE: &str = "journal.redb";
+pub const SNAPSHOT_FILE: &str = "snapshot.redb";
+
+impl RunningEngine {
+    /// Recovers the state and starts the threads. `on_failure` is called when the engine cannot go on; it
+    /// should end the process.
+    pub fn start(
+        config: &EngineConfig,
+        on_failure: impl Fn(Failure) + Send + Sync + 'static,
+    ) -> Result<RunningEngine, StartError> {
+        let started = Instant::now();
+        let mut journal = FileJournal::open(&config.data.join(JOURNAL_FILE), config.retain_journal)?;
+        let snapshot = Snapshot::open(&config.data.join(SNAPSHOT_FILE))?;
+        let reader = journal.reader();
+        let recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
+        if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
+            return Err(StartError::Broken(broken));
+        }
+        journal.begin_at(recovered.last);
+        let (view, mut publisher) = View::new(recovered.catalogue.rules());
+        let mut hash = stockline_core::ledger::StateHash::default();
+        let mut active = 0;
+        for ledger in &recovered.ledgers {
+            ledger.all_free(|sku, node, free| publisher.store(sku, node, free, recovered.last.max(Lsn(1))));
+            hash += ledger.state_hash();
+            active += ledger.reservations().active();
+        }
+        publisher.raise(recovered.last);
+        let principals = Principals::default();
+        principals.replace(recovered.catalogue.principals());
+        let recovery = Recovery {
+            last: recovered.last,
+            covered: recovered.covered,
+            positions_hash: hash.to_string(),
+            milliseconds: started.elapsed().as_millis(),
+        };
+
+        let shards = config.shards as usize;
+        let shard_threads = if shards == 1 { 0 } else { shards };
+        let shared = Arc::new(Shared {
+            clock: Clock::not_before(recovered.now),
+            view,
+            principals,
+            reader,
+            submissions: ArrayQueue::new(limit::SUBMISSION_QUEUE_FRAMES),
+            sequencer_bell: Bell::default(),
+            batches: (0..shard_threads).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
+            shard_bells: (0..shard_threads).map(|_| Bell::default()).collect(),
+            outputs: (0..shards).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
+            journal_bell: Bell::default(),
+            due: ArrayQueue::new(limit::EXPIRY_QUEUE),
+            checkpoint_bell: Bell::default(),
+            covered: AtomicU64::new(recovered.covered.0),
+            active_reservations: AtomicUsize::new(active),
+            draining: AtomicBool::new(false),
+            sequenced_all: AtomicBool::new(false),
+            last_stamped: AtomicU64::new(recovered.last.0),
+            written_all: AtomicBool::new(false),
+            on_failure: Box::new(on_failure),
+        });
+        let sequencer = Sequencer::new(
+            recovered.catalogue,
+            recovered.window,
+            recovered.last,
+            recovered.now,
+            config.shards,
+        );
+        let mut ledgers = recovered.ledgers;
+        let inline = if shards == 1 { ledgers.pop() } else { None };
+        let mut threads = Vec::new();
+        for (index, ledger) in ledgers.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            threads.push(spawn(&shared.clone(), format!("shard-{index}"), move || {
+                sequencer::run_shard(&shared, index, ledger);
+            })?);
+        }
+        let for_sequencer = Arc::clone(&shared);
+        threads.push(spawn(&shared, "sequencer".into(), move || {
+            sequencer::run(&for_sequencer, sequencer, inline);
+        })?);
+        let for_journal = Arc::clone(&shared);
+        threads.push(spawn(&shared, "journal".into(), move || {
+            journal::run(&for_journal, Box::new(journal), publisher);
+        })?);
+        let for_checkpoint = Arc::clone(&shared);
+        threads.push(spawn(&shared, "checkpoint".into(), move || {
+            checkpoint::run(&for_checkpoint, &snapshot);
+        })?);
+        Ok(RunningEngine { engine: Engine { shared }, threads, recovery })
+    }
+
+    pub fn handle(&self) -> Engine {
+        self.engine.clone()
+    }
+
+    /// Takes no more commands, answers those taken, folds the journal into the snapshot and closes both.
+    pub fn stop(self) {
+        let shared = &self.engine.shared;
+        shared.draining.store(true, Ordering::SeqCst);
+        shared.sequencer_bell.ring();
+        for thread in self.threads {
+            // A thread that panicked has already reported its failure.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(
+    shared: &Arc<Shared>,
+    name: String,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if done.is_err() {
+            shared.fail(crate::exit::BROKEN, format!("thread {name} stopped on a broken invariant"));
+        }
+    });
+    thread.map_err(StartError::Thread)
+}
+
+impl Engine {
+    /// Puts a frame in the order; the reply comes over `tag`. Refused at the door when the engine is full or
+    /// draining.
+    pub fn submit(&self, frame: Frame<Tag>) -> Result<(), Code> {
+        let shared = &self.shared;
+        if shared.draining.load(Ordering::SeqCst) {
+            return Err(Code::ShuttingDown);
+        }
+        let reserves = frame
+            .commands
+            .iter()
+            .any(|command| matches!(command.body, stockline_core::command::Body::Reserve(_)));
+        if reserves && shared.active_reservations.load(Ordering::Relaxed) >= limit::RESERVATIONS_MAX {
+            return Err(Code::Overloaded);
+        }
+        shared.submissions.push(frame).map_err(|_| Code::Overloaded)?;
+        shared.sequencer_bell.ring();
+        Ok(())
+    }
+
+    pub fn view(&self) -> &View {
+        &self.shared.view
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    pub fn principals(&self) -> &Principals {
+        &self.shared.principals
+    }
+
+    /// Puts the recorded answers in place of repeats. Reads the disk: not for async tasks.
+    pub fn fill_repeats(&self, reply: &mut FrameReply) -> Result<(), JournalError> {
+        let repeats: Vec<_> = reply.repeats().collect();
+        for (at, lsn) in repeats {
+            match stockline_core::journal::find(&*self.shared.reader, lsn)? {
+                Some((decoded, entry)) => reply.fill_repeat(at, &decoded, &entry),
+                // It left the window between the question and the answer.
+                None => {
+                    reply.replies[at].outcome = stockline_core::ledger::Outcome::of(Code::KeyTooOld);
+                    reply.replies[at].repeat = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn active_reservations(&self) -> usize {
+        self.shared.active_reservations.load(Ordering::Relaxed)
+    }
+
+    /// Up to here the snapshot knows.
+    pub fn covered(&self) -> Lsn {
+        Lsn(self.shared.covered.load(Ordering::Relaxed))
+    }
+}
+
+/// A frame of the system's own.
+fn system_frame(commands: Vec<stockline_core::command::Command>) -> Frame<Tag> {
+    Frame {
+        tag: Tag { reply_to: None, mark: 0 },
+        principal: PrincipalId::SYSTEM,
+        commands,
+        lines: Vec::new(),
+    }
+}
+

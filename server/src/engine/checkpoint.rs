@@ -1,0 +1,44 @@
+//! The checkpoint's thread: folds the journal into the snapshot now and then, and once more at the end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use stockline_core::checkpoint::fold;
+use stockline_core::limit;
+use stockline_core::snapshot::Snapshot;
+
+use super::Shared;
+
+pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
+    shared.checkpoint_bell.mine();
+    let mut folded_at = Instant::now();
+    loop {
+        let finished = shared.written_all.load(Ordering::SeqCst);
+        let behind = || shared.view.durable().0 - shared.covered.load(Ordering::Relaxed);
+        let waited = folded_at.elapsed() >= Duration::from_millis(limit::FOLD_MS);
+        if behind() > 0 && (finished || waited || behind() >= limit::FOLD_COMMANDS) {
+            loop {
+                match fold(snapshot, &*shared.reader) {
+                    Ok((covered, more)) => {
+                        shared.covered.store(covered.lsn.0, Ordering::Relaxed);
+                        if !more {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        let reason = format!("the checkpoint cannot go on: {error}");
+                        return shared.fail(crate::exit::JOURNAL, reason);
+                    }
+                }
+            }
+            folded_at = Instant::now();
+        } else if finished {
+            return;
+        } else {
+            shared.checkpoint_bell.wait(Duration::from_millis(limit::FOLD_MS), || {
+                shared.written_all.load(Ordering::SeqCst) || behind() >= limit::FOLD_COMMANDS
+            });
+        }
+    }
+}

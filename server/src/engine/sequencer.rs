@@ -1,0 +1,152 @@
+//! The sequencer's thread, and the shards': inline for one, threads of their own for more.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stockline_core::batch::Batch;
+use stockline_core::command::{Body, Command, Frame};
+use stockline_core::id::{Key, Millis, ReservationId};
+use stockline_core::ledger::Ledger;
+use stockline_core::limit;
+use stockline_core::sequencer::Sequencer;
+use stockline_core::shard;
+
+use super::bell::{Bell, pause};
+use super::{Shared, Tag, system_frame};
+
+/// Longest sleep without anything to do.
+const IDLE: Duration = Duration::from_millis(500);
+
+pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Option<Ledger>) {
+    shared.sequencer_bell.mine();
+    let mut stash: Option<Frame<Tag>> = None;
+    let mut due: Vec<ReservationId> = Vec::new();
+    loop {
+        let now = shared.clock.now();
+        collect_due(shared, inline.as_mut(), now, &mut due);
+        let mut batch: Batch<Tag> = sequencer.open(now);
+        if !due.is_empty() {
+            let commands = due.drain(..).map(|id| Command {
+                key: Key(0),
+                issued_at: now,
+                digest: 0,
+                body: Body::Expire(id),
+            });
+            let frame = system_frame(commands.collect());
+            sequencer.push(&mut batch, frame);
+        }
+        while !batch.is_full() {
+            let Some(frame) = stash.take().or_else(|| shared.submissions.pop()) else { break };
+            let alone = frame.changes_rules();
+            if alone && !batch.frames.is_empty() {
+                stash = Some(frame);
+                break;
+            }
+            sequencer.push(&mut batch, frame);
+            if alone {
+                break;
+            }
+        }
+        if !batch.frames.is_empty() {
+            shared.last_stamped.store(batch.last.0, Ordering::SeqCst);
+            dispatch(shared, batch, inline.as_mut());
+            continue;
+        }
+        if shared.draining.load(Ordering::SeqCst) && shared.submissions.is_empty() {
+            break;
+        }
+        let sleep = inline
+            .as_ref()
+            .and_then(Ledger::next_expiry)
+            .map_or(IDLE, |end| until(shared, end));
+        shared.sequencer_bell.wait(sleep, || {
+            !shared.submissions.is_empty()
+                || !shared.due.is_empty()
+                || shared.draining.load(Ordering::SeqCst)
+        });
+    }
+    shared.sequenced_all.store(true, Ordering::SeqCst);
+    shared.shard_bells.iter().for_each(Bell::ring);
+    shared.journal_bell.ring();
+}
+
+fn until(shared: &Shared, end: Millis) -> Duration {
+    shared.clock.until(end).min(IDLE)
+}
+
+fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, now: Millis, due: &mut Vec<ReservationId>) {
+    match inline {
+        Some(ledger) => ledger.take_due(now, limit::BATCH_EXPIRIES_MAX, due),
+        None => {
+            while due.len() < limit::BATCH_EXPIRIES_MAX
+                && let Some(id) = shared.due.pop()
+            {
+                due.push(id);
+            }
+        }
+    }
+}
+
+fn dispatch(shared: &Arc<Shared>, batch: Batch<Tag>, inline: Option<&mut Ledger>) {
+    let batch = Arc::new(batch);
+    if let Some(ledger) = inline {
+        let output = shard::run(ledger, &batch, pause);
+        hand_over(shared, 0, batch, output);
+        return;
+    }
+    for (queue, bell) in shared.batches.iter().zip(&shared.shard_bells) {
+        let mut item = Arc::clone(&batch);
+        let mut times = 0;
+        while let Err(back) = queue.push(item) {
+            item = back;
+            pause(times);
+            times += 1;
+        }
+        bell.ring();
+    }
+}
+
+fn hand_over(shared: &Shared, index: usize, batch: Arc<Batch<Tag>>, output: shard::Output) {
+    let mut item = (batch, output);
+    let mut times = 0;
+    while let Err(back) = shared.outputs[index].push(item) {
+        item = back;
+        pause(times);
+        times += 1;
+    }
+    shared.journal_bell.ring();
+}
+
+/// A shard with a thread of its own.
+pub(super) fn run_shard(shared: &Arc<Shared>, index: usize, mut ledger: Ledger) {
+    let bell = &shared.shard_bells[index];
+    let queue = &shared.batches[index];
+    bell.mine();
+    let mut due = Vec::new();
+    loop {
+        let room = shared.due.capacity() - shared.due.len();
+        if room > 0 {
+            // Other shards may take the room meanwhile; what does not fit is offered again.
+            ledger.take_due(shared.clock.now(), room.min(limit::BATCH_EXPIRIES_MAX), &mut due);
+            while let Some(id) = due.pop() {
+                if let Err(id) = shared.due.push(id) {
+                    due.push(id);
+                    break;
+                }
+                shared.sequencer_bell.ring();
+            }
+        }
+        if let Some(batch) = queue.pop() {
+            let output = shard::run(&mut ledger, &batch, pause);
+            hand_over(shared, index, batch, output);
+            continue;
+        }
+        if shared.sequenced_all.load(Ordering::SeqCst) && queue.is_empty() {
+            return;
+        }
+        let retry = if due.is_empty() { IDLE } else { Duration::from_millis(1) };
+        let sleep = ledger.next_expiry().map_or(IDLE, |end| until(shared, end)).min(retry);
+        bell.wait(sleep, || !queue.is_empty() || shared.sequenced_all.load(Ordering::SeqCst));
+    }
+}

@@ -1,0 +1,44 @@
+//! `stockline`: one binary to run the server and to talk to one.
+
+use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+use stockline_server::command::{define, import, query, serve, token, verify};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// How many of this can I promise, here, to this channel, now?
+#[derive(Parser)]
+#[command(name = "stockline", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Options),
+    /// Ask what a channel can be promised
+    Query(query::Options),
+    /// Send stock events from a file: JSON lines or CSV
+    Import(import::Options),
+    /// Check a data directory that no server is using
+    Verify(verify::Options),
+    /// Create or replace a node, group or channel
+    Define(define::Options),
+    /// Make a token for a channel, a warehouse or an administrator and print its profile
+    Token(token::Options),
+}
+
+fn main() {
+    let exit = match Arguments::parse().command {
+        Command::Serve(options) => serve::run(options),
+        Command::Query(options) => query::run(&options),
+        Command::Import(options) => import::run(&options),
+        Command::Verify(options) => verify::run(&options),
+        Command::Define(options) => define::run(&options),
+        Command::Token(options) => token::run(&options),
+    };
+    std::process::exit(exit);
+}

@@ -1,0 +1,122 @@
+//! The QUIC face: accepts connections within limits and gives each a [`session`].
+
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use stockline_core::limit;
+use stockline_core::wire;
+
+use crate::data::Certificate;
+use crate::engine::Engine;
+
+/// A listening QUIC endpoint.
+pub struct QuicFace {
+    endpoint: Endpoint,
+}
+
+/// Connections that exist, and those among them not signed in yet.
+#[derive(Default)]
+struct Counts {
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+}
+
+/// Counts one for as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Counted<'a> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Counted(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn server_config(certificate: Certificate) -> Result<ServerConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificate.chain, certificate.key)
+        .map_err(|error| error.to_string())?;
+    tls.alpn_protocols = vec![wire::ALPN.to_vec()];
+    // 0-RTT data could be replayed by anybody who saw it.
+    tls.max_early_data_size = 0;
+    let quic = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let mut config = ServerConfig::with_crypto(Arc::new(quic));
+    let idle = IdleTimeout::try_from(Duration::from_millis(limit::IDLE_MS_MAX));
+    let window = VarInt::from_u32(limit::CONNECTION_WINDOW_BYTES as u32);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(window)
+        .receive_window(window)
+        .send_window(limit::CONNECTION_WINDOW_BYTES as u64)
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle.map_err(|error| error.to_string())?));
+    config.transport_config(Arc::new(transport)).max_incoming(limit::HANDSHAKES_BEFORE_RETRY * 4);
+    Ok(config)
+}
+
+impl QuicFace {
+    /// Listens; must be called inside the tokio runtime.
+    pub fn listen(address: SocketAddr, certificate: Certificate) -> Result<QuicFace, String> {
+        let config = server_config(certificate)?;
+        let endpoint = Endpoint::server(config, address).map_err(|error| error.to_string())?;
+        Ok(QuicFace { endpoint })
+    }
+
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Serves until [`QuicFace::close`].
+    pub async fn serve(&self, engine: Engine) {
+        let counts = Arc::new(Counts::default());
+        while let Some(incoming) = self.endpoint.accept().await {
+            let open = counts.handshakes.load(Ordering::Relaxed);
+            if open >= limit::HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() {
+                // An address that cannot answer costs nothing more than this packet.
+                let _ = incoming.retry();
+                continue;
+            }
+            if counts.connections.load(Ordering::Relaxed) >= limit::CONNECTIONS_MAX || engine.is_draining() {
+                incoming.refuse();
+                continue;
+            }
+            let (engine, counts) = (engine.clone(), Arc::clone(&counts));
+            tokio::spawn(async move {
+                let _connection = Counted::new(&counts.connections);
+                let signing_in = async {
+                    let _handshake = Counted::new(&counts.handshakes);
+                    let connection = incoming.await.ok()?;
+                    session::Session::begin(connection, engine).await
+                };
+                let deadline = Duration::from_millis(limit::SIGN_IN_MS_MAX);
+                if let Ok(Some(session)) = tokio::time::timeout(deadline, signing_in).await {
+                    session.run().await;
+                }
+            });
+        }
+    }
+
+    /// Takes no more connections and ends those that are.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"the server is stopping");
+        // A peer that does not answer is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+}

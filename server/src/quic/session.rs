@@ -1,0 +1,421 @@
+//! One connection: reads frames, answers queries from the view on the spot, submits commands, and sends
+//! their replies when the engine has them, as many at once as are there.
+//!
+//! What a connection may have in flight is bounded: beyond that its stream is not read, and beyond that the
+//! sender is held back by QUIC. Only the guilty connection suffers from what it sends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use stockline_core::admission::WindowSize;
+use stockline_core::catalogue::{Principal, Role};
+use stockline_core::command::{Body, Command, Frame, Read};
+use stockline_core::id::{ChannelId, GroupId, SkuId};
+use stockline_core::limit;
+use stockline_core::merge::FrameReply;
+use stockline_core::outcome::Code;
+use stockline_core::view::{Reader, Stale};
+use stockline_core::wire::{
+    self, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, FrameType, Inbox, ItemRec, NodeRec,
+    Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome, WireError,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::engine::{Answered, Engine, Tag};
+
+/// Chunks taken from the stream, and replies from the engine, at one go.
+const CHUNKS: usize = 32;
+const REPLIES: usize = 256;
+/// Replies collected before they are written.
+const OUT_BYTES: usize = 256 << 10;
+
+/// Why a frame is turned away as a whole.
+struct Turned {
+    code: Code,
+    text: String,
+}
+
+impl From<WireError> for Turned {
+    fn from(error: WireError) -> Turned {
+        Turned { code: Code::Malformed, text: error.to_string() }
+    }
+}
+
+pub(super) struct Session {
+    connection: Connection,
+    send: SendStream,
+    recv: RecvStream,
+    engine: Engine,
+    principal: Arc<Principal>,
+    inbox: Inbox,
+    out: Vec<u8>,
+    answers: UnboundedSender<Answered>,
+    answered: UnboundedReceiver<Answered>,
+    frames_in_flight: usize,
+    commands_in_flight: usize,
+    /// Kept between queries for its memory.
+    answer: AvailabilityAnswer,
+}
+
+impl Session {
+    /// Waits for the first frame and signs its sender in.
+    pub(super) async fn begin(connection: Connection, engine: Engine) -> Option<Session> {
+        let (mut send, mut recv) = connection.accept_bi().await.ok()?;
+        let mut inbox = Inbox::default();
+        let mut out = Vec::new();
+        let signed_in = loop {
+            match inbox.next_frame() {
+                Ok(Some(raw)) => break sign_in(&engine, raw),
+                Ok(None) => {}
+                Err(error) => break Err(Turned::from(error)),
+            }
+            let chunk = recv.read_chunk(limit::FRAME_BYTES_MAX, true).await.ok()??;
+            inbox.push(&chunk.bytes);
+        };
+        match signed_in {
+            Ok((request, principal)) => {
+                let window = WindowSize::default();
+                let welcome = Welcome {
+                    now_ms: engine.clock().now().0,
+                    durable_lsn: engine.view().durable().0,
+                    principal: principal.id.0,
+                    role: principal.role as u8,
+                    channel: principal.channel.map_or(u16::MAX, |channel| channel.0),
+                    frame_bytes_max: limit::FRAME_BYTES_MAX as u32,
+                    frame_commands_max: limit::FRAME_COMMANDS_MAX as u32,
+                    frame_lines_max: limit::FRAME_LINES_MAX as u32,
+                    window_ms: window.ms,
+                    window_commands: window.commands,
+                };
+                wire::encode(&mut out, FrameType::Welcome, request, &welcome);
+                let (answers, answered) = unbounded_channel();
+                let principal = Arc::new(principal);
+                Some(Session {
+                    connection,
+                    send,
+                    recv,
+                    engine,
+                    principal,
+                    inbox,
+                    out,
+                    answers,
+                    answered,
+                    frames_in_flight: 0,
+                    commands_in_flight: 0,
+                    answer: AvailabilityAnswer::default(),
+                })
+            }
+            Err(turned) => {
+                refuse(&mut out, 0, turned.code, &turned.text);
+                hang_up(&connection, &mut send, &out).await;
+                None
+            }
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self) {
+        let mut chunks = vec![Bytes::new(); CHUNKS];
+        let mut replies = Vec::with_capacity(REPLIES);
+        loop {
+            if let Err(error) = self.read_frames() {
+                refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
+                return hang_up(&self.connection, &mut self.send, &self.out).await;
+            }
+            // What is ready now goes along; waiting for more would only delay it.
+            while self.out.len() < OUT_BYTES
+                && let Ok(answered) = self.answered.try_recv()
+            {
+                self.reply(answered);
+            }
+            if !self.out.is_empty() {
+                if self.send.write_all(&self.out).await.is_err() {
+                    return;
+                }
+                self.out.clear();
+                self.out.shrink_to(OUT_BYTES);
+                if self.has_room() && self.inbox.is_partial() {
+                    // Frames that waited for room may be here already.
+                    if let Err(error) = self.read_frames() {
+                        refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
+                        return hang_up(&self.connection, &mut self.send, &self.out).await;
+                    }
+                    if !self.out.is_empty() {
+                        continue;
+                    }
+                }
+            }
+            let has_room = self.has_room();
+            tokio::select! {
+                biased;
+                read = self.recv.read_chunks(&mut chunks), if has_room => match read {
+                    Ok(Some(count)) => {
+                        for chunk in &mut chunks[..count] {
+                            self.inbox.push(chunk);
+                            *chunk = Bytes::new();
+                        }
+                    }
+                    // The sender is done: what it waits for still goes out.
+                    Ok(None) => return self.finish().await,
+                    Err(_) => return,
+                },
+                _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
+                    for answered in replies.drain(..) {
+                        self.reply(answered);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        while self.frames_in_flight > 0
+            && let Some(answered) = self.answered.recv().await
+        {
+            self.reply(answered);
+        }
+        hang_up(&self.connection, &mut self.send, &self.out).await;
+    }
+
+    fn has_room(&self) -> bool {
+        self.frames_in_flight < limit::CONNECTION_FRAMES_IN_FLIGHT_MAX
+            && self.commands_in_flight < limit::CONNECTION_COMMANDS_IN_FLIGHT_MAX
+            && self.out.len() < OUT_BYTES
+    }
+
+    fn read_frames(&mut self) -> Result<(), WireError> {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let mut result = Ok(());
+        while self.has_room() {
+            match inbox.next_frame() {
+                Ok(Some(raw)) => {
+                    if let Err(turned) = self.take(raw) {
+                        refuse(&mut self.out, raw.request, turned.code, &turned.text);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.inbox = inbox;
+        result
+    }
+
+    /// Answers or submits one frame.
+    fn take(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
+        if raw.kind == FrameType::Availability {
+            return self.answer_availability(raw);
+        }
+        let scope = match self.principal.role {
+            Role::Channel => self.principal.channel,
+            Role::Admin | Role::Warehouse => None,
+        };
+        let read = wire::read_commands(raw, scope, self.engine.clock().now())?;
+        self.allow(raw.kind, &read.commands)?;
+        let frame = Frame {
+            tag: Tag {
+                reply_to: Some(self.answers.clone()),
+                mark: u64::from(raw.request) << 8 | raw.kind as u64,
+            },
+            principal: self.principal.id,
+            commands: read.commands,
+            lines: read.lines,
+        };
+        let commands = frame.commands.len();
+        self.engine.submit(frame).map_err(|code| Turned {
+            code,
+            text: "nothing was executed; send it again later with the same keys".into(),
+        })?;
+        self.frames_in_flight += 1;
+        self.commands_in_flight += commands;
+        Ok(())
+    }
+
+    /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
+    fn allow(&self, kind: FrameType, commands: &[Command]) -> Result<(), Turned> {
+        let principal = &*self.principal;
+        let allowed = match principal.role {
+            Role::Admin => true,
+            Role::Channel => matches!(
+                kind,
+                FrameType::Resolve
+                    | FrameType::Reserve
+                    | FrameType::Transitions
+                    | FrameType::ReadReservations
+            ),
+            Role::Warehouse => {
+                matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
+            }
+        };
+        if !allowed {
+            let text = format!("a {:?} may not send {kind:?} frames", principal.role);
+            return Err(Turned { code: Code::Forbidden, text });
+        }
+        let own = |node| principal.role != Role::Warehouse || principal.nodes.contains(&node);
+        for (index, command) in commands.iter().enumerate() {
+            let (known, code, what) = match &command.body {
+                Body::Reserve(reserve) => (
+                    principal.channel.is_none_or(|channel| channel == reserve.channel)
+                        || principal.role == Role::Admin,
+                    Code::UnknownChannel,
+                    "channel",
+                ),
+                Body::Event(event) => (own(event.node), Code::UnknownNode, "node"),
+                Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
+                Body::Define(_) if kind == FrameType::Resolve && principal.role == Role::Channel => {
+                    (false, Code::Forbidden, "right to create skus")
+                }
+                _ => (true, Code::Ok, ""),
+            };
+            if !known {
+                let text = format!("command {index}: no such {what} for this token");
+                return Err(Turned { code, text });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_availability(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
+        let malformed = |text: &str| Turned { code: Code::Malformed, text: text.into() };
+        let question = wire::access::<ArchivedAvailability>(raw.archive)?;
+        if question.queries.len() > limit::FRAME_COMMANDS_MAX || question.skus.len() > limit::FRAME_SKUS_MAX {
+            return Err(malformed("more queries or skus than a frame may have"));
+        }
+        let asked: u64 = question.queries.iter().map(|query| u64::from(query.sku_count.to_native())).sum();
+        if asked != question.skus.len() as u64 {
+            return Err(malformed("sku_count of all queries must add up to the skus given"));
+        }
+        if self.principal.role == Role::Warehouse {
+            let text = "a warehouse may not ask for availability".into();
+            return Err(Turned { code: Code::Forbidden, text });
+        }
+        let answer = &mut self.answer;
+        let principal = &*self.principal;
+        let (as_of, refused) = self.engine.view().read(|reader| answer_all(reader, principal, question, answer));
+        if let Err(turned) = refused {
+            return Err(turned);
+        }
+        answer.as_of_lsn = as_of.0;
+        wire::encode(&mut self.out, FrameType::AvailabilityAnswer, raw.request, answer);
+        Ok(())
+    }
+
+    fn reply(&mut self, answered: Answered) {
+        if answered.reply.repeats().next().is_some() {
+            self.look_up(answered);
+            return;
+        }
+        self.frames_in_flight -= 1;
+        self.commands_in_flight -= answered.commands;
+        let request = (answered.mark >> 8) as u32;
+        let reply: &FrameReply = &answered.reply;
+        match FrameType::from_number(answered.mark as u8) {
+            Some(FrameType::ReadPositions) => {
+                wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(reply));
+            }
+            Some(FrameType::ReadReservations) => {
+                let answers = ReservationAnswers::of(reply);
+                wire::encode(&mut self.out, FrameType::Reservations, request, &answers);
+            }
+            _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(reply)),
+        }
+    }
+
+    /// Reads the answers to repeats from the journal, off this task, and comes back to the reply then.
+    fn look_up(&self, mut answered: Answered) {
+        let (engine, answers) = (self.engine.clone(), self.answers.clone());
+        tokio::task::spawn_blocking(move || {
+            if engine.fill_repeats(&mut answered.reply).is_err() {
+                // Nothing can be said about these for now; the sender may ask again.
+                for reply in answered.reply.replies.iter_mut().filter(|reply| reply.repeat) {
+                    reply.outcome.code = Code::Overloaded;
+                }
+            }
+            answered.reply.settle_repeats();
+            let _ = answers.send(answered);
+        });
+    }
+}
+
+fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, Principal), Turned> {
+    let unknown = |text: &str| Turned { code: Code::Unauthenticated, text: text.into() };
+    if raw.kind != FrameType::SignIn {
+        return Err(unknown("the first frame must be a sign-in"));
+    }
+    let frame = wire::access::<ArchivedSignIn>(raw.archive)?;
+    if frame.token.len() > limit::TOKEN_BYTES_MAX {
+        return Err(unknown("the token is longer than 256 bytes"));
+    }
+    let principal = engine.principals().sign_in(&frame.token).ok_or(unknown(
+        "the token is not known here; see admin.token in the data directory, or `stockline token`",
+    ))?;
+    Ok((raw.request, principal))
+}
+
+/// Answers every query of a frame from one state.
+fn answer_all(
+    reader: &Reader<'_>,
+    principal: &Principal,
+    question: &ArchivedAvailability,
+    answer: &mut AvailabilityAnswer,
+) -> Result<Result<(), Turned>, Stale> {
+    answer.items.clear();
+    answer.nodes.clear();
+    let mut next = 0;
+    for (index, query) in question.queries.iter().enumerate() {
+        let channel = ChannelId(query.channel.to_native());
+        let own = principal.role == Role::Admin || principal.channel == Some(channel);
+        let Some(rule) = reader.rules.channel(channel).filter(|_| own) else {
+            let text = format!("query {index}: no such channel for this token");
+            return Ok(Err(Turned { code: Code::UnknownChannel, text }));
+        };
+        let group = GroupId(query.group.to_native());
+        let nodes = reader.rules.group(group);
+        if group != GroupId::ANY && nodes.is_none() {
+            let text = format!("query {index}: no such group");
+            return Ok(Err(Turned { code: Code::UnknownGroup, text }));
+        }
+        let count = query.sku_count.to_native() as usize;
+        for sku in question.skus[next..next + count].iter() {
+            let first_node = answer.nodes.len();
+            let listed = &mut answer.nodes;
+            let available = reader.available(rule, nodes, SkuId(sku.to_native()), |node, free| {
+                if query.detail != 0 {
+                    listed.push(NodeRec { available: free as u64, node: node.0 });
+                }
+            })?;
+            answer.items.push(ItemRec {
+                available: available.units as u64,
+                node_count: (answer.nodes.len() - first_node) as u16,
+                status: match available {
+                    found if !found.known => 0,
+                    found if found.units > 0 => 1,
+                    _ => 3,
+                },
+            });
+        }
+        next += count;
+    }
+    Ok(Ok(()))
+}
+
+fn refuse(out: &mut Vec<u8>, request: u32, code: Code, text: &str) {
+    let refusal = Refusal { code: code as u8, text: text.as_bytes().to_vec() };
+    wire::encode(out, FrameType::Refusal, request, &refusal);
+}
+
+/// Sends what is left and ends the connection, giving the peer a moment to read it.
+async fn hang_up(connection: &Connection, send: &mut SendStream, out: &[u8]) {
+    let farewell = async {
+        if send.write_all(out).await.is_ok() && send.finish().is_ok() {
+            let _ = send.stopped().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+    connection.close(VarInt::from_u32(1), b"closed");
+}
