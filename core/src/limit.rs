@@ -85,10 +85,12 @@ pub const BATCH_EXPIRIES_MAX: usize = 4_096;
 pub const TICK_MS: u64 = 10;
 
 /// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
-pub const FOLD_COMMANDS: u64 = 200_000;
+pub const FOLD_COMMANDS: u64 = 2_000_000;
 pub const FOLD_MS: u64 = 30_000;
 /// Commands folded in one snapshot transaction.
-pub const FOLD_CHUNK_COMMANDS: u64 = 500_000;
+pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
+/// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.
+pub const FOLD_LAG_MAX: u64 = 50_000_000;
 /// Old journal records removed along with one append.
 pub const TRIM_RECORDS_PER_APPEND: usize = 8;
 /// Shards of one process.
@@ -108,6 +110,7 @@ const _: () = {
     // A reply lists at most one claim or shortage per line and node; replies of the largest frames fit.
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);
+    assert!(FOLD_COMMANDS * 10 < FOLD_LAG_MAX);
     // An id in an unfolded record is always still in the retained journal.
     assert!(ENDED_RESERVATION_LSNS <= IDEMPOTENCY_COMMANDS);
 };

@@ -292,6 +292,10 @@ impl Engine {
         if reserves && shared.active_reservations.load(Ordering::Relaxed) >= limit::RESERVATIONS_MAX {
             return Err(Code::Overloaded);
         }
+        let lag = shared.view.durable().0.saturating_sub(shared.covered.load(Ordering::Relaxed));
+        if lag > limit::FOLD_LAG_MAX {
+            return Err(Code::Overloaded);
+        }
         shared.submissions.push(frame).map_err(|_| Code::Overloaded)?;
         shared.sequencer_bell.ring();
         Ok(())

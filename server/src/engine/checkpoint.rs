@@ -10,8 +10,14 @@ use stockline_core::snapshot::Snapshot;
 
 use super::Shared;
 
+/// The nice value of a thread that takes what others leave.
+const LEAST: i32 = 19;
+
 pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
     shared.checkpoint_bell.mine();
+    // Folding is never urgent: commands and queries go first. Where the system does not allow it, folding is
+    // only less polite.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST);
     let mut folded_at = Instant::now();
     loop {
         let finished = shared.written_all.load(Ordering::SeqCst);
