@@ -69,10 +69,10 @@ pub const IDLE_MS_MAX: u64 = 30_000;
 /// Receive window of a connection, bytes.
 pub const CONNECTION_WINDOW_BYTES: usize = 4 << 20;
 
-/// Commands stamped into one batch for the shards.
-pub const BATCH_COMMANDS_MAX: usize = 16_384;
-/// Lines stamped into one batch for the shards.
-pub const BATCH_LINES_MAX: usize = 32_768;
+/// Commands or lines after which a batch goes to the shards, and the next frame into another: small enough that
+/// the journal writes one while the shards execute the next. One frame or all expiries of a tick may exceed it.
+pub const BATCH_COMMANDS: usize = 1_024;
+pub const BATCH_LINES: usize = 2_048;
 /// Batches between the sequencer and each shard, and between each shard and the journal.
 pub const BATCH_QUEUE: usize = 64;
 /// Bytes collected into one journal record before it is written.
@@ -85,12 +85,14 @@ pub const BATCH_EXPIRIES_MAX: usize = 4_096;
 pub const TICK_MS: u64 = 10;
 
 /// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
-pub const FOLD_COMMANDS: u64 = 2_000_000;
+pub const FOLD_COMMANDS: u64 = 4_000_000;
 pub const FOLD_MS: u64 = 30_000;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
 /// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.
 pub const FOLD_LAG_MAX: u64 = 50_000_000;
+/// Commands of lag up to which the checkpoint rests as long as it works.
+pub const FOLD_LAG_RELAXED: u64 = 20_000_000;
 /// Old journal records removed along with one append.
 pub const TRIM_RECORDS_PER_APPEND: usize = 8;
 /// Shards of one process.
@@ -104,7 +106,6 @@ const _: () = {
     assert!(TTL_MS_MAX <= u32::MAX as u64);
     assert!(RESERVATION_LINES_MAX <= FRAME_LINES_MAX);
     assert!(RESERVATION_LINES_MAX <= u16::MAX as usize);
-    assert!(FRAME_COMMANDS_MAX <= BATCH_COMMANDS_MAX && FRAME_LINES_MAX <= BATCH_LINES_MAX);
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
     // A reply lists at most one claim or shortage per line and node; replies of the largest frames fit.

@@ -31,10 +31,9 @@ impl<T> Frame<T> {
 }
 
 impl<T> Batch<T> {
-    /// Whether one more frame of the largest size would be too much.
+    /// Whether it should go on its way before more is added.
     pub fn is_full(&self) -> bool {
-        self.commands + limit::FRAME_COMMANDS_MAX > limit::BATCH_COMMANDS_MAX
-            || self.lines + limit::FRAME_LINES_MAX > limit::BATCH_LINES_MAX
+        self.commands >= limit::BATCH_COMMANDS || self.lines >= limit::BATCH_LINES
     }
 }
 

@@ -25,11 +25,16 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
         let waited = folded_at.elapsed() >= Duration::from_millis(limit::FOLD_MS);
         if behind() > 0 && (finished || waited || behind() >= limit::FOLD_COMMANDS) {
             loop {
+                let started = Instant::now();
                 match fold(snapshot, &*shared.reader) {
                     Ok((covered, more)) => {
                         shared.covered.store(covered.lsn.0, Ordering::Relaxed);
                         if !more {
                             break;
+                        }
+                        // The disk has no priorities: resting leaves half of it to the journal.
+                        if behind() < limit::FOLD_LAG_RELAXED && !shared.written_all.load(Ordering::SeqCst) {
+                            std::thread::sleep(started.elapsed());
                         }
                     }
                     Err(error) => {
