@@ -41,7 +41,6 @@ struct Record {
     reservation: ReservationId,
     digest: u64,
     issued_at: Millis,
-    received_at: Millis,
     principal: PrincipalId,
 }
 
@@ -60,7 +59,7 @@ impl Record {
         [by_key, by_id]
     }
 
-    fn of(principal: PrincipalId, command: &Command, now: Millis) -> Record {
+    fn of(principal: PrincipalId, command: &Command) -> Record {
         if command.key == Key(0) {
             return Record::default();
         }
@@ -73,7 +72,6 @@ impl Record {
             reservation,
             digest: command.digest,
             issued_at: command.issued_at,
-            received_at: now,
             principal,
         }
     }
@@ -105,14 +103,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window whose first record will have LSN `next`. Room for it is reserved at once, so that it never
-    /// grows while commands wait.
+    /// A window whose first record will have LSN `next`. Its memory is taken and touched at once: it never
+    /// grows while commands wait, and memory touched for the first time costs up to 5 us a page.
     pub fn new(size: WindowSize, next: Lsn) -> Window {
+        let mut records = VecDeque::with_capacity(size.commands as usize + 1);
+        records.resize(size.commands as usize, Record::default());
+        records.clear();
         Window {
             size,
             by_name: HashTable::with_capacity(size.commands as usize),
             hasher: DefaultHashBuilder::default(),
-            records: VecDeque::with_capacity(size.commands as usize + 1),
+            records,
             first: next,
             floor: Millis(0),
         }
@@ -140,7 +141,7 @@ impl Window {
     }
 
     pub fn admit(&self, principal: PrincipalId, command: &Command, now: Millis) -> Admission {
-        let asked = Record::of(principal, command, now);
+        let asked = Record::of(principal, command);
         for name in asked.names().into_iter().flatten() {
             let Some((lsn, first)) = self.find(name) else { continue };
             let same = first.principal == principal && first.key == asked.key && first.digest == asked.digest;
@@ -158,7 +159,7 @@ impl Window {
     /// Remembers the command that took `lsn`, which must be the next one; without a key only its place.
     pub fn record(&mut self, lsn: Lsn, principal: PrincipalId, command: &Command, now: Millis) {
         assert_eq!(lsn.0, self.first.0 + self.records.len() as u64, "LSNs are recorded in order");
-        let record = Record::of(principal, command, now);
+        let record = Record::of(principal, command);
         self.records.push_back(record);
         if record.key != Key(0) {
             let (records, first, hasher) = (&self.records, self.first, &self.hasher);
@@ -175,10 +176,9 @@ impl Window {
 
     /// Drops what is too much or too old.
     fn evict(&mut self, now: Millis) {
-        let ms = self.size.ms + limit::ISSUED_AHEAD_MS_MAX;
         while let Some(record) = self.records.front().copied() {
             let keyless = record.key == Key(0);
-            let old = keyless || now.since(record.received_at) > ms;
+            let old = keyless || now.since(record.issued_at) > self.size.ms;
             if !old && self.records.len() as u64 <= self.size.commands {
                 break;
             }

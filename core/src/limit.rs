@@ -38,7 +38,7 @@ pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
 pub const ISSUED_AHEAD_MS_MAX: u64 = 5_000;
 
 /// Idempotency: a repeat is answered while its first command is among the last this many commands ...
-pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 22;
+pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 21;
 /// ... and not older than this.
 pub const IDEMPOTENCY_MS: u64 = 3_600 * 1_000;
 
@@ -85,7 +85,7 @@ pub const BATCH_EXPIRIES_MAX: usize = 4_096;
 pub const TICK_MS: u64 = 10;
 
 /// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
-pub const FOLD_COMMANDS: u64 = 4_000_000;
+pub const FOLD_COMMANDS: u64 = 2_000_000;
 pub const FOLD_MS: u64 = 30_000;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;

@@ -187,8 +187,8 @@ fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
         channel: reservation.channel.0,
         state: reservation.state as u8,
         anchor: reservation.anchor.0,
-        expires_at_ms: reservation.expires_at.0,
-        ended: reservation.ended.0,
+        expires_at_ms: reservation.expires_at().0,
+        ended: reservation.ended().0,
         claims: reservation
             .claims
             .iter()
@@ -205,24 +205,20 @@ fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
 
 fn decode_reservation(bytes: &[u8]) -> Option<Reservation> {
     let row = rkyv::access::<ArchivedReservationRow, Failure>(bytes).ok()?;
-    Some(Reservation {
-        channel: ChannelId(row.channel.to_native()),
-        state: State::from_number(row.state)?,
-        anchor: SkuId(row.anchor.to_native()),
-        expires_at: Millis(row.expires_at_ms.to_native()),
-        ended: Lsn(row.ended.to_native()),
-        claims: row
-            .claims
-            .iter()
-            .map(|claim| Claim {
-                sku: SkuId(claim.sku.to_native()),
-                node: NodeId(claim.node.to_native()),
-                quantity: claim.quantity.to_native(),
-                picked: claim.picked.to_native(),
-                shipped: claim.shipped.to_native(),
-            })
-            .collect(),
-    })
+    let claims = row.claims.iter().map(|claim| Claim {
+        sku: SkuId(claim.sku.to_native()),
+        node: NodeId(claim.node.to_native()),
+        quantity: claim.quantity.to_native(),
+        picked: claim.picked.to_native(),
+        shipped: claim.shipped.to_native(),
+    });
+    Some(Reservation::new(
+        ChannelId(row.channel.to_native()),
+        State::from_number(row.state)?,
+        SkuId(row.anchor.to_native()),
+        (Millis(row.expires_at_ms.to_native()), Lsn(row.ended.to_native())),
+        claims.collect(),
+    ))
 }
 
 /// Up to where the snapshot tells.
@@ -313,7 +309,7 @@ impl Snapshot {
                 ended.push((id, reservation));
             }
         }
-        ended.sort_by_key(|(id, reservation)| (reservation.ended, *id));
+        ended.sort_by_key(|(id, reservation)| (reservation.ended(), *id));
         for (id, reservation) in &ended {
             for ledger in ledgers.iter_mut() {
                 ledger.load_reservation(*id, reservation);
@@ -419,8 +415,8 @@ impl SnapshotStep {
         for id in reservations {
             let Some(reservation) = ledger.reservations().find(*id, at) else { continue };
             table.insert(id.0, encode_reservation(reservation).as_slice()).map_err(storage)?;
-            if reservation.ended != Lsn::NONE {
-                ended.insert((reservation.ended.0, id.0), ()).map_err(storage)?;
+            if !reservation.state.is_active() {
+                ended.insert((reservation.ended().0, id.0), ()).map_err(storage)?;
             }
         }
         let forgotten = at.0.saturating_sub(limit::ENDED_RESERVATION_LSNS);
@@ -428,7 +424,7 @@ impl SnapshotStep {
         for pair in old {
             let (lsn, id) = pair.map_err(storage)?.0.value();
             let same = match table.get(id).map_err(storage)? {
-                Some(bytes) => decode_reservation(bytes.value()).is_some_and(|found| found.ended.0 == lsn),
+                Some(bytes) => decode_reservation(bytes.value()).is_some_and(|found| found.ended() == Lsn(lsn)),
                 None => false,
             };
             if same {

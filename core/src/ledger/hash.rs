@@ -77,13 +77,12 @@ impl Ledger {
             }
         }
         for (id, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
-            let end = if part.state == State::Held { part.expires_at.0 } else { 0 };
             for claim in &part.claims {
                 let fields = [
                     id.0,
                     u128::from(part.channel.0),
                     part.state as u128,
-                    u128::from(end),
+                    u128::from(part.expires_at().0),
                     u128::from(claim.sku.0),
                     u128::from(claim.node.0),
                     u128::from(claim.quantity),

@@ -38,23 +38,47 @@ pub struct Reservation {
     pub state: State,
     /// Sku of its first line; the shard that owns it reports the expiry.
     pub anchor: SkuId,
-    pub expires_at: Millis,
-    /// When it was fulfilled, released or expired; none while active.
-    pub ended: Lsn,
+    /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
+    /// for both keeps the part of a single claim, with its id, at one cache line.
+    until: u64,
     pub claims: SmallVec<[Claim; 1]>,
 }
 
+const _: () = assert!(size_of::<(ReservationId, Reservation)>() == 64);
+
 impl Reservation {
+    /// A part in any state; `expires_at` counts while it is held, `ended` once it has ended.
+    pub fn new(
+        channel: ChannelId,
+        state: State,
+        anchor: SkuId,
+        (expires_at, ended): (Millis, Lsn),
+        claims: SmallVec<[Claim; 1]>,
+    ) -> Reservation {
+        let until = match state {
+            State::Held => expires_at.0,
+            State::Confirmed => 0,
+            _ => ended.0,
+        };
+        Reservation { channel, state, anchor, until, claims }
+    }
+
+    /// When the hold ends; 0 where it has no end.
+    pub fn expires_at(&self) -> Millis {
+        Millis(if self.state == State::Held { self.until } else { 0 })
+    }
+
+    /// When it was fulfilled, released or expired; none while active.
+    pub fn ended(&self) -> Lsn {
+        Lsn(if self.state.is_active() { 0 } else { self.until })
+    }
+
     pub fn outcome(&self) -> Outcome {
-        Outcome {
-            code: Code::Ok,
-            state: self.state,
-            expires_at: if self.state == State::Held { self.expires_at } else { Millis(0) },
-        }
+        Outcome { code: Code::Ok, state: self.state, expires_at: self.expires_at() }
     }
 
     fn is_remembered(&self, at: Lsn) -> bool {
-        self.ended == Lsn::NONE || self.ended.0 + limit::ENDED_RESERVATION_LSNS >= at.0
+        self.state.is_active() || self.until + limit::ENDED_RESERVATION_LSNS >= at.0
     }
 }
 
@@ -165,12 +189,12 @@ impl Reservations {
     pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation) {
         if reservation.state == State::Held {
             self.held += 1;
-            self.ends.push(reservation.expires_at, id);
+            self.ends.push(reservation.expires_at(), id);
         }
         if reservation.state.is_active() {
             self.active += 1;
         } else {
-            self.ended.push_back((reservation.ended, id));
+            self.ended.push_back((reservation.ended(), id));
         }
         let old = self.parts.insert(id, reservation);
         // Only a part that is no longer remembered may be replaced, and its place in `ended` goes by its LSN.
@@ -185,14 +209,17 @@ impl Reservations {
         }
         if part.state.is_active() && !state.is_active() {
             self.active -= 1;
-            part.ended = at;
             self.ended.push_back((at, id));
         }
-        part.state = state;
-        if state == State::Held && expires_at != part.expires_at {
-            part.expires_at = expires_at;
+        if state == State::Held && expires_at != part.expires_at() {
             self.ends.push(expires_at, id);
         }
+        part.state = state;
+        part.until = match state {
+            State::Held => expires_at.0,
+            State::Confirmed => 0,
+            _ => at.0,
+        };
         self.compact();
     }
 
@@ -203,7 +230,7 @@ impl Reservations {
                 break;
             }
             self.ended.pop_front();
-            if self.parts.get(id).is_some_and(|part| part.ended == ended) {
+            if self.parts.get(id).is_some_and(|part| part.ended() == ended) {
                 self.parts.remove(id);
             }
         }
@@ -249,5 +276,5 @@ impl Reservations {
 }
 
 fn ends_in(part: &Reservation, tick: u64) -> bool {
-    part.state == State::Held && Ends::tick(part.expires_at) == tick
+    part.state == State::Held && Ends::tick(part.expires_at()) == tick
 }

@@ -6,7 +6,7 @@
 use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line, Verb};
 use crate::event::{EventKind, StockEvent};
-use crate::id::Millis;
+use crate::id::{Lsn, Millis};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -36,14 +36,13 @@ impl Ledger {
                     picked: 0,
                     shipped: 0,
                 });
-                let reservation = Reservation {
-                    channel: reserve.channel,
-                    state: State::Held,
-                    anchor: reserve.lines(lines)[0].sku,
-                    expires_at: outcome.expires_at,
-                    ended: crate::id::Lsn::NONE,
-                    claims: claims.collect(),
-                };
+                let reservation = Reservation::new(
+                    reserve.channel,
+                    State::Held,
+                    reserve.lines(lines)[0].sku,
+                    (outcome.expires_at, Lsn::NONE),
+                    claims.collect(),
+                );
                 if !reservation.claims.is_empty() {
                     self.reservations.insert(reserve.id, reservation);
                 }

@@ -25,7 +25,7 @@ impl Ledger {
         if transition.scope.is_some_and(|channel| channel != part.channel) {
             return None;
         }
-        let over = part.state == State::Held && part.expires_at <= moment.now;
+        let over = part.state == State::Held && part.expires_at() <= moment.now;
         let refusal = match (part.state, transition.verb) {
             (State::Held, Verb::Confirm | Verb::Release | Verb::Extend) if over => Some(Code::Expired),
             (State::Held, Verb::Confirm | Verb::Release | Verb::Extend) => None,
@@ -38,7 +38,7 @@ impl Ledger {
         }
         let (state, to, expires_at) = match transition.verb {
             Verb::Extend => {
-                let end = moment.now.plus(u64::from(transition.ttl_ms)).max(part.expires_at);
+                let end = moment.now.plus(u64::from(transition.ttl_ms)).max(part.expires_at());
                 return Some(Outcome { code: Code::Ok, state: State::Held, expires_at: end });
             }
             Verb::Confirm => (State::Confirmed, Bucket::Confirmed, Millis(0)),
@@ -56,7 +56,7 @@ impl Ledger {
         effects: &mut Effects,
     ) -> Option<Outcome> {
         let part = self.reservations.find(id, moment.lsn)?;
-        if part.state != State::Held || part.expires_at > moment.now {
+        if part.state != State::Held || part.expires_at() > moment.now {
             return Some(Outcome { code: Code::NotDue, ..part.outcome() });
         }
         move_claims(part, Bucket::Free, effects);
