@@ -186,7 +186,9 @@ impl Window {
                 self.floor = self.floor.max(record.issued_at);
                 for name in record.names().into_iter().flatten() {
                     let first = self.first;
-                    if let Ok(entry) = self.by_name.find_entry(self.hasher.hash_one(name), |lsn| *lsn == first) {
+                    if let Ok(entry) =
+                        self.by_name.find_entry(self.hasher.hash_one(name), |lsn| *lsn == first)
+                    {
                         entry.remove();
                     }
                 }

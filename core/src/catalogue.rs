@@ -37,11 +37,31 @@ impl Role {
 /// A request to create or replace an entry of the catalogue. It says names; ids come from the catalogue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Definition {
-    Sku { name: String },
-    Node { name: String, priority: u16, kind: String, timezone: String },
-    Group { name: String, nodes: Vec<String> },
-    Channel { name: String, group: Option<String>, buffer: u32 },
-    Principal { name: String, role: Role, channel: Option<String>, nodes: Vec<String>, token_sha256: [u8; 32] },
+    Sku {
+        name: String,
+    },
+    Node {
+        name: String,
+        priority: u16,
+        kind: String,
+        timezone: String,
+    },
+    Group {
+        name: String,
+        nodes: Vec<String>,
+    },
+    Channel {
+        name: String,
+        group: Option<String>,
+        buffer: u32,
+    },
+    Principal {
+        name: String,
+        role: Role,
+        channel: Option<String>,
+        nodes: Vec<String>,
+        token_sha256: [u8; 32],
+    },
 }
 
 impl Definition {
@@ -238,7 +258,9 @@ impl Catalogue {
         match kind {
             NameKind::Sku => self.skus.get(name).map(|sku| sku.0),
             NameKind::Node => position(self.nodes.iter().map(|node| &node.name), name).map(|at| at as u32),
-            NameKind::Group => position(self.groups.iter().map(|group| &group.name), name).map(|at| at as u32),
+            NameKind::Group => {
+                position(self.groups.iter().map(|group| &group.name), name).map(|at| at as u32)
+            }
             NameKind::Channel => {
                 position(self.channels.iter().map(|channel| &channel.name), name).map(|at| at as u32)
             }

@@ -16,7 +16,9 @@ pub enum Verb {
 
 impl Verb {
     pub fn from_number(number: u8) -> Option<Verb> {
-        [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil].get(number.wrapping_sub(1) as usize).copied()
+        [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil]
+            .get(number.wrapping_sub(1) as usize)
+            .copied()
     }
 
     pub fn name(self) -> &'static str {
@@ -67,10 +69,19 @@ pub struct Transition {
 /// gets no LSN of its own and leaves no trace; its answer waits until all before it is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Read {
-    Position { sku: SkuId, node: NodeId },
-    Reservation { id: ReservationId, scope: Option<ChannelId> },
+    Position {
+        sku: SkuId,
+        node: NodeId,
+    },
+    Reservation {
+        id: ReservationId,
+        scope: Option<ChannelId>,
+    },
     /// The id behind a name; the sequencer knows.
-    Name { kind: NameKind, name: Box<str> },
+    Name {
+        kind: NameKind,
+        name: Box<str>,
+    },
 }
 
 #[derive(Clone, PartialEq, Debug)]

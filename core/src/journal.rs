@@ -288,9 +288,8 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
             shorts,
         });
     }
-    let sums = line == decoded.lines.len()
-        && movement == decoded.movements.len()
-        && short == decoded.shorts.len();
+    let sums =
+        line == decoded.lines.len() && movement == decoded.movements.len() && short == decoded.shorts.len();
     if sums { Ok(decoded) } else { Err("its lists do not add up") }
 }
 

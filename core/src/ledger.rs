@@ -173,7 +173,10 @@ impl Ledger {
                 if scope.is_some_and(|channel| channel != reservation.channel) {
                     return None;
                 }
-                Some(Answer::Reservation { outcome: reservation.outcome(), claims: reservation.claims.to_vec() })
+                Some(Answer::Reservation {
+                    outcome: reservation.outcome(),
+                    claims: reservation.claims.to_vec(),
+                })
             }
             Read::Name { .. } => None,
         }

@@ -49,7 +49,9 @@ pub const FRAME_COMMANDS_MAX: usize = 8_192;
 /// Reservation lines in one frame.
 pub const FRAME_LINES_MAX: usize = 16_384;
 /// Skus asked for in one frame.
-pub const FRAME_SKUS_MAX: usize = 65_536;
+pub const FRAME_SKUS_MAX: usize = 8_192;
+/// Times a query starts again because cells it reads change faster than it reads them, before it is refused.
+pub const QUERY_ATTEMPTS_MAX: u32 = 10_000;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 256;
 

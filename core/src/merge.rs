@@ -121,19 +121,15 @@ pub fn merge<T>(
     record: &mut JournalRecord,
     replies: &mut Vec<FrameReply>,
 ) {
-    let mut cursors: Vec<Cursor<'_>> = outputs
-        .iter()
-        .map(|output| Cursor { output, result: 0, movement: 0, short: 0, answer: 0 })
-        .collect();
+    let mut cursors: Vec<Cursor<'_>> =
+        outputs.iter().map(|output| Cursor { output, result: 0, movement: 0, short: 0, answer: 0 }).collect();
     let (mut movements, mut shorts) = (Vec::new(), Vec::new());
     let mut at = 0;
     let mut as_of = batch.before;
     for stamped in &batch.frames {
         let frame = &stamped.frame;
-        let mut reply = FrameReply {
-            replies: Vec::with_capacity(frame.commands.len()),
-            ..FrameReply::default()
-        };
+        let mut reply =
+            FrameReply { replies: Vec::with_capacity(frame.commands.len()), ..FrameReply::default() };
         for (command, slot) in frame.commands.iter().zip(&stamped.slots) {
             movements.clear();
             shorts.clear();
@@ -203,7 +199,12 @@ fn gather(
         // Parts agree, except where one refuses what another could do: the refusal of higher precedence
         // (the lower number) speaks for all.
         found = Some(match found {
-            Some(other) if other.code != Code::Ok && (result.outcome.code == Code::Ok || other.code < result.outcome.code) => other,
+            Some(other)
+                if other.code != Code::Ok
+                    && (result.outcome.code == Code::Ok || other.code < result.outcome.code) =>
+            {
+                other
+            }
             _ => result.outcome,
         });
     }

@@ -11,9 +11,7 @@ use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{Definition, Role};
 use crate::command::{Body, Command, Line, Reserve, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{
-    ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId,
-};
+use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::Short;
 
 /// Why an archive's content makes no command.
@@ -150,12 +148,7 @@ impl ArchivedMovementRec {
 
 impl From<Short> for ShortRec {
     fn from(short: Short) -> ShortRec {
-        ShortRec {
-            line: short.line,
-            sku: short.sku.0,
-            quantity: short.quantity,
-            available: short.available,
-        }
+        ShortRec { line: short.line, sku: short.sku.0, quantity: short.quantity, available: short.available }
     }
 }
 
@@ -332,7 +325,8 @@ pub struct DefinitionList {
 impl DefinitionList {
     pub fn of<'a>(definitions: impl IntoIterator<Item = &'a Definition>) -> DefinitionList {
         let mut texts = Texts::default();
-        let definitions = definitions.into_iter().map(|definition| texts.put_definition(definition)).collect();
+        let definitions =
+            definitions.into_iter().map(|definition| texts.put_definition(definition)).collect();
         DefinitionList { definitions, names: texts.names, text: texts.text }
     }
 }

@@ -150,7 +150,8 @@ impl Sequencer {
     }
 
     fn parts(&self, reserve: &Reserve, lines: &[Line]) -> u32 {
-        let shards = reserve.lines(lines).iter().fold(0u64, |set, line| set | 1 << (line.sku.0 % self.shards));
+        let shards =
+            reserve.lines(lines).iter().fold(0u64, |set, line| set | 1 << (line.sku.0 % self.shards));
         shards.count_ones()
     }
 }

@@ -112,4 +112,3 @@ fn execute<T>(
         shorts: (output.effects.shorts.len() - shorts) as u32,
     });
 }
-

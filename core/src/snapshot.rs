@@ -23,7 +23,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, Definition};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::journal::file::sync_parent;
+use crate::journal::file::{create_private, sync_parent};
 use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
 use crate::limit;
 use crate::outcome::State;
@@ -106,7 +106,9 @@ struct ReservationRow {
 
 fn archive<T>(row: &T) -> Vec<u8>
 where
-    T: for<'a> Serialize<rkyv::api::high::HighSerializer<Vec<u8>, rkyv::ser::allocator::ArenaHandle<'a>, Failure>>,
+    T: for<'a> Serialize<
+        rkyv::api::high::HighSerializer<Vec<u8>, rkyv::ser::allocator::ArenaHandle<'a>, Failure>,
+    >,
 {
     rkyv::api::high::to_bytes_in::<_, Failure>(row, Vec::new()).expect("memory takes every archive")
 }
@@ -174,9 +176,7 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
         recent: row
             .recent
             .iter()
-            .map(|change| {
-                (NodeId(change.0.to_native()), Millis(change.1.to_native()), change.2.to_native())
-            })
+            .map(|change| (NodeId(change.0.to_native()), Millis(change.1.to_native()), change.2.to_native()))
             .collect(),
         horizon: Millis(row.horizon_ms.to_native()),
     })
@@ -236,10 +236,12 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => SnapshotError::InUse(path.display().to_string()),
-            other => storage(other),
-        })?;
+        create_private(path).map_err(storage)?;
+        let db =
+            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => SnapshotError::InUse(path.display().to_string()),
+                other => storage(other),
+            })?;
         sync_parent(path).map_err(storage)?;
         Snapshot::over(db)
     }
@@ -424,7 +426,9 @@ impl SnapshotStep {
         for pair in old {
             let (lsn, id) = pair.map_err(storage)?.0.value();
             let same = match table.get(id).map_err(storage)? {
-                Some(bytes) => decode_reservation(bytes.value()).is_some_and(|found| found.ended() == Lsn(lsn)),
+                Some(bytes) => {
+                    decode_reservation(bytes.value()).is_some_and(|found| found.ended() == Lsn(lsn))
+                }
                 None => false,
             };
             if same {

@@ -63,7 +63,8 @@ pub fn verify(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<Report,
             let movements = &decoded.movements[entry.movements.clone()];
             // The scope of a transition is checked at the door's request and not recorded: a foreign
             // channel's step is told that the reservation is unknown, and stays refused.
-            let foreign = matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
+            let foreign =
+                matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
             let same = foreign
                 || outcome == entry.outcome
                     && effects.movements == movements

@@ -123,7 +123,11 @@ struct Row {
 
 impl Row {
     fn unpack(word: u64) -> Row {
-        Row { start: (word >> 32) as usize, room: (word >> 16) as usize & 0xffff, len: word as usize & 0xffff }
+        Row {
+            start: (word >> 32) as usize,
+            room: (word >> 16) as usize & 0xffff,
+            len: word as usize & 0xffff,
+        }
     }
 
     fn pack(self) -> u64 {
@@ -221,19 +225,21 @@ impl View {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
-    /// Answers a question from one state; `ask` may be called again where it met [`Stale`].
-    pub fn read<A>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<A, Stale>) -> (Lsn, A) {
-        loop {
+    /// Answers a question from one state; `ask` may be called again where it met [`Stale`]. That is rare and
+    /// bounded: a question about so much that it never gets through is given up.
+    pub fn read<A>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<A, Stale>) -> Result<(Lsn, A), Stale> {
+        for _ in 0..limit::QUERY_ATTEMPTS_MAX {
             let as_of = self.durable();
             let published = self.rules.load();
             if published.since <= as_of {
                 let reader = Reader { view: self, as_of, rules: &published.rules };
                 if let Ok(answer) = ask(&reader) {
-                    return (as_of, answer);
+                    return Ok((as_of, answer));
                 }
             }
             std::hint::spin_loop();
         }
+        Err(Stale)
     }
 }
 

@@ -109,8 +109,7 @@ where
 /// The archive of a frame, checked.
 pub fn access<T>(archive: &[u8]) -> Result<&T, WireError>
 where
-    T: rkyv::Portable
-        + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Failure>>,
+    T: rkyv::Portable + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Failure>>,
 {
     rkyv::access::<T, Failure>(archive).map_err(|_| WireError::Archive)
 }

@@ -109,7 +109,11 @@ pub async fn drive<L: Load>(
     loop {
         let now = Instant::now();
         let more = now < end && sent < pace.frames_max;
-        while more && sent < pace.frames_max && open.len() < pace.in_flight && (interval.is_none() || due <= now) {
+        while more
+            && sent < pace.frames_max
+            && open.len() < pace.in_flight
+            && (interval.is_none() || due <= now)
+        {
             request = request.wrapping_add(1).max(1);
             let lines = load.next(request, &mut out);
             open.insert(request, (if interval.is_some() { due } else { now }, lines));

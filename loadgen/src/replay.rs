@@ -167,7 +167,8 @@ async fn check_fresh(client: &Client, names: &Names, log: &Log) -> Result<(), Lo
     if units == received {
         Ok(())
     } else {
-        let text = "the server already has other stock of these skus; use an empty data directory or its seed";
+        let text =
+            "the server already has other stock of these skus; use an empty data directory or its seed";
         Err(LoadError::Server(text.into()))
     }
 }
@@ -229,10 +230,7 @@ async fn play(
     if !held {
         return Ok(log);
     }
-    for (op, verb, step) in [
-        (2, 1, Step::Confirm { order: index }),
-        (3, 4, Step::Fulfil { order: index }),
-    ] {
+    for (op, verb, step) in [(2, 1, Step::Confirm { order: index }), (3, 4, Step::Fulfil { order: index })] {
         let key = key(seed, &format!("{index}/{}/{verb}", order.number));
         let transition = TransitionRec { key, issued_at_ms: 0, reservation: id, verb, ttl_ms: 0 };
         let started = Instant::now();
@@ -277,7 +275,14 @@ async fn audit(
         tally.checked += 1;
         let due = model.units(index / nodes, index % nodes);
         if position.units != due {
-            tally.wrong(|| format!("sku {} node {}: {:?}, should be {due:?}", index / nodes, index % nodes, position.units));
+            tally.wrong(|| {
+                format!(
+                    "sku {} node {}: {:?}, should be {due:?}",
+                    index / nodes,
+                    index % nodes,
+                    position.units
+                )
+            });
         }
     }
     if positions.len() != places.len() {

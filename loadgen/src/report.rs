@@ -88,7 +88,17 @@ impl Report {
         );
         println!(
             "{:<14} {:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>6}",
-            "op", "count", "requests/s", "lines/s", "p50 us", "p90", "p99", "p99.9", "max", "refused", "errors"
+            "op",
+            "count",
+            "requests/s",
+            "lines/s",
+            "p50 us",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+            "refused",
+            "errors"
         );
         for op in &self.results {
             println!(
@@ -138,8 +148,17 @@ impl Report {
         for op in &self.results {
             rows += &format!(
                 "<tr><th>{}<td>{}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>\n",
-                escape(&op.op), op.count, op.requests_per_s, op.lines_per_s, op.p50_us, op.p90_us, op.p99_us,
-                op.p999_us, op.max_us, op.refused, op.errors
+                escape(&op.op),
+                op.count,
+                op.requests_per_s,
+                op.lines_per_s,
+                op.p50_us,
+                op.p90_us,
+                op.p99_us,
+                op.p999_us,
+                op.max_us,
+                op.refused,
+                op.errors
             );
         }
         let floor = self.floor.as_ref().map_or(String::new(), |floor| {
@@ -158,8 +177,13 @@ impl Report {
              <table><tr><th>op<th>count<th>requests/s<th>lines/s<th>p50 us<th>p90<th>p99<th>p99.9<th>max\
              <th>refused<th>errors</tr>\n{rows}</table>{floor}\
              <p>Audit: {5} checked, {6} wrong.</p><ul>{findings}</ul></html>\n",
-            escape(&self.scenario), self.seconds, self.connections, self.in_flight, self.batch,
-            self.audit.checked, self.audit.wrong
+            escape(&self.scenario),
+            self.seconds,
+            self.connections,
+            self.in_flight,
+            self.batch,
+            self.audit.checked,
+            self.audit.wrong
         )
     }
 }
@@ -167,6 +191,10 @@ impl Report {
 pub fn print_floor(floor: &FloorReport) {
     println!(
         "floor: echo {:.0}/s p50 {} us, fdatasync p50 {} us, look-up of 1 M random: dense {:.1} ns, map {:.1} ns",
-        floor.echo_per_s, floor.echo_p50_us, floor.fdatasync_p50_us, floor.dense_lookup_ns, floor.map_lookup_ns
+        floor.echo_per_s,
+        floor.echo_p50_us,
+        floor.fdatasync_p50_us,
+        floor.dense_lookup_ns,
+        floor.map_lookup_ns
     );
 }

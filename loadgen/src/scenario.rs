@@ -215,7 +215,9 @@ impl Load for Buyer {
                 Some(Code::Ok) => {
                     self.granted.held[index] += units;
                     if units != 1 || elsewhere || result.state != State::Held as u8 || result.repeat != 0 {
-                        tally.wrong(|| format!("sku {index}: granted {units} units, repeat {}", result.repeat));
+                        tally.wrong(|| {
+                            format!("sku {index}: granted {units} units, repeat {}", result.repeat)
+                        });
                     }
                 }
                 Some(Code::InsufficientStock) => {

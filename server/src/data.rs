@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use stockline_client::Profile;
@@ -134,7 +137,12 @@ impl DataDir {
     }
 
     /// Writes the profile for this machine's clients.
-    pub fn write_profile(&self, quic: SocketAddr, http: SocketAddr, token: &str) -> Result<PathBuf, DataError> {
+    pub fn write_profile(
+        &self,
+        quic: SocketAddr,
+        http: SocketAddr,
+        token: &str,
+    ) -> Result<PathBuf, DataError> {
         let reachable = |address: SocketAddr| match address.ip().is_unspecified() {
             true if address.is_ipv4() => SocketAddr::from(([127, 0, 0, 1], address.port())),
             true => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),

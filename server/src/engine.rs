@@ -352,4 +352,3 @@ fn system_frame(commands: Vec<stockline_core::command::Command>) -> Frame<Tag> {
         lines: Vec::new(),
     }
 }
-

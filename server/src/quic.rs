@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use sha2::{Digest, Sha256};
 use stockline_core::limit;
 use stockline_core::wire;
 
@@ -71,11 +73,33 @@ fn server_config(certificate: Certificate) -> Result<ServerConfig, String> {
     Ok(config)
 }
 
+/// Keys derived from the server's own, the same after a restart: clients of the process before are told at
+/// once that their connections are gone, and need not wait for silence to tell them.
+fn endpoint_config(certificate: &Certificate) -> EndpointConfig {
+    let derived = |purpose: &str| -> [u8; 32] {
+        let mut digest = Sha256::new_with_prefix(purpose);
+        digest.update(certificate.key.secret_der());
+        digest.finalize().into()
+    };
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &derived("stockline stateless reset"));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    let id_key = derived("stockline connection ids");
+    let id_key = u64::from_le_bytes([
+        id_key[0], id_key[1], id_key[2], id_key[3], id_key[4], id_key[5], id_key[6], id_key[7],
+    ]);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
+}
+
 impl QuicFace {
     /// Listens; must be called inside the tokio runtime.
     pub fn listen(address: SocketAddr, certificate: Certificate) -> Result<QuicFace, String> {
+        let endpoint_config = endpoint_config(&certificate);
         let config = server_config(certificate)?;
-        let endpoint = Endpoint::server(config, address).map_err(|error| error.to_string())?;
+        let socket = std::net::UdpSocket::bind(address).map_err(|error| error.to_string())?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime)
+            .map_err(|error| error.to_string())?;
         Ok(QuicFace { endpoint })
     }
 

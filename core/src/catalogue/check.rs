@@ -72,9 +72,7 @@ fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis)
     };
     let fields_ok = match event.kind {
         EventKind::TransferDispatched => event.supply.is_some() && event.to_node != event.node,
-        EventKind::TransferReceived => {
-            event.supply.is_some() && i64::from(event.damaged) <= event.quantity
-        }
+        EventKind::TransferReceived => event.supply.is_some() && i64::from(event.damaged) <= event.quantity,
         EventKind::Supply => event.supply.is_some(),
         EventKind::Return => matches!(event.to, Bucket::Free | Bucket::Quality | Bucket::Damaged),
         EventKind::StatusChange => movable(event.from) && movable(event.to) && event.from != event.to,

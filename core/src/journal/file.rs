@@ -31,10 +31,12 @@ pub struct FileJournal {
 impl FileJournal {
     /// Opens or creates the file and makes its name durable too.
     pub fn open(path: &Path, retain: bool) -> Result<FileJournal, JournalError> {
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.display().to_string()),
-            other => storage(other),
-        })?;
+        create_private(path).map_err(storage)?;
+        let db =
+            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.display().to_string()),
+                other => storage(other),
+            })?;
         sync_parent(path).map_err(storage)?;
         FileJournal::over(db, retain)
     }
@@ -67,6 +69,13 @@ impl FileJournal {
     }
 }
 
+/// Makes sure that the file exists and that a new one is for its owner only.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).open(path).map(drop)
+}
+
 /// Makes a new directory entry durable.
 pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -86,7 +95,9 @@ impl Journal for FileJournal {
             drop(place);
             if !self.retain {
                 let mut old = Vec::new();
-                for pair in table.range(..keep_from.0).map_err(storage)?.take(limit::TRIM_RECORDS_PER_APPEND + 1) {
+                for pair in
+                    table.range(..keep_from.0).map_err(storage)?.take(limit::TRIM_RECORDS_PER_APPEND + 1)
+                {
                     old.push(pair.map_err(storage)?.0.value());
                 }
                 // The last of them may reach beyond `keep_from`; the next one's first LSN tells its end.

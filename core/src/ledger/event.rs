@@ -39,12 +39,7 @@ impl Draft<'_> {
 }
 
 impl Ledger {
-    pub(super) fn decide_event(
-        &self,
-        moment: Moment,
-        event: &StockEvent,
-        effects: &mut Effects,
-    ) -> Outcome {
+    pub(super) fn decide_event(&self, moment: Moment, event: &StockEvent, effects: &mut Effects) -> Outcome {
         let before = effects.movements.len();
         let mut draft = Draft { event, movements: &mut effects.movements };
         match self.draft_event(moment, event, &mut draft) {
@@ -76,7 +71,9 @@ impl Ledger {
         match event.kind {
             EventKind::Receipt => self.draft_arrival(event, 0, draft)?,
             EventKind::TransferReceived => self.draft_arrival(event, i64::from(event.damaged), draft)?,
-            EventKind::Pick | EventKind::Ship => outcome = self.draft_issue(moment, event, position, draft)?,
+            EventKind::Pick | EventKind::Ship => {
+                outcome = self.draft_issue(moment, event, position, draft)?
+            }
             EventKind::Adjustment => {
                 if position.on_hand() + quantity < 0 {
                     return Err(Code::InsufficientOnHand);

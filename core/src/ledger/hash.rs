@@ -119,7 +119,9 @@ impl Ledger {
                     };
                     if claims != units {
                         let (node, name) = (position.node, bucket.name());
-                        wrong.push(format!("sku {sku} node {node}: {units} units {name}, claims for {claims}"));
+                        wrong.push(format!(
+                            "sku {sku} node {node}: {units} units {name}, claims for {claims}"
+                        ));
                     }
                 }
                 if i64::from(position.picked_claimed) > position.units(Bucket::Picked) {

@@ -176,12 +176,7 @@ impl Reservations {
         self.parts.get_mut(id)
     }
 
-    pub(super) fn claim_mut(
-        &mut self,
-        id: ReservationId,
-        sku: SkuId,
-        node: NodeId,
-    ) -> Option<&mut Claim> {
+    pub(super) fn claim_mut(&mut self, id: ReservationId, sku: SkuId, node: NodeId) -> Option<&mut Claim> {
         let part = self.parts.get_mut(id)?;
         part.claims.iter_mut().find(|claim| claim.sku == sku && claim.node == node)
     }
@@ -211,7 +206,8 @@ impl Reservations {
             self.active -= 1;
             self.ended.push_back((at, id));
         }
-        if state == State::Held && expires_at != part.expires_at() {
+        // An end that moves within its tick keeps its entry: no hold is ever told twice.
+        if state == State::Held && Ends::tick(expires_at) != Ends::tick(part.expires_at()) {
             self.ends.push(expires_at, id);
         }
         part.state = state;
@@ -237,7 +233,7 @@ impl Reservations {
     }
 
     pub(super) fn take_due(&mut self, now: Millis, max: usize, shard: ShardOf, due: &mut Vec<ReservationId>) {
-        let enough = due.len() + max;
+        let enough = due.len().saturating_add(max);
         while due.len() < enough {
             let Some(mut first) = self.ends.ticks.first_entry() else { return };
             let tick = *first.key();

@@ -29,13 +29,14 @@ impl Ledger {
             Body::Reserve(reserve) => {
                 self.shift_all(movements);
                 let shard = self.shard;
-                let claims = movements.iter().filter(|movement| shard.owns(movement.sku)).map(|movement| Claim {
-                    sku: movement.sku,
-                    node: movement.node,
-                    quantity: movement.quantity,
-                    picked: 0,
-                    shipped: 0,
-                });
+                let claims =
+                    movements.iter().filter(|movement| shard.owns(movement.sku)).map(|movement| Claim {
+                        sku: movement.sku,
+                        node: movement.node,
+                        quantity: movement.quantity,
+                        picked: 0,
+                        shipped: 0,
+                    });
                 let reservation = Reservation::new(
                     reserve.channel,
                     State::Held,
@@ -189,11 +190,8 @@ impl Ledger {
     fn remember(&mut self, now: Millis, event: &StockEvent, units: i64) {
         let row = self.shard.row(event.sku);
         let position = self.positions.get_mut(row, event.node).expect("the event has moved units here");
-        let old = Change {
-            node: event.node,
-            occurred_at: position.last_at,
-            units: i64::from(position.last_units),
-        };
+        let old =
+            Change { node: event.node, occurred_at: position.last_at, units: i64::from(position.last_units) };
         position.latest = position.latest.max(event.occurred_at);
         position.last_at = event.occurred_at;
         position.last_units = units as i32;

@@ -115,7 +115,8 @@ pub fn read_commands(
             let texts = TextReader { names: &[], text: &frame.text, next_name: 0 };
             for (index, rec) in frame.wanted.iter().enumerate() {
                 let wrong = at("wanted", index);
-                let kind = NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 4 (channel)"))?;
+                let kind =
+                    NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 4 (channel)"))?;
                 let name = texts.get(&rec.name).map_err(&wrong)?;
                 read.commands.push(plain(if rec.create != 0 && kind == NameKind::Sku {
                     Body::Define(Box::new(Definition::Sku { name: name.to_owned() }))
@@ -178,7 +179,8 @@ pub fn read_commands(
         FrameType::ReadReservations => {
             let frame = access::<ArchivedReadReservations>(raw.archive)?;
             at_most("ids", frame.ids.len(), limit::FRAME_COMMANDS_MAX)?;
-            let ids = frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
+            let ids =
+                frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
             read.commands = ids.map(|id| plain(Body::Read(id))).collect();
         }
         other => return Err(WireError::Type(other as u8)),

@@ -48,7 +48,14 @@ impl OrderFile {
 }
 
 const COLUMNS: [&str; 8] = [
-    "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country",
+    "InvoiceNo",
+    "StockCode",
+    "Description",
+    "Quantity",
+    "InvoiceDate",
+    "UnitPrice",
+    "CustomerID",
+    "Country",
 ];
 
 /// Why a code is no stock; `None` if it is.
@@ -127,9 +134,9 @@ pub fn read(path: &Path) -> Result<OrderFile, LoadError> {
         if code.is_empty() {
             return Err(wrong(line, "StockCode: is empty".into()));
         }
-        let quantity: i64 = field(3).parse().map_err(|_| {
-            wrong(line, format!("Quantity: {:?} is no whole number", field(3)))
-        })?;
+        let quantity: i64 = field(3)
+            .parse()
+            .map_err(|_| wrong(line, format!("Quantity: {:?} is no whole number", field(3))))?;
         if quantity.abs() > i64::from(stockline_client::limit::QUANTITY_MAX) {
             return Err(wrong(line, format!("Quantity: {quantity} is more than a line may have")));
         }
@@ -165,7 +172,10 @@ pub fn read(path: &Path) -> Result<OrderFile, LoadError> {
             orders.len() - 1
         });
         if orders[at].lines.len() >= stockline_client::limit::RESERVATION_LINES_MAX {
-            return Err(wrong(line, format!("InvoiceNo: {number} has more lines than a reservation may have")));
+            return Err(wrong(
+                line,
+                format!("InvoiceNo: {number} has more lines than a reservation may have"),
+            ));
         }
         orders[at].lines.push((sku, quantity.abs()));
     }

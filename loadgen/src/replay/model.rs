@@ -169,9 +169,8 @@ impl Model {
     fn reserve(&mut self, order: &Order) -> Option<Claims> {
         let mut taken: HashMap<(usize, usize), i64> = HashMap::new();
         for (sku, wanted) in &order.lines {
-            let left = |node: usize| {
-                self.free(*sku, node) - taken.get(&(*sku, node)).copied().unwrap_or_default()
-            };
+            let left =
+                |node: usize| self.free(*sku, node) - taken.get(&(*sku, node)).copied().unwrap_or_default();
             let whole = (0..self.nodes).find(|node| left(*node) >= *wanted);
             let mut open = *wanted;
             let mut takes = Vec::new();

@@ -87,10 +87,8 @@ impl Client {
     /// Connects and signs in; fails at once if that does not work the first time.
     pub async fn connect(profile: &Profile) -> Result<Client, ClientError> {
         let connection = Connection::open(profile).await?;
-        let time = Arc::new(Mutex::new(ServerTime {
-            welcome: connection.welcome,
-            heard: connection.welcomed,
-        }));
+        let time =
+            Arc::new(Mutex::new(ServerTime { welcome: connection.welcome, heard: connection.welcomed }));
         let (calls, waiting) = mpsc::channel(IN_FLIGHT);
         let driver = Driver {
             profile: profile.clone(),
@@ -147,9 +145,11 @@ impl Client {
         let mut found = Vec::with_capacity(names.len());
         for names in names.chunks(wire_commands_max()) {
             let mut texts = Texts::default();
-            let wanted = names
-                .iter()
-                .map(|name| ResolveRec { kind: kind as u8, create: u8::from(create), name: texts.put(name) });
+            let wanted = names.iter().map(|name| ResolveRec {
+                kind: kind as u8,
+                create: u8::from(create),
+                name: texts.put(name),
+            });
             let body = Resolve { wanted: wanted.collect(), text: Vec::new() };
             let body = Resolve { text: texts.text, ..body };
             let outcomes = self.results(FrameType::Resolve, &body).await?;
@@ -300,8 +300,7 @@ fn expect(found: FrameType, wanted: FrameType) -> Result<(), ClientError> {
 
 fn access<T>(archive: &[u8]) -> Result<&T, ClientError>
 where
-    T: rkyv::Portable
-        + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Failure>>,
+    T: rkyv::Portable + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Failure>>,
 {
     wire::access::<T>(archive).map_err(|error| ClientError::Protocol(error.to_string()))
 }

@@ -87,8 +87,7 @@ pub async fn connect(profile: &Profile) -> Result<(FrameSink, FrameSource), Clie
         .map_err(|error| ClientError::Unreachable(format!("{}: {error}", profile.quic)))?
         .next()
         .ok_or_else(|| ClientError::Unreachable(format!("{} has no address", profile.quic)))?;
-    let local: SocketAddr =
-        if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let local: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let mut endpoint = Endpoint::client(local).map_err(unreachable)?;
     endpoint.set_default_client_config(client_config(profile)?);
     let connecting = endpoint.connect(address, &profile.server_name).map_err(unreachable)?;

@@ -27,8 +27,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         kind: "warehouse".into(),
         timezone: "Europe/London".into(),
     });
-    let channels =
-        CHANNELS.map(|name| Definition::Channel { name: name.into(), group: None, buffer: 0 });
+    let channels = CHANNELS.map(|name| Definition::Channel { name: name.into(), group: None, buffer: 0 });
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();
     client.define(&definitions).await.map_err(|error| text(&error))?;
     let node_names = NODES.map(|(name, _)| name);
@@ -62,7 +61,11 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         return Err("demo: a receipt was refused; use an empty --data directory".into());
     }
     let program = std::env::args().next().unwrap_or_else(|| "stockline".into());
-    eprintln!("demo: {} skus, {receipts} opening receipts at 2 nodes, {} channels", rows.len(), CHANNELS.len());
+    eprintln!(
+        "demo: {} skus, {receipts} opening receipts at 2 nodes, {} channels",
+        rows.len(),
+        CHANNELS.len()
+    );
     eprintln!("data: {}", data.display());
     eprintln!("type next:\n  {program} query 85123A --channel \"United Kingdom\" --profile {profile_file}");
     Ok(())

@@ -60,6 +60,9 @@ fn read(path: &PathBuf) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
     };
     let mut input = BufReader::with_capacity(1 << 20, input);
     let first = input.fill_buf().map_err(|error| vec![format!("1: {error}")])?;
+    if first.is_empty() {
+        return Err(vec!["1: the input is empty; expected JSON lines, or CSV with a header".into()]);
+    }
     let json = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let mut rows = Vec::new();
     let mut complaints = Vec::new();

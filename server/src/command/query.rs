@@ -45,7 +45,10 @@ pub fn run(options: &Options) -> i32 {
             match sku.ok().and_then(|_| items.next()) {
                 Some(item) if item.status != 0 => {
                     let status = if item.status == 1 { "in_stock" } else { "out" };
-                    println!("{name} available={} status={status} as_of_lsn={}", item.available, answer.as_of_lsn);
+                    println!(
+                        "{name} available={} status={status} as_of_lsn={}",
+                        item.available, answer.as_of_lsn
+                    );
                 }
                 _ => {
                     missing = true;

@@ -85,7 +85,9 @@ fn given(text: Option<String>) -> Option<String> {
 
 impl EventRow {
     pub(super) fn parse(self) -> Result<ParsedRow, String> {
-        for (field, text) in [("id", &self.id), ("source", &self.source), ("sku", &self.sku), ("node", &self.node)] {
+        for (field, text) in
+            [("id", &self.id), ("source", &self.source), ("sku", &self.sku), ("node", &self.node)]
+        {
             if text.is_empty() {
                 return Err(format!("{field}: is empty"));
             }
@@ -100,8 +102,8 @@ impl EventRow {
         let reservation = match given(self.reservation) {
             None => None,
             Some(text) => {
-                let id = uuid::Uuid::parse_str(&text)
-                    .map_err(|_| format!("reservation: {text:?} is no UUID"))?;
+                let id =
+                    uuid::Uuid::parse_str(&text).map_err(|_| format!("reservation: {text:?} is no UUID"))?;
                 Some(ReservationId(id.as_u128()))
             }
         };

@@ -88,8 +88,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         let quic_address = quic.address().map_err(|error| listening("QUIC", config.quic, &error))?;
         let listener =
             TcpListener::bind(config.http).await.map_err(|error| listening("HTTP", config.http, &error))?;
-        let http_address =
-            listener.local_addr().map_err(|error| listening("HTTP", config.http, &error))?;
+        let http_address = listener.local_addr().map_err(|error| listening("HTTP", config.http, &error))?;
         let profile =
             data.write_profile(quic_address, http_address, &token).map_err(|error| data_error(&error))?;
         let http = tokio::spawn(http::serve(listener, engine.clone()));

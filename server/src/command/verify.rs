@@ -37,10 +37,7 @@ pub fn run(options: &Options) -> i32 {
             exit::DATA
         }
         Ok(report) => {
-            println!(
-                "last_lsn={} state_hash={} entries={}",
-                report.last, report.state_hash, report.entries
-            );
+            println!("last_lsn={} state_hash={} entries={}", report.last, report.state_hash, report.entries);
             let scope = if report.from_the_start { "everything" } else { "what the snapshot does not cover" };
             eprintln!(
                 "did {} entries again ({scope}) in {} ms",

@@ -56,14 +56,9 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         if shared.draining.load(Ordering::SeqCst) && shared.submissions.is_empty() {
             break;
         }
-        let sleep = inline
-            .as_ref()
-            .and_then(Ledger::next_expiry)
-            .map_or(IDLE, |end| until(shared, end));
+        let sleep = inline.as_ref().and_then(Ledger::next_expiry).map_or(IDLE, |end| until(shared, end));
         shared.sequencer_bell.wait(sleep, || {
-            !shared.submissions.is_empty()
-                || !shared.due.is_empty()
-                || shared.draining.load(Ordering::SeqCst)
+            !shared.submissions.is_empty() || !shared.due.is_empty() || shared.draining.load(Ordering::SeqCst)
         });
     }
     shared.sequenced_all.store(true, Ordering::SeqCst);

@@ -296,10 +296,12 @@ impl Session {
         }
         let answer = &mut self.answer;
         let principal = &*self.principal;
-        let (as_of, refused) = self.engine.view().read(|reader| answer_all(reader, principal, question, answer));
-        if let Err(turned) = refused {
-            return Err(turned);
-        }
+        let read = self.engine.view().read(|reader| answer_all(reader, principal, question, answer));
+        let (as_of, answered) = read.map_err(|Stale| Turned {
+            code: Code::Overloaded,
+            text: "these skus change faster than they can be read at once; ask for fewer in one frame".into(),
+        })?;
+        answered?;
         answer.as_of_lsn = as_of.0;
         wire::encode(&mut self.out, FrameType::AvailabilityAnswer, raw.request, answer);
         Ok(())

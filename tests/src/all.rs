@@ -1,0 +1,26 @@
+//! Index of the tests.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | [`rule`] | every rule of reservations, steps and events, as small tables: command, outcome, units |
+//! | [`door`] | idempotency window and catalogue: repeats, conflicts, too old, names and ids |
+//! | [`model`] | random commands against an independent model, reply by reply, and conservation |
+//! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
+//! | [`storage`] | journal and snapshot: fold, trim, recover, gaps, damage, formats, a second process |
+//! | [`view`] | readers see whole durable states only, while a writer publishes |
+//! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
+//! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
+//! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
+//! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
+
+mod architecture;
+mod bench;
+mod binary;
+mod codec;
+mod door;
+mod engine;
+mod model;
+mod rule;
+mod shards;
+mod storage;
+mod view;

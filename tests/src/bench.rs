@@ -1,0 +1,215 @@
+//! The work bench of the other tests: the core's state machines in one thread, without files or threads.
+
+use std::collections::BTreeSet;
+
+use stockline_core::admission::{Window, WindowSize};
+use stockline_core::batch::Batch;
+use stockline_core::catalogue::{Catalogue, Definition};
+use stockline_core::command::{Body, Command, Frame, Line, Reserve, Transition, Verb};
+use stockline_core::event::{EventKind, StockEvent};
+use stockline_core::id::{
+    ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
+};
+use stockline_core::journal::JournalRecord;
+use stockline_core::ledger::{Ledger, audit};
+use stockline_core::merge::{FrameReply, Reply, merge};
+use stockline_core::record::digest;
+use stockline_core::sequencer::Sequencer;
+use stockline_core::shard::{self, Output};
+
+pub(crate) const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
+pub(crate) const WHO: PrincipalId = PrincipalId(1);
+pub(crate) const START: Millis = Millis(1_700_000_000_000);
+
+/// Sequencer and shards, driven by hand.
+pub(crate) struct Bench {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) ledgers: Vec<Ledger>,
+    pub(crate) now: Millis,
+    /// Stored records with their first LSN, in order.
+    pub(crate) journal: Vec<(Lsn, Vec<u8>)>,
+    next_key: u128,
+}
+
+/// A reply with its parts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) reply: Reply,
+    /// Sku, node (65535 for a shortage), units.
+    pub(crate) parts: Vec<(u32, u16, u32)>,
+}
+
+pub(crate) fn any_line(sku: u32, quantity: u32) -> Line {
+    Line { sku: SkuId(sku), node: NodeId::ANY, group: GroupId::ANY, quantity }
+}
+
+pub(crate) fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
+    Line { node: NodeId(node), ..any_line(sku, quantity) }
+}
+
+impl Bench {
+    /// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over
+    /// group 0, channel 2 over all with a buffer of 5; skus 0 to 9.
+    pub(crate) fn new(shards: u32) -> Bench {
+        let window = Window::new(SMALL, Lsn(1));
+        let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
+        let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
+        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), next_key: 1 };
+        let node = |name: &str, priority| Definition::Node {
+            name: name.into(),
+            priority,
+            kind: String::new(),
+            timezone: String::new(),
+        };
+        let channel = |name: &str, group: Option<&str>, buffer| Definition::Channel {
+            name: name.into(),
+            group: group.map(str::to_owned),
+            buffer,
+        };
+        let mut definitions = vec![
+            node("n0", 10),
+            node("n1", 20),
+            node("n2", 30),
+            Definition::Group { name: "g0".into(), nodes: vec!["n1".into(), "n2".into()] },
+            channel("c0", None, 0),
+            channel("c1", Some("g0"), 0),
+            channel("c2", None, 5),
+        ];
+        definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
+        for definition in definitions {
+            bench.send_body(Body::Define(Box::new(definition)), &[]);
+        }
+        bench
+    }
+
+    pub(crate) fn key(&mut self) -> Key {
+        self.next_key += 1;
+        Key(self.next_key)
+    }
+
+    pub(crate) fn command(&mut self, body: Body, lines: &[Line]) -> Command {
+        let key = match &body {
+            Body::Define(_) | Body::Expire(_) | Body::Read(_) => Key(0),
+            Body::Reserve(reserve) => Key(reserve.id.0),
+            _ => self.key(),
+        };
+        Command { key, issued_at: self.now, digest: digest(&body, lines), body }
+    }
+
+    pub(crate) fn send_body(&mut self, body: Body, lines: &[Line]) -> Told {
+        let command = self.command(body, lines);
+        self.send(command, lines)
+    }
+
+    /// Sends one command through sequencer, shards, merge and journal.
+    pub(crate) fn send(&mut self, command: Command, lines: &[Line]) -> Told {
+        let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: lines.to_vec() };
+        let replies = self.send_frames(vec![frame]);
+        let told = &replies[0];
+        let parts = told.parts.iter().map(|part| (part.sku.0, part.node.0, part.quantity)).collect();
+        Told { reply: told.replies[0], parts }
+    }
+
+    pub(crate) fn send_frames(&mut self, frames: Vec<Frame<()>>) -> Vec<FrameReply> {
+        let mut replies = Vec::new();
+        let mut record = JournalRecord::default();
+        let before = self.sequencer.last();
+        record.restart(before.next());
+        for frame in frames {
+            let mut batch: Batch<()> = self.sequencer.open(self.now);
+            self.sequencer.push(&mut batch, frame);
+            let outputs = self.execute(&batch);
+            merge(&batch, &outputs.iter().collect::<Vec<_>>(), &mut record, &mut replies);
+        }
+        if !record.entries.is_empty() {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            self.journal.push((before.next(), bytes));
+        }
+        replies
+    }
+
+    /// Runs all shards on one thread. A part waits for votes of later shards, so each shard that must wait is
+    /// run on a thread of its own.
+    fn execute(&mut self, batch: &Batch<()>) -> Vec<Output> {
+        if let [only] = &mut self.ledgers[..] {
+            return vec![shard::run(only, batch, |_| unreachable!("one shard waits for nobody"))];
+        }
+        std::thread::scope(|scope| {
+            let running: Vec<_> = self
+                .ledgers
+                .iter_mut()
+                .map(|ledger| scope.spawn(move || shard::run(ledger, batch, |_| std::thread::yield_now())))
+                .collect();
+            running.into_iter().map(|thread| thread.join().expect("a shard runs to its end")).collect()
+        })
+    }
+
+    pub(crate) fn reserve(&mut self, id: u128, channel: u16, ttl_ms: u32, lines: &[Line]) -> Told {
+        let reserve = Reserve {
+            id: ReservationId(id),
+            channel: ChannelId(channel),
+            ttl_ms,
+            first_line: 0,
+            line_count: lines.len() as u32,
+        };
+        self.send_body(Body::Reserve(reserve), lines)
+    }
+
+    pub(crate) fn step(&mut self, id: u128, verb: Verb, ttl_ms: u32) -> Told {
+        let transition = Transition { reservation: ReservationId(id), verb, ttl_ms, scope: None };
+        self.send_body(Body::Transition(transition), &[])
+    }
+
+    pub(crate) fn event(&mut self, event: StockEvent) -> Told {
+        self.send_body(Body::Event(event), &[])
+    }
+
+    pub(crate) fn make(&self, kind: EventKind, sku: u32, node: u16, quantity: i64) -> StockEvent {
+        StockEvent::new(kind, SkuId(sku), NodeId(node), quantity, self.now)
+    }
+
+    pub(crate) fn receive(&mut self, sku: u32, node: u16, quantity: i64) {
+        let event = self.make(EventKind::Receipt, sku, node, quantity);
+        let told = self.event(event);
+        assert_eq!(told.reply.outcome.code, stockline_core::outcome::Code::Ok);
+    }
+
+    /// Brings every hold that is over into the order, as the engine does.
+    pub(crate) fn expire_due(&mut self) -> usize {
+        let mut due = Vec::new();
+        for ledger in &mut self.ledgers {
+            ledger.take_due(self.now, usize::MAX, &mut due);
+        }
+        let unique: BTreeSet<_> = due.iter().copied().collect();
+        assert_eq!(unique.len(), due.len(), "each hold is reported by one shard");
+        for id in &due {
+            self.send_body(Body::Expire(*id), &[]);
+        }
+        due.len()
+    }
+
+    /// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.
+    pub(crate) fn units(&self, sku: u32, node: u16) -> [i64; 9] {
+        let mut units = [0; 9];
+        for ledger in self.ledgers.iter().filter(|ledger| ledger.shard().owns(SkuId(sku))) {
+            for (number, units) in units.iter_mut().enumerate() {
+                let bucket = stockline_core::bucket::Bucket::from_number(number as u8);
+                *units = ledger.units(SkuId(sku), NodeId(node), bucket.expect("nine buckets"));
+            }
+        }
+        units
+    }
+
+    pub(crate) fn hash(&self) -> String {
+        let mut sum = stockline_core::ledger::StateHash::default();
+        for ledger in &self.ledgers {
+            sum += ledger.state_hash();
+        }
+        sum.to_string()
+    }
+
+    pub(crate) fn assert_sound(&self) {
+        assert_eq!(audit(&self.ledgers), Vec::<String>::new());
+    }
+}

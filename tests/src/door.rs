@@ -1,0 +1,158 @@
+//! The door: idempotency window and catalogue.
+
+use stockline_core::admission::{Admission, Window, WindowSize};
+use stockline_core::catalogue::{Catalogue, Defined, Definition, Role};
+use stockline_core::command::{Body, Read};
+use stockline_core::event::EventKind;
+use stockline_core::id::{Key, Lsn, PrincipalId};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
+
+use crate::bench::{Bench, START, WHO, any_line};
+
+#[test]
+fn a_repeat_is_known_and_another_body_is_a_conflict() {
+    let mut bench = Bench::new(4);
+    bench.receive(1, 0, 10);
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let first = bench.command(Body::Event(event.clone()), &[]);
+    let told = bench.send(first.clone(), &[]);
+    let again = bench.send(first.clone(), &[]);
+    assert!(again.reply.repeat && again.reply.lsn == told.reply.lsn);
+    assert_eq!(bench.units(1, 0)[0], 15, "once");
+    let mut other = event;
+    other.quantity = 6;
+    let mut command = bench.command(Body::Event(other), &[]);
+    command.key = first.key;
+    let conflict = bench.send(command, &[]);
+    assert_eq!((conflict.reply.outcome.code, conflict.reply.lsn), (Code::KeyConflict, Lsn::NONE));
+    assert_eq!(bench.units(1, 0)[0], 15);
+    // The time of issue is not part of the body: a retry may say it anew.
+    let mut later = first;
+    later.issued_at = later.issued_at.plus(1);
+    assert!(bench.send(later, &[]).reply.repeat);
+}
+
+#[test]
+fn a_refusal_is_remembered_too() {
+    let mut bench = Bench::new(1);
+    bench.receive(1, 0, 1);
+    let refused = bench.reserve(7, 0, 1_000, &[any_line(1, 2)]);
+    assert_eq!(refused.reply.outcome.code, Code::InsufficientStock);
+    bench.receive(1, 0, 10);
+    let again = bench.reserve(7, 0, 1_000, &[any_line(1, 2)]);
+    assert!(again.reply.repeat && again.reply.lsn == refused.reply.lsn, "restocking does not change it");
+    assert_eq!(bench.units(1, 0)[..2], [11, 0]);
+}
+
+fn window(commands: u64, ms: u64) -> Window {
+    Window::new(WindowSize { commands, ms }, Lsn(1))
+}
+
+#[test]
+fn between_known_and_too_old_there_is_no_gap() {
+    let mut bench = Bench::new(1);
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let commands: Vec<_> = (0..20)
+        .map(|index| {
+            let mut command = bench.command(Body::Event(event.clone()), &[]);
+            command.issued_at = START.plus(index * 10);
+            command
+        })
+        .collect();
+    // By count: eight are remembered.
+    let mut by_count = window(8, 1_000_000);
+    for (index, command) in commands.iter().enumerate() {
+        assert_eq!(by_count.admit(WHO, command, command.issued_at), Admission::New);
+        by_count.record(Lsn(index as u64 + 1), WHO, command, command.issued_at);
+    }
+    let now = START.plus(200);
+    for (index, command) in commands.iter().enumerate() {
+        let due = match index {
+            0..12 => Admission::Refused(Code::KeyTooOld),
+            _ => Admission::Repeat(Lsn(index as u64 + 1)),
+        };
+        assert_eq!(by_count.admit(WHO, command, now), due, "{index}");
+    }
+    // By time.
+    let mut by_time = window(100, 50);
+    for (index, command) in commands.iter().enumerate() {
+        by_time.record(Lsn(index as u64 + 1), WHO, command, command.issued_at);
+    }
+    for (index, command) in commands.iter().enumerate() {
+        let now = START.plus(191);
+        let answer = by_time.admit(WHO, command, now);
+        let old = now.since(command.issued_at) > 50;
+        let known = answer == Admission::Repeat(Lsn(index as u64 + 1));
+        assert!(known || (old && answer == Admission::Refused(Code::KeyTooOld)), "{index}: {answer:?}");
+    }
+    // Another principal's key is another key.
+    assert_eq!(by_time.admit(PrincipalId(2), &commands[19], START.plus(191)), Admission::New);
+    let mut ahead = commands[0].clone();
+    (ahead.key, ahead.issued_at) = (Key(99_999), START.plus(191 + limit::ISSUED_AHEAD_MS_MAX + 1));
+    assert_eq!(by_time.admit(WHO, &ahead, START.plus(191)), Admission::Refused(Code::ClockAhead));
+}
+
+#[test]
+fn definitions_give_the_same_ids_again() {
+    let bench = Bench::new(1);
+    let mut again = Catalogue::default();
+    for (name, _) in {
+        let mut skus: Vec<_> = bench.sequencer.catalogue.skus().collect();
+        skus.sort_by_key(|(_, id)| *id);
+        skus
+    } {
+        again.define(&Definition::Sku { name: name.into() }).expect("a name that was one before");
+    }
+    for definition in bench.sequencer.catalogue.definitions() {
+        again.define(&definition).expect("a definition that was one before");
+    }
+    assert_eq!(again.nodes(), bench.sequencer.catalogue.nodes());
+    assert_eq!(again.channels(), bench.sequencer.catalogue.channels());
+    assert_eq!(again.rules(), bench.sequencer.catalogue.rules());
+}
+
+#[test]
+fn definitions_that_make_no_sense_are_refused() {
+    let mut catalogue = Catalogue::default();
+    let sku = |name: &str| Definition::Sku { name: name.into() };
+    for name in ["", " a", "a ", "a\nb", &"x".repeat(limit::NAME_BYTES_MAX + 1)] {
+        assert_eq!(catalogue.define(&sku(name)), Err(Code::InvalidName), "{name:?}");
+    }
+    assert_eq!(catalogue.define(&sku("a")), Ok(Defined::Changed(0)));
+    assert_eq!(catalogue.define(&sku("a")), Ok(Defined::Same(0)));
+    let group = Definition::Group { name: "g".into(), nodes: vec!["nowhere".into()] };
+    assert_eq!(catalogue.define(&group), Err(Code::UnknownNode));
+    let channel = Definition::Channel { name: "c".into(), group: Some("g".into()), buffer: 0 };
+    assert_eq!(catalogue.define(&channel), Err(Code::UnknownGroup));
+    let principal = |role, channel: Option<&str>| Definition::Principal {
+        name: "p".into(),
+        role,
+        channel: channel.map(str::to_owned),
+        nodes: vec![],
+        token_sha256: [1; 32],
+    };
+    assert_eq!(catalogue.define(&principal(Role::Channel, None)), Err(Code::UnknownChannel));
+    assert_eq!(catalogue.define(&principal(Role::Warehouse, None)), Err(Code::UnknownNode));
+    assert_eq!(catalogue.define(&principal(Role::Admin, None)), Ok(Defined::Changed(1)));
+}
+
+#[test]
+fn a_rule_change_counts_from_its_place_in_the_order() {
+    let mut bench = Bench::new(4);
+    bench.receive(1, 0, 10);
+    assert_eq!(bench.reserve(7, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
+    let narrowed = Definition::Channel { name: "c0".into(), group: Some("g0".into()), buffer: 0 };
+    bench.send_body(Body::Define(Box::new(narrowed)), &[]);
+    assert_eq!(bench.reserve(8, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::InsufficientStock);
+}
+
+#[test]
+fn names_are_looked_up_in_the_order() {
+    let mut bench = Bench::new(1);
+    let find = |name: &str| {
+        Body::Read(Read::Name { kind: stockline_core::catalogue::NameKind::Sku, name: name.into() })
+    };
+    assert_eq!(bench.send_body(find("s3"), &[]).reply.id, 3);
+    assert_eq!(bench.send_body(find("none"), &[]).reply.outcome.code, Code::UnknownSku);
+}

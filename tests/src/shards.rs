@@ -1,0 +1,79 @@
+//! The number of shards changes nothing: same replies, same state hash; and doing it again neither.
+
+use stockline_core::command::{Line, Verb};
+use stockline_core::id::{Lsn, ShardOf};
+use stockline_core::journal;
+use stockline_core::ledger::{Ledger, Moment};
+use stockline_loadgen::dice::Dice;
+
+use crate::bench::{Bench, Told, any_line};
+
+/// Plays the same random commands and answers all replies.
+fn play(bench: &mut Bench, seed: u64, steps: u64) -> Vec<Told> {
+    let mut dice = Dice::new(seed);
+    let mut told = Vec::new();
+    for sku in 0..8 {
+        bench.receive(sku, (sku % 3) as u16, 40);
+    }
+    for step in 0..steps {
+        match dice.roll() % 5 {
+            0..3 => {
+                let lines: Vec<Line> = (0..=dice.roll() % 5)
+                    .map(|_| any_line((dice.roll() % 8) as u32, (dice.roll() % 3) as u32 + 1))
+                    .collect();
+                told.push(bench.reserve(u128::from(step) + 1, 0, 500, &lines));
+            }
+            3 => {
+                let id = u128::from(dice.roll() % (step + 1)) + 1;
+                let verb = [Verb::Confirm, Verb::Fulfil, Verb::Release][(dice.roll() % 3) as usize];
+                told.push(bench.step(id, verb, 0));
+            }
+            _ => {
+                bench.now = bench.now.plus(dice.roll() % 50);
+                bench.receive((dice.roll() % 8) as u32, (dice.roll() % 3) as u16, 3);
+            }
+        }
+    }
+    bench.assert_sound();
+    told
+}
+
+#[test]
+fn one_and_four_shards_give_the_same_replies_and_state() {
+    for seed in 0..5 {
+        let (mut one, mut four) = (Bench::new(1), Bench::new(4));
+        let (told_one, told_four) = (play(&mut one, seed, 400), play(&mut four, seed, 400));
+        assert_eq!(told_one, told_four, "seed {seed}");
+        assert_eq!(one.hash(), four.hash(), "seed {seed}");
+        assert_eq!(one.journal, four.journal, "seed {seed}: byte by byte");
+    }
+}
+
+#[test]
+fn what_the_journal_recorded_makes_the_state_again() {
+    for shards in [1, 3, 4] {
+        let mut bench = Bench::new(4);
+        play(&mut bench, 11, 500);
+        bench.now = bench.now.plus(10_000);
+        bench.expire_due();
+        let mut ledgers: Vec<Ledger> =
+            (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
+        let mut due = Lsn(1);
+        for (first, bytes) in &bench.journal {
+            let decoded = journal::decode(*first, bytes).expect("a record just written");
+            for entry in &decoded.entries {
+                assert_eq!(entry.lsn, due, "no LSN is missing or twice");
+                due = due.next();
+                let moment = Moment { lsn: entry.lsn, now: entry.now };
+                let movements = &decoded.movements[entry.movements.clone()];
+                for ledger in &mut ledgers {
+                    ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+                }
+            }
+        }
+        let mut hash = stockline_core::ledger::StateHash::default();
+        ledgers.iter().for_each(|ledger| hash += ledger.state_hash());
+        assert_eq!(hash.to_string(), bench.hash(), "{shards} shards");
+        assert_eq!(stockline_core::ledger::audit(&ledgers), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,105 @@
+//! The published view: readers see whole durable states, whatever the writer does meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stockline_core::catalogue::{ChannelRule, NodeSet, Rules};
+use stockline_core::id::{Lsn, NodeId, SkuId};
+use stockline_core::view::View;
+
+fn all() -> ChannelRule {
+    ChannelRule { nodes: NodeSet::All, buffer: 0 }
+}
+
+#[test]
+fn nothing_shows_before_it_is_raised() {
+    let (view, mut publisher) = View::new(Arc::new(Rules::default()));
+    let free = |view: &View, sku| {
+        view.read(|reader| reader.available(&all(), None, SkuId(sku), |_, _| {})).expect("nobody writes")
+    };
+    assert!(!free(&view, 1).1.known);
+    publisher.store(SkuId(1), NodeId(0), 5, Lsn(1));
+    assert!(!free(&view, 1).1.known, "not durable yet");
+    publisher.raise(Lsn(1));
+    assert_eq!((free(&view, 1).0, free(&view, 1).1.units), (Lsn(1), 5));
+    publisher.store(SkuId(1), NodeId(0), 3, Lsn(2));
+    publisher.store(SkuId(1), NodeId(0), 2, Lsn(2));
+    assert_eq!(free(&view, 1).1.units, 5);
+    publisher.raise(Lsn(2));
+    assert_eq!(free(&view, 1).1.units, 2);
+}
+
+#[test]
+fn a_deficit_is_never_counted_against_another_node() {
+    let (view, mut publisher) = View::new(Arc::new(Rules::default()));
+    publisher.store(SkuId(1), NodeId(0), -7, Lsn(1));
+    publisher.store(SkuId(1), NodeId(1), 4, Lsn(1));
+    publisher.store(SkuId(1), NodeId(2), 3, Lsn(1));
+    publisher.raise(Lsn(1));
+    let rule = ChannelRule { nodes: NodeSet::All, buffer: 2 };
+    let mut nodes = Vec::new();
+    let read = view.read(|reader| {
+        nodes.clear();
+        reader.available(&rule, None, SkuId(1), |node, free| nodes.push((node.0, free)))
+    });
+    let (_, found) = read.expect("nobody writes");
+    nodes.sort_unstable();
+    assert_eq!((found.units, found.known), (5, true));
+    assert_eq!(nodes, [(1, 4), (2, 3)]);
+}
+
+/// Two readers ask for all cells while units are moved between them: every answer must have the same total,
+/// the total of its LSN, and rows grow meanwhile.
+#[test]
+fn every_answer_is_the_one_state_of_its_lsn() {
+    const SKUS: u32 = 8;
+    const TOTAL: i64 = 8_000;
+    let (view, mut publisher) = View::new(Arc::new(Rules::default()));
+    for sku in 0..SKUS {
+        publisher.store(SkuId(sku), NodeId(0), TOTAL / i64::from(SKUS), Lsn(1));
+    }
+    publisher.raise(Lsn(1));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut answers, mut last) = (0u64, Lsn(0));
+                    while answers == 0 || !stop.load(Ordering::Relaxed) {
+                        let read = view.read(|reader| {
+                            let mut total = 0;
+                            for sku in 0..SKUS {
+                                reader.positions(SkuId(sku), |_, free| total += free)?;
+                            }
+                            Ok(total)
+                        });
+                        let Ok((as_of, total)) = read else { continue };
+                        assert_eq!(total, TOTAL, "as of {as_of}");
+                        assert!(as_of >= last, "time goes forward");
+                        last = as_of;
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        let mut free = vec![vec![TOTAL / i64::from(SKUS)]; SKUS as usize];
+        for round in 2..30_000u64 {
+            let (from, to) = ((round % 8) as usize, ((round * 5 + 3) % 8) as usize);
+            // Now and then a sku gets one more node, so that its row moves.
+            if round % 2_500 == 0 {
+                free[to].push(0);
+            }
+            let node_to = (round as usize / 7) % free[to].len();
+            free[from][0] -= 1;
+            free[to][node_to] += 1;
+            publisher.store(SkuId(from as u32), NodeId(0), free[from][0], Lsn(round));
+            publisher.store(SkuId(to as u32), NodeId(node_to as u16), free[to][node_to], Lsn(round));
+            publisher.raise(Lsn(round));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().expect("no reader saw a broken state") > 0);
+        }
+    });
+}
