@@ -125,7 +125,7 @@ impl JournalRecord {
             + self.reserves.len() * 49
             + self.lines.len() * 12
             + self.transitions.len() * 45
-            + self.events.len() * 116
+            + self.events.len() * 112
             + self.movements.len() * 12
             + self.shorts.len() * 14
             + self.text.len()
