@@ -57,17 +57,16 @@ pub trait Journal: Send {
     fn reader(&self) -> Box<dyn JournalReader>;
 }
 
+/// Takes a record by its first LSN and says whether it wants more.
+pub type Take<'a> = dyn FnMut(Lsn, &[u8]) -> Result<bool, JournalError> + 'a;
+
 /// Reads what is durable, while the journal goes on.
 pub trait JournalReader: Send + Sync {
     /// First and last LSN; none of both when it is empty.
     fn bounds(&self) -> Result<Option<(Lsn, Lsn)>, JournalError>;
 
     /// Hands over records with an LSN at or above `from`, in order, until `take` says no.
-    fn scan(
-        &self,
-        from: Lsn,
-        take: &mut dyn FnMut(Lsn, &[u8]) -> Result<bool, JournalError>,
-    ) -> Result<(), JournalError>;
+    fn scan(&self, from: Lsn, take: &mut Take<'_>) -> Result<(), JournalError>;
 }
 
 /// Who said it and what came of it; its command stands in the list of its kind.

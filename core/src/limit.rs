@@ -102,7 +102,8 @@ pub const SHARDS_MAX: usize = 64;
 
 const _: () = {
     assert!(NODES_MAX < u16::MAX as usize);
-    assert!(CHANNELS_MAX < u16::MAX as usize && GROUPS_MAX < u16::MAX as usize);
+    assert!(CHANNELS_MAX < u16::MAX as usize);
+    assert!(GROUPS_MAX < u16::MAX as usize);
     assert!(QUANTITY_MAX as i64 <= BUCKET_UNITS_MAX);
     assert!(BUCKET_UNITS_MAX <= u32::MAX as i64);
     assert!(TTL_MS_MAX <= u32::MAX as u64);

@@ -120,6 +120,12 @@ fn the_demo_answers_and_stops_cleanly() {
     assert_eq!(state_hash(&data), clean, "a kill changes nothing");
 }
 
+/// Lets the programs run for a while before something is done to them.
+#[expect(clippy::disallowed_methods, reason = "a kill comes at a moment that nobody announces")]
+fn let_run(time: Duration) {
+    std::thread::sleep(time);
+}
+
 #[test]
 fn real_orders_survive_kills_at_one_and_four_shards() {
     for shards in ["1", "4"] {
@@ -141,7 +147,7 @@ fn real_orders_survive_kills_at_one_and_four_shards() {
             .expect("loadgen starts");
         let mut serving = Some(server);
         for wait in [120, 60, 40] {
-            std::thread::sleep(Duration::from_millis(wait));
+            let_run(Duration::from_millis(wait));
             drop(serving.take());
             serving = Some(serve(&data, &["--shards", shards, "--retain-journal", "--quic", &quic]));
         }

@@ -220,7 +220,7 @@ fn changed_bytes_never_break_anything() {
                 let at = dice.roll() as usize % archive.len();
                 archive[at] = dice.roll() as u8;
             }
-            if dice.roll() % 8 == 0 {
+            if dice.roll().is_multiple_of(8) {
                 archive.truncate(dice.roll() as usize % archive.len());
             }
             let raw = RawFrame { kind, request: 1, archive: &archive };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::id::Lsn;
-use crate::journal::{Journal, JournalError, JournalReader};
+use crate::journal::{Journal, JournalError, JournalReader, Take};
 use crate::limit;
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
@@ -136,11 +136,7 @@ impl JournalReader for FileJournalReader {
         Ok(Some((first, last)))
     }
 
-    fn scan(
-        &self,
-        from: Lsn,
-        take: &mut dyn FnMut(Lsn, &[u8]) -> Result<bool, JournalError>,
-    ) -> Result<(), JournalError> {
+    fn scan(&self, from: Lsn, take: &mut Take<'_>) -> Result<(), JournalError> {
         let read = self.db.begin_read().map_err(storage)?;
         let table = read.open_table(RECORDS).map_err(storage)?;
         // The record that holds `from` begins at or before it.

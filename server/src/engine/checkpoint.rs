@@ -34,7 +34,7 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                         }
                         // The disk has no priorities: resting leaves half of it to the journal.
                         if behind() < limit::FOLD_LAG_RELAXED && !shared.written_all.load(Ordering::SeqCst) {
-                            std::thread::sleep(started.elapsed());
+                            rest(started.elapsed());
                         }
                     }
                     Err(error) => {
@@ -52,4 +52,9 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
             });
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "resting is the point")]
+fn rest(time: Duration) {
+    std::thread::sleep(time);
 }
