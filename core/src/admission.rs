@@ -27,7 +27,7 @@ pub enum Admission {
 }
 
 /// A name under which a command is known.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy, Hash, PartialEq, Eq)]
 enum Name {
     Key(PrincipalId, Key),
     Reservation(ReservationId),
@@ -142,9 +142,19 @@ impl Window {
 
     pub fn admit(&self, principal: PrincipalId, command: &Command, now: Millis) -> Admission {
         let asked = Record::of(principal, command);
-        for name in asked.names().into_iter().flatten() {
+        let [by_key, by_id] = asked.names();
+        // A key may also be known as the id of a reservation that used it as key.
+        let as_id = by_key.map(|_| Name::Reservation(ReservationId(asked.key.0)));
+        for name in [by_key, by_id, as_id].into_iter().flatten() {
             let Some((lsn, first)) = self.find(name) else { continue };
-            let same = first.principal == principal && first.key == asked.key && first.digest == asked.digest;
+            if name == Name::Reservation(ReservationId(asked.key.0))
+                && asked.reservation.0 != asked.key.0
+                && (first.principal, first.key) != (principal, asked.key)
+            {
+                // Somebody's reservation has this number as its id, not as its key.
+                continue;
+            }
+            let same = first.principal == principal && first.digest == asked.digest;
             return if same { Admission::Repeat(lsn) } else { Admission::Refused(Code::KeyConflict) };
         }
         if command.issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {

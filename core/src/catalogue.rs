@@ -336,6 +336,10 @@ impl Catalogue {
                 if *role == Role::Warehouse && nodes.is_empty() {
                     return Err(Code::UnknownNode);
                 }
+                let same_token = |other: &&Principal| other.token_sha256 == *token_sha256;
+                if self.principals.iter().find(same_token).is_some_and(|other| other.name != *name) {
+                    return Err(Code::TokenInUse);
+                }
                 let at = position(self.principals.iter().map(|principal| &principal.name), name);
                 let principal = Principal {
                     // Principal 0 is the system, which has no token and no entry.

@@ -70,6 +70,8 @@ codes! {
     NodeNotOffered = 34, "NODE_NOT_OFFERED";
     /// No more ids of that kind.
     CatalogueFull = 35, "CATALOGUE_FULL";
+    /// Another principal has that token.
+    TokenInUse = 36, "TOKEN_IN_USE";
 
     // Decided by the ledger.
     /// The id belongs to another reservation.

@@ -54,7 +54,7 @@ impl Bench {
         let window = Window::new(SMALL, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
         let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
-        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), next_key: 1 };
+        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), next_key: 1 << 64 };
         let node = |name: &str, priority| Definition::Node {
             name: name.into(),
             priority,

@@ -135,6 +135,12 @@ fn definitions_that_make_no_sense_are_refused() {
     assert_eq!(catalogue.define(&principal(Role::Channel, None)), Err(Code::UnknownChannel));
     assert_eq!(catalogue.define(&principal(Role::Warehouse, None)), Err(Code::UnknownNode));
     assert_eq!(catalogue.define(&principal(Role::Admin, None)), Ok(Defined::Changed(1)));
+    let Definition::Principal { role, channel, nodes, token_sha256, .. } = principal(Role::Admin, None)
+    else {
+        unreachable!("it was made above")
+    };
+    let thief = Definition::Principal { name: "q".into(), role, channel, nodes, token_sha256 };
+    assert_eq!(catalogue.define(&thief), Err(Code::TokenInUse));
 }
 
 #[test]
@@ -155,4 +161,47 @@ fn names_are_looked_up_in_the_order() {
     };
     assert_eq!(bench.send_body(find("s3"), &[]).reply.id, 3);
     assert_eq!(bench.send_body(find("none"), &[]).reply.outcome.code, Code::UnknownSku);
+}
+
+#[test]
+fn keys_and_ids_of_reservations_guard_each_other() {
+    let mut bench = Bench::new(1);
+    bench.receive(1, 0, 100);
+    let line = [any_line(1, 1)];
+    let first = bench.reserve(7, 0, 1_000, &line);
+    assert_eq!(first.reply.outcome.code, Code::Ok);
+    let reserve = |id| stockline_core::command::Reserve {
+        id: stockline_core::id::ReservationId(id),
+        channel: stockline_core::id::ChannelId(0),
+        ttl_ms: 1_000,
+        first_line: 0,
+        line_count: 1,
+    };
+    // Another reservation under the first one's key.
+    let mut command = bench.command(Body::Reserve(reserve(8)), &line);
+    command.key = Key(7);
+    assert_eq!(bench.send(command, &line).reply.outcome.code, Code::KeyConflict);
+    // An event under it.
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let mut command = bench.command(Body::Event(event), &[]);
+    command.key = Key(7);
+    assert_eq!(bench.send(command, &[]).reply.outcome.code, Code::KeyConflict);
+    // The same reservation under another key is the same.
+    let mut command = bench.command(Body::Reserve(reserve(7)), &line);
+    command.key = Key(900);
+    let again = bench.send(command, &line);
+    assert!(again.reply.repeat && again.reply.lsn == first.reply.lsn);
+    // A reservation with a key of its own: both are taken.
+    let mut command = bench.command(Body::Reserve(reserve(9)), &line);
+    command.key = Key(901);
+    assert_eq!(bench.send(command, &line).reply.outcome.code, Code::Ok);
+    let mut command = bench.command(Body::Reserve(reserve(10)), &line);
+    command.key = Key(901);
+    assert_eq!(bench.send(command, &line).reply.outcome.code, Code::KeyConflict);
+    // A number that is somebody's id, not key, is free as a key.
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let mut command = bench.command(Body::Event(event), &[]);
+    command.key = Key(9);
+    assert_eq!(bench.send(command, &[]).reply.outcome.code, Code::Ok);
+    assert_eq!(bench.units(1, 0)[..2], [103, 2]);
 }

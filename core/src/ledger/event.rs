@@ -169,7 +169,7 @@ impl Ledger {
         };
         let part = self.reservations.find(id, moment.lsn).ok_or(Code::UnknownReservation)?;
         if part.state != State::Confirmed {
-            return Err(Code::WrongState);
+            return Ok(Outcome { code: Code::WrongState, ..part.outcome() });
         }
         let claim = part
             .claims

@@ -118,6 +118,9 @@ pub fn read_commands(
                 let kind =
                     NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 4 (channel)"))?;
                 let name = texts.get(&rec.name).map_err(&wrong)?;
+                if rec.create > 1 {
+                    return Err(wrong("create must be 0 or 1"));
+                }
                 read.commands.push(plain(if rec.create != 0 && kind == NameKind::Sku {
                     Body::Define(Box::new(Definition::Sku { name: name.to_owned() }))
                 } else {

@@ -121,8 +121,7 @@ impl Session {
         let mut replies = Vec::with_capacity(REPLIES);
         loop {
             if let Err(error) = self.read_frames() {
-                refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
-                return hang_up(&self.connection, &mut self.send, &self.out).await;
+                return self.finish(Some(error)).await;
             }
             // What is ready now goes along; waiting for more would only delay it.
             while self.out.len() < OUT_BYTES
@@ -139,8 +138,7 @@ impl Session {
                 if self.has_room() && self.inbox.is_partial() {
                     // Frames that waited for room may be here already.
                     if let Err(error) = self.read_frames() {
-                        refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
-                        return hang_up(&self.connection, &mut self.send, &self.out).await;
+                        return self.finish(Some(error)).await;
                     }
                     if !self.out.is_empty() {
                         continue;
@@ -158,7 +156,7 @@ impl Session {
                         }
                     }
                     // The sender is done: what it waits for still goes out.
-                    Ok(None) => return self.finish().await,
+                    Ok(None) => return self.finish(None).await,
                     Err(_) => return,
                 },
                 _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
@@ -170,11 +168,15 @@ impl Session {
         }
     }
 
-    async fn finish(mut self) {
+    /// Answers what is still open, says what was wrong if something was, and ends the connection.
+    async fn finish(mut self, error: Option<WireError>) {
         while self.frames_in_flight > 0
             && let Some(answered) = self.answered.recv().await
         {
             self.reply(answered);
+        }
+        if let Some(error) = error {
+            refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
         }
         hang_up(&self.connection, &mut self.send, &self.out).await;
     }
@@ -370,6 +372,10 @@ fn answer_all(
     answer.nodes.clear();
     let mut next = 0;
     for (index, query) in question.queries.iter().enumerate() {
+        if query.detail > 1 {
+            let text = format!("query {index}: detail must be 0 or 1");
+            return Ok(Err(Turned { code: Code::Malformed, text }));
+        }
         let channel = ChannelId(query.channel.to_native());
         let own = principal.role == Role::Admin || principal.channel == Some(channel);
         let Some(rule) = reader.rules.channel(channel).filter(|_| own) else {
