@@ -124,11 +124,6 @@ impl Window {
         self.first
     }
 
-    /// The LSN of the next command to be recorded.
-    pub fn next(&self) -> Lsn {
-        Lsn(self.first.0 + self.records.len() as u64)
-    }
-
     /// Commands received before `now` may have been forgotten, as after a restart with a cut journal.
     pub fn forget_before(&mut self, now: Millis) {
         self.floor = self.floor.max(now.plus(limit::ISSUED_AHEAD_MS_MAX));

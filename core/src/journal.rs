@@ -42,6 +42,9 @@ pub enum JournalError {
     /// Somebody else has written meanwhile: the expected end is not the end.
     #[error("the journal ends at LSN {found}, expected {expected}")]
     Fenced { expected: Lsn, found: Lsn },
+    /// The journal was lost or put back from an older copy: what the snapshot knows is not in it.
+    #[error("the snapshot covers LSN {covered}, but the journal ends before it; put the newer journal back")]
+    Behind { covered: Lsn },
     /// LSNs are missing.
     #[error("the journal goes on with LSN {found} where LSN {expected} was due")]
     Gap { expected: Lsn, found: Lsn },
@@ -314,13 +317,19 @@ pub fn replay(
     })
 }
 
-/// The entry of one LSN, if it is still there.
-pub fn find(reader: &dyn JournalReader, lsn: Lsn) -> Result<Option<(Decoded, Entry)>, JournalError> {
-    let mut found = None;
+impl Decoded {
+    /// The entry of an LSN, if it is in this record.
+    pub fn entry(&self, lsn: Lsn) -> Option<&Entry> {
+        let first = self.entries.first()?.lsn;
+        self.entries.get(usize::try_from(lsn.0.checked_sub(first.0)?).ok()?)
+    }
+}
+
+/// The record that should hold an LSN; whether it does, [`Decoded::entry`] tells.
+pub fn find(reader: &dyn JournalReader, lsn: Lsn) -> Result<Decoded, JournalError> {
+    let mut found = Decoded::default();
     reader.scan(lsn, &mut |first, bytes| {
-        let decoded = decode(first, bytes)?;
-        let entry = decoded.entries.iter().find(|entry| entry.lsn == lsn).cloned();
-        found = entry.map(|entry| (decoded, entry));
+        found = decode(first, bytes)?;
         Ok(false)
     })?;
     Ok(found)

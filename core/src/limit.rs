@@ -51,7 +51,17 @@ pub const FRAME_LINES_MAX: usize = 16_384;
 /// Skus asked for in one frame.
 pub const FRAME_SKUS_MAX: usize = 8_192;
 /// Times a query starts again because cells it reads change faster than it reads them, before it is refused.
-pub const QUERY_ATTEMPTS_MAX: u32 = 10_000;
+pub const QUERY_ATTEMPTS_MAX: u32 = 16;
+/// Nodes listed in one availability answer.
+pub const ANSWER_NODES_MAX: usize = 65_536;
+/// Reservations read in one frame.
+pub const READ_RESERVATIONS_MAX: usize = 16;
+/// Nodes one line is split over.
+pub const LINE_SPLITS_MAX: usize = 64;
+/// Bytes of one reply after its length prefix.
+pub const REPLY_BYTES_MAX: usize = 32 << 20;
+/// Frames whose repeats are looked up in the journal at once.
+pub const REPEAT_LOOKUPS_MAX: usize = 2;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 256;
 
@@ -111,7 +121,9 @@ const _: () = {
     assert!(RESERVATION_LINES_MAX <= u16::MAX as usize);
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
-    // A reply lists at most one claim or shortage per line and node; replies of the largest frames fit.
+    // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
+    assert!(FRAME_LINES_MAX * LINE_SPLITS_MAX * 12 + FRAME_COMMANDS_MAX * 27 < REPLY_BYTES_MAX);
+    assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);
     assert!(FOLD_COMMANDS * 10 < FOLD_LAG_MAX);

@@ -63,7 +63,7 @@ fn push_reply(
     shorts: &[Short],
 ) {
     let before = reply.parts.len();
-    if matches!(body, Body::Reserve(_) | Body::Transition(_)) {
+    if matches!(body, Body::Reserve(_)) {
         reply.parts.extend(movements.iter().map(|movement| Part {
             line: 0,
             sku: movement.sku,
@@ -215,10 +215,14 @@ fn gather(
             shorts.sort_unstable();
         }
     }
-    found.unwrap_or_else(|| match command.body {
+    let outcome = found.unwrap_or_else(|| match command.body {
         Body::Expire(_) => Outcome::of(Code::NotDue),
         _ => Outcome::of(Code::UnknownReservation),
-    })
+    });
+    if outcome.code != Code::InsufficientStock {
+        shorts.clear();
+    }
+    outcome
 }
 
 fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {

@@ -33,6 +33,10 @@ pub fn recover(
         (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
     let (mut catalogue, covered) = snapshot.load(&mut ledgers)?;
     let bounds = reader.bounds()?;
+    // The last record is never removed, so the journal always reaches at least as far as the snapshot.
+    if bounds.map_or(Lsn::NONE, |(_, last)| last) < covered.lsn {
+        return Err(JournalError::Behind { covered: covered.lsn }.into());
+    }
     let first = bounds.map_or(covered.lsn.next(), |(first, _)| first);
     if first > covered.lsn.next() {
         return Err(JournalError::Gap { expected: covered.lsn.next(), found: first }.into());
@@ -64,11 +68,6 @@ pub fn recover(
     })?;
     for ledger in &mut ledgers {
         ledger.drain_changed(|_, _, _| {});
-    }
-    // A journal that is behind its snapshot has nothing to repeat, and its next LSN is the snapshot's.
-    if window.next() <= last {
-        window = Window::new(size, last.next());
-        window.forget_before(now);
     }
     Ok(Recovered { ledgers, catalogue, window, last, now, covered: covered.lsn })
 }

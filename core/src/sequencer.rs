@@ -3,18 +3,33 @@
 //! It owns the catalogue and the idempotency window. It does not know stock: what it refuses, it refuses by
 //! name, number and key only.
 
+use std::collections::VecDeque;
+
+use hashbrown::HashSet;
+
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
 use crate::catalogue::{Catalogue, Defined, Definition, NameKind, check};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve};
-use crate::id::{Key, Lsn, Millis, PrincipalId};
+use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
+
+/// What became of a reservation, as the sequencer of several shards must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    Reserved(ReservationId),
+    Ended(ReservationId, Lsn),
+}
 
 #[derive(Debug)]
 pub struct Sequencer {
     pub catalogue: Catalogue,
     pub window: Window,
+    /// Ids of reservations that some shard knows. With one shard that shard tells; with several, the ones
+    /// that would get the new lines may not be the ones that know the id.
+    taken: HashSet<ReservationId>,
+    ended: VecDeque<(Lsn, ReservationId)>,
     last: Lsn,
     now: Millis,
     shards: u32,
@@ -49,7 +64,28 @@ fn unknown(kind: NameKind) -> Code {
 impl Sequencer {
     /// Goes on after the command with LSN `last`, which took effect at `now`.
     pub fn new(catalogue: Catalogue, window: Window, last: Lsn, now: Millis, shards: u32) -> Sequencer {
-        Sequencer { catalogue, window, last, now, shards }
+        Sequencer { catalogue, window, taken: HashSet::new(), ended: VecDeque::new(), last, now, shards }
+    }
+
+    /// Hears what became of a reservation, in the order of LSNs; it may come late, because the window knows
+    /// the ids of everything that is still on its way.
+    pub fn learn(&mut self, learned: Learned) {
+        if self.shards == 1 {
+            return;
+        }
+        match learned {
+            Learned::Reserved(id) => {
+                self.taken.insert(id);
+            }
+            Learned::Ended(id, at) => self.ended.push_back((at, id)),
+        }
+        while let Some((at, id)) = self.ended.front().copied() {
+            if at.0 + limit::ENDED_RESERVATION_LSNS >= self.last.0 {
+                break;
+            }
+            self.ended.pop_front();
+            self.taken.remove(&id);
+        }
     }
 
     pub fn last(&self) -> Lsn {
@@ -123,6 +159,11 @@ impl Sequencer {
                 Err(code) => Slot::Door { code },
                 Ok(Defined::Changed(id)) => Slot::Defined { lsn: self.stamp(principal, command), id },
             };
+        }
+        if let Body::Reserve(reserve) = &command.body
+            && self.taken.contains(&reserve.id)
+        {
+            return Slot::Door { code: Code::KeyConflict };
         }
         let lsn = self.stamp(principal, command);
         match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.now) {

@@ -228,16 +228,20 @@ impl View {
     /// Answers a question from one state; `ask` may be called again where it met [`Stale`]. That is rare and
     /// bounded: a question about so much that it never gets through is given up.
     pub fn read<A>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<A, Stale>) -> Result<(Lsn, A), Stale> {
-        for _ in 0..limit::QUERY_ATTEMPTS_MAX {
+        let mut attempts = 0;
+        while attempts < limit::QUERY_ATTEMPTS_MAX {
             let as_of = self.durable();
             let published = self.rules.load();
-            if published.since <= as_of {
-                let reader = Reader { view: self, as_of, rules: &published.rules };
-                if let Ok(answer) = ask(&reader) {
-                    return Ok((as_of, answer));
-                }
+            if published.since > as_of {
+                // New rules are stored and their LSN is about to be raised: a matter of one publication.
+                std::hint::spin_loop();
+                continue;
             }
-            std::hint::spin_loop();
+            let reader = Reader { view: self, as_of, rules: &published.rules };
+            if let Ok(answer) = ask(&reader) {
+                return Ok((as_of, answer));
+            }
+            attempts += 1;
         }
         Err(Stale)
     }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use stockline_core::admission::WindowSize;
 use stockline_core::batch::Batch;
 use stockline_core::checkpoint::CheckpointError;
@@ -34,7 +34,7 @@ use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::recovery::recover;
-use stockline_core::sequencer::Sequencer;
+use stockline_core::sequencer::{Learned, Sequencer};
 use stockline_core::shard::Output;
 use stockline_core::snapshot::{Snapshot, SnapshotError};
 use stockline_core::view::View;
@@ -110,6 +110,9 @@ struct Shared {
     /// Outputs of each shard.
     outputs: Vec<ArrayQueue<Executed>>,
     journal_bell: Bell,
+    /// What became of reservations, told to the sequencer where there is more than one shard. It holds what
+    /// the batches under way can say, which is bounded by their queues.
+    learned: SegQueue<Learned>,
     /// Holds whose time is over, as told by shards on threads of their own.
     due: ArrayQueue<ReservationId>,
     checkpoint_bell: Bell,
@@ -166,14 +169,13 @@ impl RunningEngine {
         on_failure: impl Fn(Failure) + Send + Sync + 'static,
     ) -> Result<RunningEngine, StartError> {
         let started = Instant::now();
-        let mut journal = FileJournal::open(&config.data.join(JOURNAL_FILE), config.retain_journal)?;
+        let journal = FileJournal::open(&config.data.join(JOURNAL_FILE), config.retain_journal)?;
         let snapshot = Snapshot::open(&config.data.join(SNAPSHOT_FILE))?;
         let reader = journal.reader();
         let recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
             return Err(StartError::Broken(broken));
         }
-        journal.begin_at(recovered.last);
         let (view, mut publisher) = View::new(recovered.catalogue.rules());
         let mut hash = stockline_core::ledger::StateHash::default();
         let mut active = 0;
@@ -205,6 +207,7 @@ impl RunningEngine {
             shard_bells: (0..shard_threads).map(|_| Bell::default()).collect(),
             outputs: (0..shards).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
             journal_bell: Bell::default(),
+            learned: SegQueue::new(),
             due: ArrayQueue::new(limit::EXPIRY_QUEUE),
             checkpoint_bell: Bell::default(),
             covered: AtomicU64::new(recovered.covered.0),
@@ -215,7 +218,7 @@ impl RunningEngine {
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
         });
-        let sequencer = Sequencer::new(
+        let mut sequencer = Sequencer::new(
             recovered.catalogue,
             recovered.window,
             recovered.last,
@@ -223,6 +226,12 @@ impl RunningEngine {
             config.shards,
         );
         let mut ledgers = recovered.ledgers;
+        for (id, part) in ledgers.iter().flat_map(|ledger| ledger.reservations().iter()) {
+            sequencer.learn(Learned::Reserved(id));
+            if !part.state.is_active() {
+                sequencer.learn(Learned::Ended(id, part.ended()));
+            }
+        }
         let inline = if shards == 1 { ledgers.pop() } else { None };
         let mut threads = Vec::new();
         for (index, ledger) in ledgers.into_iter().enumerate() {
@@ -285,6 +294,9 @@ impl Engine {
         if shared.draining.load(Ordering::SeqCst) {
             return Err(Code::ShuttingDown);
         }
+        if frame.principal == PrincipalId::SYSTEM {
+            return self.push(frame);
+        }
         let reserves = frame
             .commands
             .iter()
@@ -296,8 +308,12 @@ impl Engine {
         if lag > limit::FOLD_LAG_MAX {
             return Err(Code::Overloaded);
         }
-        shared.submissions.push(frame).map_err(|_| Code::Overloaded)?;
-        shared.sequencer_bell.ring();
+        self.push(frame)
+    }
+
+    fn push(&self, frame: Frame<Tag>) -> Result<(), Code> {
+        self.shared.submissions.push(frame).map_err(|_| Code::Overloaded)?;
+        self.shared.sequencer_bell.ring();
         Ok(())
     }
 
@@ -315,10 +331,16 @@ impl Engine {
 
     /// Puts the recorded answers in place of repeats. Reads the disk: not for async tasks.
     pub fn fill_repeats(&self, reply: &mut FrameReply) -> Result<(), JournalError> {
-        let repeats: Vec<_> = reply.repeats().collect();
+        let mut repeats: Vec<_> = reply.repeats().collect();
+        repeats.sort_unstable_by_key(|(_, lsn)| *lsn);
+        let mut decoded = stockline_core::journal::Decoded::default();
         for (at, lsn) in repeats {
-            match stockline_core::journal::find(&*self.shared.reader, lsn)? {
-                Some((decoded, entry)) => reply.fill_repeat(at, &decoded, &entry),
+            // Repeats mostly come as they came before, side by side in one record: it is read once.
+            if decoded.entry(lsn).is_none() {
+                decoded = stockline_core::journal::find(&*self.shared.reader, lsn)?;
+            }
+            match decoded.entry(lsn) {
+                Some(entry) => reply.fill_repeat(at, &decoded, entry),
                 // It left the window between the question and the answer.
                 None => {
                     reply.replies[at].outcome = stockline_core::ledger::Outcome::of(Code::KeyTooOld);

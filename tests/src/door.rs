@@ -205,3 +205,19 @@ fn keys_and_ids_of_reservations_guard_each_other() {
     assert_eq!(bench.send(command, &[]).reply.outcome.code, Code::Ok);
     assert_eq!(bench.units(1, 0)[..2], [103, 2]);
 }
+
+#[test]
+fn an_id_that_left_the_window_is_taken_while_its_reservation_is_known() {
+    use stockline_core::id::ReservationId;
+    use stockline_core::sequencer::Learned;
+    // With several shards the one that gets the line may not be the one that knows the id.
+    let mut bench = Bench::new(4);
+    bench.receive(1, 0, 10);
+    bench.sequencer.learn(Learned::Reserved(ReservationId(7)));
+    let told = bench.reserve(7, 0, 1_000, &[any_line(1, 1)]);
+    assert_eq!((told.reply.outcome.code, told.reply.lsn), (Code::KeyConflict, Lsn::NONE));
+    bench.sequencer.learn(Learned::Ended(ReservationId(7), bench.sequencer.last()));
+    let told = bench.reserve(7, 0, 1_000, &[any_line(1, 1)]);
+    assert_eq!(told.reply.outcome.code, Code::KeyConflict, "it is remembered for a while");
+    assert_eq!(bench.reserve(8, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
+}

@@ -446,6 +446,54 @@ fn counts_and_changes_arrive_in_any_order() {
 }
 
 #[test]
+fn what_was_fulfilled_counts_for_late_counts() {
+    let mut bench = Bench::new(1);
+    let start = bench.now;
+    bench.receive(1, 0, 10);
+    bench.reserve(7, 0, 60_000, &[any_line(1, 3)]);
+    bench.step(7, Verb::Confirm, 0);
+    bench.now = start.plus(20_000);
+    bench.step(7, Verb::Fulfil, 0);
+    let mut count = bench.make(EventKind::Count, 1, 0, 10);
+    count.occurred_at = start.plus(10_000);
+    assert_eq!(bench.event(count).reply.outcome.code, Code::Ok);
+    assert_eq!(bench.units(1, 0)[0], 7, "ten on the shelf, then three left");
+    bench.assert_sound();
+}
+
+#[test]
+fn no_bucket_overflows_whatever_is_counted_away() {
+    let mut bench = Bench::new(1);
+    let most = i64::from(limit::QUANTITY_MAX);
+    let broken = |bench: &mut Bench| {
+        let mut event = bench.make(EventKind::Return, 1, 0, most);
+        event.to = Bucket::Damaged;
+        bench.event(event).reply.outcome.code
+    };
+    for _ in 0..4 {
+        assert_eq!(broken(&mut bench), Code::Ok);
+    }
+    let nothing = bench.make(EventKind::Count, 1, 0, 0);
+    assert_eq!(bench.event(nothing).reply.outcome.code, Code::Ok);
+    assert_eq!(broken(&mut bench), Code::PositionLimit);
+    bench.assert_sound();
+}
+
+#[test]
+fn a_reservation_without_the_sku_is_unknown_to_its_picks_for_any_number_of_shards() {
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        bench.receive(1, 0, 10);
+        bench.receive(2, 0, 10);
+        bench.reserve(7, 0, 60_000, &[any_line(1, 3)]);
+        bench.step(7, Verb::Confirm, 0);
+        let mut pick = bench.make(EventKind::Pick, 2, 0, 1);
+        pick.reservation = Some(ReservationId(7));
+        assert_eq!(bench.event(pick).reply.outcome.code, Code::UnknownReservation);
+    }
+}
+
+#[test]
 fn a_stampede_on_a_hundred_units_takes_exactly_a_hundred() {
     let mut bench = Bench::new(4);
     bench.receive(1, 0, 60);

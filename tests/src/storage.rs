@@ -121,8 +121,25 @@ fn a_restart_knows_what_came_before() {
     let recovered = recover(&snapshot, &*journal.reader(), 1, SMALL).expect("recovers");
     let admission = recovered.window.admit(crate::bench::WHO, &first, bench.now);
     assert_eq!(admission, stockline_core::admission::Admission::Repeat(told.reply.lsn));
-    let (_, entry) = journal::find(&*journal.reader(), told.reply.lsn).expect("reads").expect("is there");
-    assert_eq!(entry.command, first);
+    let found = journal::find(&*journal.reader(), told.reply.lsn).expect("reads");
+    assert_eq!(found.entry(told.reply.lsn).expect("is there").command, first);
+}
+
+#[test]
+fn a_journal_that_was_lost_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(1);
+    {
+        let (mut journal, snapshot) = files(dir.path(), false);
+        live(&mut bench, 1);
+        write(&mut journal, &mut bench, Lsn(1));
+        fold(&snapshot, &*journal.reader()).expect("folds");
+    }
+    std::fs::remove_file(dir.path().join("journal.redb")).expect("removed");
+    let (journal, snapshot) = files(dir.path(), false);
+    let recovered =
+        recover(&snapshot, &*journal.reader(), 1, SMALL).map(|_| ()).map_err(|error| error.to_string());
+    assert!(recovered.as_ref().is_err_and(|text| text.contains("journal ends before it")), "{recovered:?}");
 }
 
 #[test]

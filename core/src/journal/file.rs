@@ -62,11 +62,6 @@ impl FileJournal {
     pub fn last(&self) -> Lsn {
         self.last
     }
-
-    /// Says that everything up to `last` is in the snapshot although no record is here.
-    pub fn begin_at(&mut self, last: Lsn) {
-        self.last = self.last.max(last);
-    }
 }
 
 /// Makes sure that the file exists and that a new one is for its owner only.

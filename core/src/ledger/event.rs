@@ -6,7 +6,7 @@
 //! An event that happened before the last count of its node was already seen by that count: its movements
 //! are recorded, and the units go to or come from `loss`, so that on-hand stays what was counted.
 
-use crate::bucket::{Bucket, Movement};
+use crate::bucket::{Bucket, Movement, ON_HAND};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{Millis, NodeId};
 use crate::ledger::{Effects, Extra, Ledger, Moment, Outcome, Position};
@@ -21,7 +21,10 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn push(&mut self, node: NodeId, from: Bucket, to: Bucket, quantity: i64) {
-        if quantity > 0 {
+        let mut open = quantity;
+        while open > 0 {
+            let quantity = open.min(i64::from(limit::QUANTITY_MAX));
+            open -= quantity;
             let quantity = quantity as u32;
             self.movements.push(Movement { sku: self.event.sku, node, from, to, quantity });
         }
@@ -125,10 +128,8 @@ impl Ledger {
             .sum();
         if event.kind != EventKind::Count && change != 0 && was_counted_after(extra, event) {
             draft.correct(-change);
-        } else if position.on_hand() + change > limit::BUCKET_UNITS_MAX {
-            return Err(Code::PositionLimit);
         }
-        Ok(outcome)
+        if fits(position, &draft.movements[start..]) { Ok(outcome) } else { Err(Code::PositionLimit) }
     }
 
     /// Receipts and transfers: what the supply has open comes from there, what exceeds it from outside.
@@ -168,6 +169,10 @@ impl Ledger {
             return Ok(Outcome::of(Code::Ok));
         };
         let part = self.reservations.find(id, moment.lsn).ok_or(Code::UnknownReservation)?;
+        // Whoever else has parts of it is not known here, so a reservation without this sku is none here.
+        if part.claims.iter().all(|claim| claim.sku != event.sku) {
+            return Err(Code::UnknownReservation);
+        }
         if part.state != State::Confirmed {
             return Ok(Outcome { code: Code::WrongState, ..part.outcome() });
         }
@@ -197,6 +202,23 @@ impl Ledger {
         let open = self.extras.get(&event.sku).map_or(0, |extra| extra.supplies.len());
         if open >= limit::SUPPLIES_PER_SKU_MAX { Err(Code::TooManySupplies) } else { Ok(()) }
     }
+}
+
+/// Whether every bucket of the position could take the movements, and the position as a whole.
+fn fits(position: &Position, movements: &[Movement]) -> bool {
+    let mut units = ON_HAND.map(|bucket| position.units(bucket));
+    for movement in movements.iter().filter(|movement| movement.node == position.node()) {
+        for (bucket, sign) in [(movement.from, -1), (movement.to, 1)] {
+            if bucket.is_on_hand() {
+                units[bucket as usize] += sign * i64::from(movement.quantity);
+            }
+        }
+    }
+    let max = limit::BUCKET_UNITS_MAX;
+    let [free, others @ ..] = units;
+    free.abs() <= max
+        && others.iter().all(|units| (0..=max).contains(units))
+        && units.iter().sum::<i64>() <= max
 }
 
 fn counted_at(extra: Option<&Extra>, node: NodeId) -> Option<Millis> {

@@ -10,6 +10,7 @@ use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Line, Reserve};
 use crate::id::{GroupId, NodeId};
 use crate::ledger::{Effects, Ledger, Moment, Outcome, Short};
+use crate::limit;
 use crate::outcome::{Code, State};
 
 /// A position that could serve a line.
@@ -103,6 +104,13 @@ impl Ledger {
                 total += free;
                 self.candidates.push(Candidate { rank: rules.rank(node), at, free });
             }
+        }
+        if self.candidates.len() > limit::LINE_SPLITS_MAX {
+            // One node that has it all may be any of them; else the best so many count.
+            self.candidates.sort_unstable();
+            let most = self.candidates.iter().map(|candidate| candidate.free).max().unwrap_or(0);
+            let best = self.candidates[..limit::LINE_SPLITS_MAX].iter();
+            total = best.map(|candidate| candidate.free).sum::<i64>().max(most);
         }
         // The buffer is withheld from the channel as a whole, so it bounds each of its lines too.
         let available = total.min(offered - i64::from(channel.buffer)).max(0);

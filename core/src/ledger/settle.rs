@@ -6,7 +6,7 @@
 use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line, Verb};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{Lsn, Millis};
+use crate::id::{Lsn, Millis, SkuId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -54,6 +54,15 @@ impl Ledger {
                     self.unpick(transition.reservation, transition.verb == Verb::Fulfil);
                 }
                 self.reservations.step(transition.reservation, outcome.state, outcome.expires_at, moment.lsn);
+                if transition.verb == Verb::Fulfil {
+                    let shard = self.shard;
+                    for movement in movements.iter().filter(|movement| shard.owns(movement.sku)) {
+                        let units = movement.on_hand_change();
+                        let node = movement.node;
+                        let change = Change { node, occurred_at: moment.now, units };
+                        self.remember(moment.now, movement.sku, change);
+                    }
+                }
             }
             Body::Expire(id) => {
                 self.shift_all(movements);
@@ -152,7 +161,8 @@ impl Ledger {
                 None => counted.push((event.node, at)),
             }
         } else if change != 0 {
-            self.remember(moment.now, event, change);
+            let change = Change { node: event.node, occurred_at: event.occurred_at, units: change };
+            self.remember(moment.now, event.sku, change);
         }
     }
 
@@ -187,18 +197,17 @@ impl Ledger {
     }
 
     /// Keeps a physical change for counts that come late.
-    fn remember(&mut self, now: Millis, event: &StockEvent, units: i64) {
-        let row = self.shard.row(event.sku);
-        let position = self.positions.get_mut(row, event.node).expect("the event has moved units here");
-        let old =
-            Change { node: event.node, occurred_at: position.last_at, units: i64::from(position.last_units) };
-        position.latest = position.latest.max(event.occurred_at);
-        position.last_at = event.occurred_at;
-        position.last_units = units as i32;
+    fn remember(&mut self, now: Millis, sku: SkuId, change: Change) {
+        let row = self.shard.row(sku);
+        let position = self.positions.get_mut(row, change.node).expect("units were moved here");
+        let old = Change { occurred_at: position.last_at, units: i64::from(position.last_units), ..change };
+        position.latest = position.latest.max(change.occurred_at);
+        position.last_at = change.occurred_at;
+        position.last_units = change.units as i32;
         if old.units == 0 || now.since(old.occurred_at) > limit::COUNT_LATE_MS_MAX {
             return;
         }
-        let extra = self.extras.entry(event.sku).or_default();
+        let extra = self.extras.entry(sku).or_default();
         extra.recent.retain(|change| now.since(change.occurred_at) <= limit::COUNT_LATE_MS_MAX);
         if extra.recent.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
             let forgotten = extra.recent.remove(0);

@@ -4,10 +4,19 @@ use crate::limit;
 use crate::wire::{FrameType, HEADER_BYTES, VERSION, WireError};
 
 /// Bytes received and not yet understood.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Inbox {
     bytes: Vec<u8>,
     start: usize,
+    /// Bytes a frame may have.
+    max: usize,
+}
+
+impl Default for Inbox {
+    /// For requests.
+    fn default() -> Inbox {
+        Inbox { bytes: Vec::new(), start: 0, max: limit::FRAME_BYTES_MAX }
+    }
 }
 
 /// A frame whose header is sound; its archive is not looked at yet.
@@ -23,6 +32,11 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 impl Inbox {
+    /// For replies, which may be longer.
+    pub fn for_replies() -> Inbox {
+        Inbox { max: limit::REPLY_BYTES_MAX, ..Inbox::default() }
+    }
+
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 && (self.start == self.bytes.len() || self.start > limit::FRAME_BYTES_MAX) {
             self.bytes.drain(..self.start);
@@ -43,7 +57,7 @@ impl Inbox {
             return Ok(None);
         }
         let length = number(rest) as usize;
-        if length > limit::FRAME_BYTES_MAX {
+        if length > self.max {
             return Err(WireError::TooLong(length));
         }
         if length < HEADER_BYTES - 4 {

@@ -181,7 +181,7 @@ pub fn read_commands(
         }
         FrameType::ReadReservations => {
             let frame = access::<ArchivedReadReservations>(raw.archive)?;
-            at_most("ids", frame.ids.len(), limit::FRAME_COMMANDS_MAX)?;
+            at_most("ids", frame.ids.len(), limit::READ_RESERVATIONS_MAX)?;
             let ids =
                 frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
             read.commands = ids.map(|id| plain(Body::Read(id))).collect();

@@ -67,6 +67,7 @@ type Answer = Result<(FrameType, Vec<u8>), ClientError>;
 
 struct Call {
     frame: Vec<u8>,
+    since: Instant,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -131,7 +132,7 @@ impl Client {
         let mut frame = Vec::new();
         wire::encode(&mut frame, kind, 0, body);
         let (answer, answered) = oneshot::channel();
-        self.calls.send(Call { frame, answer }).await.map_err(|_| gone())?;
+        self.calls.send(Call { frame, since: Instant::now(), answer }).await.map_err(|_| gone())?;
         Ok(answered)
     }
 
@@ -426,12 +427,12 @@ impl Driver {
                     None if self.open.is_empty() => break Over::Done,
                     // No new calls will come; what is open still gets its answer.
                     None => match source.receive().await {
-                        Ok(()) => if let Err(error) = self.answer(&mut source) { break Over::Lost(error) },
+                        Ok(()) => if let Err(error) = self.answer(&mut source, &frames) { break Over::Lost(error) },
                         Err(error) => break Over::Lost(error),
                     },
                 },
                 received = source.receive() => {
-                    let answered = received.and_then(|()| self.answer(&mut source));
+                    let answered = received.and_then(|()| self.answer(&mut source, &frames));
                     if let Err(error) = answered {
                         break Over::Lost(error);
                     }
@@ -446,13 +447,25 @@ impl Driver {
         over
     }
 
-    fn answer(&mut self, source: &mut FrameSource) -> Result<(), ClientError> {
+    fn answer(
+        &mut self,
+        source: &mut FrameSource,
+        frames: &mpsc::UnboundedSender<Vec<u8>>,
+    ) -> Result<(), ClientError> {
         while let Some(frame) = source.next_frame()? {
             if frame.kind == FrameType::Refusal {
                 let error = refusal(frame.archive);
-                if error.is_passing() {
-                    // The call stays open and is sent again over the next connection.
-                    return Err(error);
+                if error.is_passing()
+                    && let Some(call) = self.open.get(&frame.request)
+                    && call.since.elapsed() < GIVE_UP
+                {
+                    // The call stays open; it alone is sent again, in a while.
+                    let (frames, again) = (frames.clone(), call.frame.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(BACK_OFF).await;
+                        let _ = frames.send(again);
+                    });
+                    continue;
                 }
                 match self.open.remove(&frame.request) {
                     Some(call) => {

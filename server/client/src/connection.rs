@@ -95,7 +95,7 @@ pub async fn connect(profile: &Profile) -> Result<(FrameSink, FrameSource), Clie
     let (send, recv) = connection.open_bi().await.map_err(unreachable)?;
     let source = FrameSource {
         stream: recv,
-        inbox: Inbox::default(),
+        inbox: Inbox::for_replies(),
         chunks: vec![Bytes::new(); 32],
         _endpoint: endpoint,
         connection,

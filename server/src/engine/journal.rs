@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stockline_core::batch::Batch;
+use stockline_core::command::Body;
 use stockline_core::id::Lsn;
 use stockline_core::journal::{Journal, JournalRecord};
 use stockline_core::limit;
 use stockline_core::merge::{FrameReply, merge};
+use stockline_core::outcome::Code;
+use stockline_core::sequencer::Learned;
 use stockline_core::shard::Output;
 use stockline_core::view::Publisher;
 
@@ -103,6 +106,9 @@ fn publish(shared: &Shared, publisher: &mut Publisher, group: &[Done], last: Lsn
         }
     }
     publisher.raise(last);
+    if shared.outputs.len() > 1 {
+        group.iter().for_each(|done| teach(shared, done));
+    }
     for change in group.iter().filter_map(|done| done.batch.change.as_ref()) {
         shared.principals.replace(&change.principals);
     }
@@ -110,6 +116,25 @@ fn publish(shared: &Shared, publisher: &mut Publisher, group: &[Done], last: Lsn
         // A reservation over several shards counts once in each: the gauge errs on the side of its limit.
         let active = done.outputs.iter().map(|output| output.active).sum();
         shared.active_reservations.store(active, Ordering::Relaxed);
+    }
+}
+
+/// Tells the sequencer which reservations are there and which have ended.
+fn teach(shared: &Shared, done: &Done) {
+    for (stamped, reply) in done.batch.frames.iter().zip(&done.replies) {
+        for (command, reply) in stamped.frame.commands.iter().zip(&reply.replies) {
+            let new = reply.outcome.code == Code::Ok && !reply.repeat;
+            let ended = !reply.outcome.state.is_active();
+            let learned = match &command.body {
+                Body::Reserve(reserve) if new => Learned::Reserved(reserve.id),
+                Body::Transition(transition) if new && ended => {
+                    Learned::Ended(transition.reservation, reply.lsn)
+                }
+                Body::Expire(id) if new && ended => Learned::Ended(*id, reply.lsn),
+                _ => continue,
+            };
+            shared.learned.push(learned);
+        }
     }
 }
 

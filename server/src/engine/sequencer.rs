@@ -23,8 +23,12 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
     let mut stash: Option<Frame<Tag>> = None;
     let mut due: Vec<ReservationId> = Vec::new();
     loop {
+        while let Some(learned) = shared.learned.pop() {
+            sequencer.learn(learned);
+        }
+        collect_due(shared, inline.as_mut(), &mut due);
+        // Read after the shards told what is over: at this time it is over.
         let now = shared.clock.now();
-        collect_due(shared, inline.as_mut(), now, &mut due);
         let mut batch: Batch<Tag> = sequencer.open(now);
         if !due.is_empty() {
             let commands = due.drain(..).map(|id| Command {
@@ -70,9 +74,9 @@ fn until(shared: &Shared, end: Millis) -> Duration {
     shared.clock.until(end).min(IDLE)
 }
 
-fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, now: Millis, due: &mut Vec<ReservationId>) {
+fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, due: &mut Vec<ReservationId>) {
     match inline {
-        Some(ledger) => ledger.take_due(now, limit::BATCH_EXPIRIES_MAX, due),
+        Some(ledger) => ledger.take_due(shared.clock.now(), limit::BATCH_EXPIRIES_MAX, due),
         None => {
             while due.len() < limit::BATCH_EXPIRIES_MAX
                 && let Some(id) = shared.due.pop()

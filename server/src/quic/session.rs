@@ -21,6 +21,7 @@ use stockline_core::wire::{
     self, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, FrameType, Inbox, ItemRec, NodeRec,
     Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome, WireError,
 };
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::engine::{Answered, Engine, Tag};
@@ -30,6 +31,9 @@ const CHUNKS: usize = 32;
 const REPLIES: usize = 256;
 /// Replies collected before they are written.
 const OUT_BYTES: usize = 256 << 10;
+
+/// Looking up repeats reads and decodes whole journal records: a few at a time, whoever asks.
+static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
 
 /// Why a frame is turned away as a whole.
 struct Turned {
@@ -324,7 +328,12 @@ impl Session {
             }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
-                wire::encode(&mut self.out, FrameType::Reservations, request, &answers);
+                if answers.claims.len() * 18 > limit::REPLY_BYTES_MAX / 2 {
+                    let text = "too many claims for one reply; ask for fewer reservations at once";
+                    refuse(&mut self.out, request, Code::Malformed, text);
+                } else {
+                    wire::encode(&mut self.out, FrameType::Reservations, request, &answers);
+                }
             }
             _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(reply)),
         }
@@ -333,15 +342,21 @@ impl Session {
     /// Reads the answers to repeats from the journal, off this task, and comes back to the reply then.
     fn look_up(&self, mut answered: Answered) {
         let (engine, answers) = (self.engine.clone(), self.answers.clone());
-        tokio::task::spawn_blocking(move || {
-            if engine.fill_repeats(&mut answered.reply).is_err() {
-                // Nothing can be said about these for now; the sender may ask again.
-                for reply in answered.reply.replies.iter_mut().filter(|reply| reply.repeat) {
-                    reply.outcome.code = Code::Overloaded;
+        tokio::spawn(async move {
+            // It is never closed, so a place is always granted in time.
+            let Ok(_place) = LOOKUPS.acquire().await else { return };
+            let done = tokio::task::spawn_blocking(move || {
+                if engine.fill_repeats(&mut answered.reply).is_err() {
+                    // Nothing can be said about these for now; the sender may ask again.
+                    for reply in answered.reply.replies.iter_mut().filter(|reply| reply.repeat) {
+                        reply.outcome.code = Code::Overloaded;
+                    }
                 }
-            }
-            answered.reply.settle_repeats();
-            let _ = answers.send(answered);
+                answered.reply.settle_repeats();
+                let _ = answers.send(answered);
+            });
+            // Whatever came of it, the place is free again.
+            let _ = done.await;
         });
     }
 }
@@ -392,6 +407,11 @@ fn answer_all(
         for sku in question.skus[next..next + count].iter() {
             let first_node = answer.nodes.len();
             let listed = &mut answer.nodes;
+            if listed.len() > limit::ANSWER_NODES_MAX {
+                let text =
+                    format!("query {index}: more than 65536 nodes to list; ask for fewer skus at once");
+                return Ok(Err(Turned { code: Code::Malformed, text }));
+            }
             let available = reader.available(rule, nodes, SkuId(sku.to_native()), |node, free| {
                 if query.detail != 0 {
                     listed.push(NodeRec { available: free as u64, node: node.0 });
