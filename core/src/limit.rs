@@ -23,7 +23,7 @@ pub const RESERVATION_LINES_MAX: usize = 4_096;
 /// Time to live of a hold, in milliseconds.
 pub const TTL_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Active reservations in the whole ledger; beyond it the door answers OVERLOADED.
-pub const RESERVATIONS_MAX: usize = 8_000_000;
+pub const RESERVATIONS_MAX: usize = 16_000_000;
 /// Ended reservations are remembered for this many LSNs, so that a late `confirm` hears WRONG_STATE and
 /// not UNKNOWN_RESERVATION. Counted in LSNs because that is the same for every number of shards.
 pub const ENDED_RESERVATION_LSNS: u64 = 1 << 20;
