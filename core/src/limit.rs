@@ -97,7 +97,7 @@ pub const BATCH_EXPIRIES_MAX: usize = 4_096;
 pub const TICK_MS: u64 = 10;
 
 /// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
-pub const FOLD_COMMANDS: u64 = 2_000_000;
+pub const FOLD_COMMANDS: u64 = 4_000_000;
 pub const FOLD_MS: u64 = 30_000;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;

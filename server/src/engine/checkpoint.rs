@@ -12,6 +12,8 @@ use super::Shared;
 
 /// The nice value of a thread that takes what others leave.
 const LEAST: i32 = 19;
+/// How long a clean stop goes on folding.
+const STOP_FOLDING: Duration = Duration::from_secs(5);
 
 pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
     shared.checkpoint_bell.mine();
@@ -19,6 +21,7 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
     // only less polite.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST);
     let mut folded_at = Instant::now();
+    let mut stopping: Option<Instant> = None;
     loop {
         let finished = shared.written_all.load(Ordering::SeqCst);
         let behind = || shared.view.durable().0 - shared.covered.load(Ordering::Relaxed);
@@ -31,6 +34,12 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                         shared.covered.store(covered.lsn.0, Ordering::Relaxed);
                         if !more {
                             break;
+                        }
+                        if shared.written_all.load(Ordering::SeqCst) {
+                            // What is not folded when the server should be gone, the next start reads.
+                            if stopping.get_or_insert_with(Instant::now).elapsed() > STOP_FOLDING {
+                                return;
+                            }
                         }
                         // The disk has no priorities: resting leaves half of it to the journal.
                         if behind() < limit::FOLD_LAG_RELAXED && !shared.written_all.load(Ordering::SeqCst) {
