@@ -1,7 +1,7 @@
 //! The journal: every command with its outcome, in the order of LSNs, before anybody hears of it.
 //!
 //! One [`JournalRecord`] holds the commands of one group commit. What stores it is a [`Journal`], a seam of
-//! four calls; [`file`] keeps it in redb. Nothing above the seam knows how.
+//! four calls; `journal::file` keeps it in redb. Nothing above the seam knows how.
 
 pub mod file;
 

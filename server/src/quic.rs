@@ -1,4 +1,4 @@
-//! The QUIC face: accepts connections within limits and gives each a [`session`].
+//! The QUIC face: accepts connections within limits and gives each a `session`.
 
 mod session;
 
