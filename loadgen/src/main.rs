@@ -44,6 +44,30 @@ enum ScenarioName {
     Replay,
 }
 
+/// What a scenario and its floor have in common.
+#[derive(Args)]
+struct Shape {
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    connections: u32,
+    /// Frames in flight over all connections (replay: orders)
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    in_flight: u32,
+    /// Lines in a frame
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=limit::FRAME_COMMANDS_MAX as i64))]
+    batch: u32,
+}
+
+impl Shape {
+    fn floor(&self, seconds: f64) -> FloorShape {
+        FloorShape {
+            connections: self.connections as usize,
+            in_flight: self.in_flight as usize,
+            batch: self.batch as usize,
+            seconds,
+        }
+    }
+}
+
 #[derive(Args)]
 struct RunOptions {
     #[arg(long)]
@@ -51,14 +75,8 @@ struct RunOptions {
     /// Profile of the server, as `stockline serve` writes it
     #[arg(long, value_name = "FILE", default_value = "stockline-data/client.toml")]
     profile: PathBuf,
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
-    connections: u32,
-    /// Frames in flight over all connections (replay: orders)
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    in_flight: u32,
-    /// Lines in a frame
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8_192))]
-    batch: u32,
+    #[command(flatten)]
+    shape: Shape,
     /// Open loop: frames a second over all connections, timed from when they were due
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
@@ -87,12 +105,8 @@ struct RunOptions {
 
 #[derive(Args)]
 struct FloorOptions {
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
-    connections: u32,
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    in_flight: u32,
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8_192))]
-    batch: u32,
+    #[command(flatten)]
+    shape: Shape,
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
     /// Directory whose disk is timed
@@ -143,15 +157,11 @@ async fn run(options: RunOptions) -> Result<bool, LoadError> {
     if options.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         return input("--rate: must be more than 0");
     }
-    if options.batch as usize > limit::FRAME_COMMANDS_MAX {
-        return input("--batch: more than a frame may have");
-    }
     let profile = Profile::load(&options.profile)?;
-    let (connections, in_flight) = (options.connections as usize, options.in_flight as usize);
+    let FloorShape { connections, in_flight, batch, .. } = options.shape.floor(0.0);
     let floor = if options.floor {
-        let shape = FloorShape { connections, in_flight, batch: options.batch as usize, seconds: 3.0 };
         let data = options.profile.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Some(floor::measure(&shape, data.unwrap_or(std::path::Path::new("."))).await?)
+        Some(floor::measure(&options.shape.floor(3.0), data.unwrap_or(std::path::Path::new("."))).await?)
     } else {
         None
     };
@@ -169,7 +179,7 @@ async fn run(options: RunOptions) -> Result<bool, LoadError> {
                 scenario,
                 connections,
                 in_flight,
-                batch: options.batch as usize,
+                batch,
                 rate: options.rate,
                 seconds: options.seconds,
                 skus: options.skus as usize,
@@ -198,13 +208,7 @@ async fn run(options: RunOptions) -> Result<bool, LoadError> {
 }
 
 async fn measure(options: FloorOptions) -> Result<bool, LoadError> {
-    let shape = FloorShape {
-        connections: options.connections as usize,
-        in_flight: options.in_flight as usize,
-        batch: options.batch as usize,
-        seconds: options.seconds,
-    };
-    let floor = floor::measure(&shape, &options.data).await?;
+    let floor = floor::measure(&options.shape.floor(options.seconds), &options.data).await?;
     print_floor(&floor);
     if let Some(path) = &options.json {
         write(path, &serde_json::to_string_pretty(&floor).expect("a floor is plain data"))?;

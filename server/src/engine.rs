@@ -15,6 +15,7 @@ mod clock;
 mod journal;
 mod sequencer;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -226,12 +227,15 @@ impl RunningEngine {
             config.shards,
         );
         let mut ledgers = recovered.ledgers;
+        // Parts of one reservation in several shards have ended at one LSN: it is told once, in order.
+        let mut ended = BTreeSet::new();
         for (id, part) in ledgers.iter().flat_map(|ledger| ledger.reservations().iter()) {
             sequencer.learn(Learned::Reserved(id));
             if !part.state.is_active() {
-                sequencer.learn(Learned::Ended(id, part.ended()));
+                ended.insert((part.ended(), id));
             }
         }
+        ended.into_iter().for_each(|(at, id)| sequencer.learn(Learned::Ended(id, at)));
         let inline = if shards == 1 { ledgers.pop() } else { None };
         let mut threads = Vec::new();
         for (index, ledger) in ledgers.into_iter().enumerate() {

@@ -105,8 +105,7 @@ impl Ledger {
     /// The reservation ends: nothing of it is picked any more; fulfilled, all of it is shipped.
     fn unpick(&mut self, id: crate::id::ReservationId, shipped: bool) {
         let Some(part) = self.reservations.part_mut(id) else { return };
-        let mut claims = std::mem::take(&mut part.claims);
-        for claim in &mut claims {
+        for claim in &mut part.claims {
             if claim.picked > 0 {
                 let row = self.shard.row(claim.sku);
                 let position = self.positions.get_mut(row, claim.node).expect("a claim has its position");
@@ -116,9 +115,6 @@ impl Ledger {
             if shipped {
                 claim.shipped = claim.quantity;
             }
-        }
-        if let Some(part) = self.reservations.part_mut(id) {
-            part.claims = claims;
         }
     }
 
@@ -132,10 +128,9 @@ impl Ledger {
             let units = movement.quantity;
             if let Some(id) = event.reservation
                 && matches!(event.kind, EventKind::Pick | EventKind::Ship)
-                && movement.to != Bucket::Free
-                && movement.from != Bucket::Loss
             {
-                // Pick: confirmed to picked. Ship: picked or confirmed to customer.
+                // Pick: confirmed to picked. Ship: picked or confirmed to customer. What a count had already
+                // seen also moves between free and loss, which is no business of the claim.
                 let (picked, unpicked) = match (movement.from, movement.to) {
                     (Bucket::Confirmed, Bucket::Picked) => (units, 0),
                     (Bucket::Picked, Bucket::Customer) => (0, units),

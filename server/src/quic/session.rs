@@ -127,6 +127,7 @@ impl Session {
             if let Err(error) = self.read_frames() {
                 return self.finish(Some(error)).await;
             }
+            let held_back = !self.has_room();
             // What is ready now goes along; waiting for more would only delay it.
             while self.out.len() < OUT_BYTES
                 && let Ok(answered) = self.answered.try_recv()
@@ -139,15 +140,10 @@ impl Session {
                 }
                 self.out.clear();
                 self.out.shrink_to(OUT_BYTES);
-                if self.has_room() && self.inbox.is_partial() {
-                    // Frames that waited for room may be here already.
-                    if let Err(error) = self.read_frames() {
-                        return self.finish(Some(error)).await;
-                    }
-                    if !self.out.is_empty() {
-                        continue;
-                    }
-                }
+            }
+            if held_back && self.has_room() {
+                // Frames that waited for room may be here already.
+                continue;
             }
             let has_room = self.has_room();
             tokio::select! {
