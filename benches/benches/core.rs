@@ -26,7 +26,7 @@ fn record(ground: &mut Ground) -> (Lsn, Lsn, JournalRecord) {
     let mut record = JournalRecord::default();
     record.restart(batch.before.next());
     let mut replies = Vec::new();
-    merge(&batch, &[&output], &mut record, &mut replies);
+    merge(&batch, &[output], &mut record, &mut replies);
     assert!(replies[0].replies.iter().all(|reply| reply.outcome.code == Code::Ok));
     (batch.before, batch.last, record)
 }
@@ -126,11 +126,12 @@ fn journal(criterion: &mut Criterion) {
     let mut ground = Ground::new(10_000);
     let (_, _, example) = record(&mut ground);
     let mut bytes = Vec::new();
-    example.encode(&mut bytes);
+    let mut chain = Chain::START;
+    example.encode(&mut chain, &mut bytes);
     let mut group = criterion.benchmark_group("journal");
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("journal_encode_1000_entries", |bencher| {
-        bencher.iter(|| example.encode(&mut bytes));
+        bencher.iter(|| example.encode(&mut chain, &mut bytes));
     });
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
     let mut file = FileJournal::open(&directory.path().join("journal.redb"), false).expect("opens");
@@ -149,10 +150,11 @@ fn journal(criterion: &mut Criterion) {
 fn recovery(criterion: &mut Criterion) {
     let mut ground = Ground::new(100_000);
     let mut records = Vec::new();
+    let mut chain = Chain::START;
     for _ in 0..100 {
         let (before, _, record) = record(&mut ground);
         let mut bytes = Vec::new();
-        record.encode(&mut bytes);
+        record.encode(&mut chain, &mut bytes);
         records.push((before.next(), bytes));
     }
     let mut group = criterion.benchmark_group("recovery");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::catalogue::{Principal, Rules};
 use crate::command::Frame;
+use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis};
 use crate::outcome::Code;
 
@@ -56,6 +57,7 @@ impl Vote {
         match self.0.load(Ordering::Acquire) {
             0 => Some(true),
             votes if votes & VETO != 0 => Some(false),
+            _ if planted(Bug::EarlyVerdict) => Some(true),
             _ => None,
         }
     }

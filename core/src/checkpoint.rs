@@ -7,6 +7,7 @@
 use hashbrown::HashSet;
 
 use crate::command::Body;
+use crate::drill::{Bug, planted};
 use crate::id::{Lsn, ReservationId, ShardOf, SkuId};
 use crate::journal::{self, Decoded, JournalError, JournalReader};
 use crate::ledger::{Ledger, Moment};
@@ -31,6 +32,7 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
     let mut commands = 0;
     let mut more = false;
     let mut due = from;
+    let mut chain = covered.chain;
     reader.scan(from, &mut |first, bytes| {
         if commands >= limit::FOLD_CHUNK_COMMANDS {
             more = true;
@@ -42,6 +44,7 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
         if entry.lsn != due {
             return Err(JournalError::Gap { expected: due, found: entry.lsn });
         }
+        chain = Some(journal::follow(chain, first, bytes)?);
         due = Lsn(due.0 + decoded.entries.len() as u64);
         commands += decoded.entries.len() as u64;
         chunk.push(decoded);
@@ -50,13 +53,14 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
     let Some(last) = chunk.last().and_then(|decoded| decoded.entries.last()) else {
         return Ok((covered, false));
     };
-    let reached = Covered { lsn: last.lsn, now: last.now };
+    let reached = Covered { lsn: last.lsn, now: last.now, chain };
 
     let (skus, reservations) = touched(&chunk);
     let step = snapshot.step()?;
     let mut ledger = Ledger::new(ShardOf::ALL);
     step.load(&mut ledger, &skus, &reservations)?;
-    for decoded in &chunk {
+    let twice = planted(Bug::FoldTwice).then_some(&chunk[0]);
+    for decoded in twice.into_iter().chain(&chunk) {
         for entry in &decoded.entries {
             let moment = Moment { lsn: entry.lsn, now: entry.now };
             let movements = &decoded.movements[entry.movements.clone()];

@@ -10,7 +10,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::Movement;
+use crate::chain::{Anchor, Chain};
 use crate::command::{Body, Command, Line};
+use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::ledger::{Outcome, Short};
 use crate::outcome::{Code, State};
@@ -19,10 +21,14 @@ use crate::record::{
     TransitionRec,
 };
 
-/// Version of the stored form; a record of another is refused by name.
-pub const JOURNAL_VERSION: u8 = 1;
+/// Version of the stored form. Records of the version before it are read too; others are refused by name.
+pub const JOURNAL_VERSION: u8 = 2;
+/// Records without a chain.
+const UNCHAINED_VERSION: u8 = 1;
 /// Version byte, three zeros, checksum of the archive.
-const PREFIX: usize = 12;
+const UNCHAINED_PREFIX: usize = 12;
+/// The same and the chain.
+const PREFIX: usize = UNCHAINED_PREFIX + 32;
 
 /// Why the journal did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +43,8 @@ pub enum JournalError {
     #[error("journal record of LSN {lsn} is damaged: {reason}")]
     Damaged { lsn: Lsn, reason: &'static str },
     /// A record is of a format this program does not know.
-    #[error("journal record of LSN {lsn} has format {found}, this program reads format {JOURNAL_VERSION}")]
+    #[error("journal record of LSN {lsn} has format {found}, this program reads formats {UNCHAINED_VERSION} to {JOURNAL_VERSION}; \
+             use the stockline that wrote it, or a newer one")]
     Format { lsn: Lsn, found: u8 },
     /// Somebody else has written meanwhile: the expected end is not the end.
     #[error("the journal ends at LSN {found}, expected {expected}")]
@@ -45,6 +52,9 @@ pub enum JournalError {
     /// The journal was lost or put back from an older copy: what the snapshot knows is not in it.
     #[error("the snapshot covers LSN {covered}, but the journal ends before it; put the newer journal back")]
     Behind { covered: Lsn },
+    /// The journal before what the snapshot covers is not the one the snapshot was made from.
+    #[error("the journal up to LSN {lsn} is not the one that the snapshot was made from")]
+    Rewritten { lsn: Lsn },
     /// LSNs are missing.
     #[error("the journal goes on with LSN {found} where LSN {expected} was due")]
     Gap { expected: Lsn, found: Lsn },
@@ -183,8 +193,8 @@ impl JournalRecord {
         });
     }
 
-    /// The stored form, written over `bytes`.
-    pub fn encode(&self, bytes: &mut Vec<u8>) {
+    /// The stored form, written over `bytes`; `chain` moves on behind it.
+    pub fn encode(&self, chain: &mut Chain, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.extend_from_slice(&[0; PREFIX]);
         let written = rkyv::api::high::to_bytes_in::<_, Failure>(self, std::mem::take(bytes));
@@ -192,7 +202,9 @@ impl JournalRecord {
         *bytes = written.expect("memory takes every archive");
         bytes[0] = JOURNAL_VERSION;
         let checksum = xxh3_64(&bytes[PREFIX..]);
-        bytes[4..PREFIX].copy_from_slice(&checksum.to_le_bytes());
+        bytes[4..UNCHAINED_PREFIX].copy_from_slice(&checksum.to_le_bytes());
+        *chain = chain.next(&bytes[PREFIX..]);
+        bytes[UNCHAINED_PREFIX..PREFIX].copy_from_slice(&chain.0);
     }
 }
 
@@ -217,17 +229,44 @@ pub struct Decoded {
     pub shorts: Vec<Short>,
 }
 
+/// Takes a stored record apart: its chain, if it has one, and its archive.
+fn open(first: Lsn, bytes: &[u8]) -> Result<(Option<Chain>, &[u8]), JournalError> {
+    let damaged = |reason| JournalError::Damaged { lsn: first, reason };
+    let prefix = match bytes.first() {
+        Some(&JOURNAL_VERSION) => PREFIX,
+        Some(&UNCHAINED_VERSION) => UNCHAINED_PREFIX,
+        Some(&found) => return Err(JournalError::Format { lsn: first, found }),
+        None => return Err(damaged("it is empty")),
+    };
+    let (prefix, archive) = bytes.split_at_checked(prefix).ok_or(damaged("it is cut off"))?;
+    let (head, chain) = prefix.split_at(UNCHAINED_PREFIX);
+    if xxh3_64(archive).to_le_bytes() != head[4..] {
+        return Err(damaged("its checksum does not fit"));
+    }
+    Ok((chain.try_into().ok().map(Chain), archive))
+}
+
+/// Follows the chain over a record; `None` where what came before is not known.
+pub fn follow(before: Option<Chain>, first: Lsn, bytes: &[u8]) -> Result<Chain, JournalError> {
+    let damaged = |reason| JournalError::Damaged { lsn: first, reason };
+    let before = if first == Lsn(1) { Some(Chain::START) } else { before };
+    match open(first, bytes)? {
+        // The chain begins behind the last record that has none.
+        (None, _) if before.is_none_or(|before| before == Chain::START) => Ok(Chain::START),
+        (None, _) => Err(damaged("it has no place in the chain of hashes")),
+        (Some(stored), archive) => {
+            if before.is_some_and(|before| before.next(archive) != stored) && !planted(Bug::IgnoreChain) {
+                return Err(damaged("the chain of hashes breaks here"));
+            }
+            Ok(stored)
+        }
+    }
+}
+
 /// Reads a stored record, checking its format, checksum and every number in it.
 pub fn decode(first: Lsn, bytes: &[u8]) -> Result<Decoded, JournalError> {
     let damaged = |reason| JournalError::Damaged { lsn: first, reason };
-    let prefix = bytes.get(..PREFIX).ok_or(damaged("it is cut off"))?;
-    if prefix[0] != JOURNAL_VERSION {
-        return Err(JournalError::Format { lsn: first, found: prefix[0] });
-    }
-    let archive = &bytes[PREFIX..];
-    if xxh3_64(archive).to_le_bytes() != prefix[4..] {
-        return Err(damaged("its checksum does not fit"));
-    }
+    let (_, archive) = open(first, bytes)?;
     let record = rkyv::access::<ArchivedJournalRecord, Failure>(archive)
         .map_err(|_| damaged("its archive is not valid"))?;
     if record.first.to_native() != first.0 {
@@ -295,29 +334,41 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     if sums { Ok(decoded) } else { Err("its lists do not add up") }
 }
 
-/// Calls `take` with every entry at or above `from`, checking that no LSN is missing.
+/// Calls `take` with every entry at or above `from`, checking that no LSN is missing, and `end` with the anchor
+/// behind each record, having followed the chain.
 pub fn replay(
     reader: &dyn JournalReader,
     from: Lsn,
     mut take: impl FnMut(&Decoded, &Entry) -> Result<bool, JournalError>,
+    mut end: impl FnMut(Anchor) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let mut due = None;
+    let mut chain = None;
     reader.scan(from, &mut |first, bytes| {
         if let Some(due) = due.filter(|due| *due != first) {
             return Err(JournalError::Gap { expected: due, found: first });
         }
+        let behind = follow(chain, first, bytes)?;
+        chain = Some(behind);
         let decoded = decode(first, bytes)?;
-        due = decoded.entries.last().map(|entry| entry.lsn.next());
         for entry in decoded.entries.iter().filter(|entry| entry.lsn >= from) {
             if !take(&decoded, entry)? {
                 return Ok(false);
             }
         }
+        let lsn = decoded.last().unwrap_or(first);
+        due = Some(lsn.next());
+        end(Anchor { lsn, chain: behind })?;
         Ok(true)
     })
 }
 
 impl Decoded {
+    /// The last LSN in it.
+    pub fn last(&self) -> Option<Lsn> {
+        self.entries.last().map(|entry| entry.lsn)
+    }
+
     /// The entry of an LSN, if it is in this record.
     pub fn entry(&self, lsn: Lsn) -> Option<&Entry> {
         let first = self.entries.first()?.lsn;

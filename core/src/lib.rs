@@ -9,16 +9,19 @@
 //! 1. [`wire`]: bytes of a frame become a [`command::Frame`].
 //! 2. [`sequencer`]: idempotency, static checks, LSN and time; frames become a [`batch::Batch`].
 //! 3. [`shard`]: each shard applies its part through [`ledger`]; parts of one command agree by votes.
-//! 4. [`journal`]: the outputs of all shards are merged ([`merge`]) into one record and made durable.
-//! 5. [`view`]: changed cells are published, `durable_lsn` rises, and only then do replies leave.
-//! 6. [`checkpoint`]: journal records are folded into the snapshot; [`recovery`] reads both back.
+//! 4. [`commit`]: the outputs of all shards are merged ([`merge`]) into one record, which the [`journal`] makes
+//!    durable; then changed cells are published ([`view`]), `durable` rises, and only then do replies leave.
+//! 5. [`checkpoint`]: journal records are folded into the snapshot; [`recovery`] reads both back.
 
 pub mod admission;
 pub mod batch;
 pub mod bucket;
 pub mod catalogue;
+pub mod chain;
 pub mod checkpoint;
 pub mod command;
+pub mod commit;
+pub mod drill;
 pub mod event;
 pub mod id;
 pub mod journal;

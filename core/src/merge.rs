@@ -117,7 +117,7 @@ struct Cursor<'a> {
 /// Merges one batch: appends its entries to `record` and one reply a frame to `replies`.
 pub fn merge<T>(
     batch: &Batch<T>,
-    outputs: &[&Output],
+    outputs: &[Output],
     record: &mut JournalRecord,
     replies: &mut Vec<FrameReply>,
 ) {

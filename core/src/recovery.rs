@@ -3,10 +3,12 @@
 
 use crate::admission::{Window, WindowSize};
 use crate::catalogue::Catalogue;
+use crate::chain::Anchor;
 use crate::checkpoint::CheckpointError;
 use crate::command::Body;
+use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis, ShardOf};
-use crate::journal::{self, JournalError, JournalReader};
+use crate::journal::{self, Decoded, Entry, JournalError, JournalReader};
 use crate::ledger::{Ledger, Moment};
 use crate::snapshot::Snapshot;
 
@@ -20,6 +22,8 @@ pub struct Recovered {
     pub now: Millis,
     /// Up to here the snapshot knew.
     pub covered: Lsn,
+    /// The chain behind the last record.
+    pub anchor: Anchor,
 }
 
 /// Reads the state into `shards` ledgers.
@@ -44,7 +48,8 @@ pub fn recover(
     let mut window = Window::new(size, first);
     let (mut last, mut now) = (covered.lsn, covered.now);
     let mut forgot_some = first > Lsn(1);
-    journal::replay(reader, first, |decoded, entry| {
+    let mut anchor = Anchor::default();
+    let take = |decoded: &Decoded, entry: &Entry| {
         if std::mem::take(&mut forgot_some) {
             window.forget_before(entry.now);
         }
@@ -65,9 +70,19 @@ pub fn recover(
         }
         (last, now) = (entry.lsn, entry.now);
         Ok(true)
+    };
+    journal::replay(reader, first, take, |behind| {
+        anchor = behind;
+        match covered.chain.filter(|chain| behind.lsn == covered.lsn && *chain != behind.chain) {
+            Some(_) => Err(JournalError::Rewritten { lsn: covered.lsn }),
+            None => Ok(()),
+        }
     })?;
     for ledger in &mut ledgers {
         ledger.drain_changed(|_, _, _| {});
     }
-    Ok(Recovered { ledgers, catalogue, window, last, now, covered: covered.lsn })
+    if planted(Bug::ForgetKeys) {
+        window = Window::new(size, last.next());
+    }
+    Ok(Recovered { ledgers, catalogue, window, last, now, covered: covered.lsn, anchor })
 }

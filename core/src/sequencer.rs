@@ -11,6 +11,7 @@ use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
 use crate::catalogue::{Catalogue, Defined, Definition, NameKind, check};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve};
+use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
@@ -173,6 +174,9 @@ impl Sequencer {
     }
 
     fn stamp(&mut self, principal: PrincipalId, command: &Command) -> Lsn {
+        if planted(Bug::ReuseLsn) && self.last.0 % 64 == 63 {
+            return self.last;
+        }
         self.last = self.last.next();
         self.window.record(self.last, principal, command, self.now);
         self.last

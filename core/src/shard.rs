@@ -3,8 +3,9 @@
 //! No thread and no queue is known here: the caller says how to wait for a vote.
 
 use crate::batch::{Batch, NO_VOTE, Slot};
-use crate::command::Body;
-use crate::id::{NodeId, SkuId};
+use crate::command::{Body, Line};
+use crate::drill::{Bug, planted};
+use crate::id::{Lsn, NodeId, SkuId};
 use crate::ledger::{Answer, Effects, Ledger, Moment, Outcome};
 use crate::outcome::Code;
 
@@ -39,76 +40,123 @@ pub struct Output {
     pub active: usize,
 }
 
+/// A command that is decided here and waits for the votes of the other shards.
+#[derive(Debug)]
+struct Waiting {
+    moment: Moment,
+    vote: u32,
+    outcome: Outcome,
+    /// Where its movements and shortages begin in the output.
+    movements: usize,
+    shorts: usize,
+}
+
+/// How far a shard is with a batch.
+#[derive(Default, Debug)]
+pub struct Progress {
+    frame: usize,
+    command: usize,
+    at: u32,
+    /// LSN of the last command met; 0 before the first.
+    last: Lsn,
+    waiting: Option<Waiting>,
+    output: Output,
+}
+
 /// Executes this shard's part of a batch. `pause` is called while the other parts of a command have not
 /// voted, with the number of times it was called for it.
 pub fn run<T>(ledger: &mut Ledger, batch: &Batch<T>, mut pause: impl FnMut(u32)) -> Output {
-    let mut output = Output::default();
-    let mut at = 0;
-    let mut last = batch.before;
-    for stamped in &batch.frames {
-        for (command, slot) in stamped.frame.commands.iter().zip(&stamped.slots) {
-            match *slot {
-                Slot::Execute { lsn, vote } => {
-                    last = lsn;
-                    let moment = Moment { lsn, now: batch.now };
-                    let lines = &stamped.frame.lines;
-                    execute(ledger, batch, moment, vote, at, &command.body, lines, &mut output, &mut pause);
-                }
-                Slot::Read => {
-                    if let Body::Read(read) = &command.body
-                        && let Some(answer) = ledger.read(last, read)
-                    {
-                        output.answers.push((at, answer));
-                    }
-                }
-                Slot::Refused { lsn, .. } | Slot::Defined { lsn, .. } => last = lsn,
-                Slot::Known { .. } | Slot::Repeat { .. } | Slot::Door { .. } => {}
-            }
-            at += 1;
+    let mut progress = Progress::default();
+    let (mut at, mut times) = (0, 0);
+    loop {
+        if let Some(output) = progress.advance(ledger, batch) {
+            return output;
         }
+        times = if progress.at == at { times + 1 } else { 0 };
+        at = progress.at;
+        pause(times);
     }
-    ledger.drain_changed(|sku, node, free| output.changed.push(Changed { sku, node, free }));
-    output.active = ledger.reservations().active();
-    output
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
-fn execute<T>(
-    ledger: &mut Ledger,
-    batch: &Batch<T>,
-    moment: Moment,
-    vote: u32,
-    at: u32,
-    body: &Body,
-    lines: &[crate::command::Line],
-    output: &mut Output,
-    pause: &mut impl FnMut(u32),
-) {
-    let (movements, shorts) = (output.effects.movements.len(), output.effects.shorts.len());
-    let Some(mut outcome) = ledger.decide(moment, &batch.rules, body, lines, &mut output.effects) else {
-        return;
-    };
-    if vote != NO_VOTE {
-        let vote = &batch.votes[vote as usize];
-        vote.cast(outcome.code == Code::Ok);
-        let mut pauses = 0;
-        let agreed = loop {
-            match vote.verdict() {
-                Some(agreed) => break agreed,
-                None => pause(pauses),
+impl Progress {
+    /// Goes on until the batch is done, or `None`: until a command waits for votes. Call it again, with the
+    /// same ledger and batch, when they may be there.
+    pub fn advance<T>(&mut self, ledger: &mut Ledger, batch: &Batch<T>) -> Option<Output> {
+        while let Some(stamped) = batch.frames.get(self.frame) {
+            let frame = &stamped.frame;
+            while let (Some(command), Some(slot)) =
+                (frame.commands.get(self.command), stamped.slots.get(self.command))
+            {
+                match *slot {
+                    Slot::Execute { lsn, vote } => {
+                        let moment = Moment { lsn, now: batch.now };
+                        self.execute(ledger, batch, moment, vote, &command.body, &frame.lines)?;
+                        self.last = lsn;
+                    }
+                    Slot::Read => {
+                        if let Body::Read(read) = &command.body
+                            && let Some(answer) = ledger.read(self.last.max(batch.before), read)
+                        {
+                            self.output.answers.push((self.at, answer));
+                        }
+                    }
+                    Slot::Refused { lsn, .. } | Slot::Defined { lsn, .. } => self.last = lsn,
+                    Slot::Known { .. } | Slot::Repeat { .. } | Slot::Door { .. } => {}
+                }
+                self.at += 1;
+                self.command += 1;
             }
-            pauses += 1;
-        };
-        if !agreed && outcome.code == Code::Ok {
-            outcome = Outcome::of(Code::InsufficientStock);
-            output.effects.movements.truncate(movements);
+            self.frame += 1;
+            self.command = 0;
         }
+        let mut output = std::mem::take(&mut self.output);
+        ledger.drain_changed(|sku, node, free| output.changed.push(Changed { sku, node, free }));
+        output.active = ledger.reservations().active();
+        Some(output)
     }
-    ledger.settle(moment, body, lines, outcome, &output.effects.movements[movements..]);
-    output.results.push(PartResult {
-        at,
-        outcome,
-        movements: (output.effects.movements.len() - movements) as u32,
-        shorts: (output.effects.shorts.len() - shorts) as u32,
-    });
+
+    /// Decides a command, agrees with the other parts and settles it. `None` while they have not voted.
+    fn execute<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        batch: &Batch<T>,
+        moment: Moment,
+        vote: u32,
+        body: &Body,
+        lines: &[Line],
+    ) -> Option<()> {
+        let output = &mut self.output;
+        let waiting = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => {
+                let (movements, shorts) = (output.effects.movements.len(), output.effects.shorts.len());
+                let decided = ledger.decide(moment, &batch.rules, body, lines, &mut output.effects);
+                // No part of it is here.
+                let Some(outcome) = decided else { return Some(()) };
+                if vote != NO_VOTE {
+                    batch.votes[vote as usize].cast(outcome.code == Code::Ok);
+                }
+                Waiting { moment, vote, outcome, movements, shorts }
+            }
+        };
+        let Waiting { moment, vote, mut outcome, movements, shorts } = waiting;
+        if vote != NO_VOTE {
+            let Some(agreed) = batch.votes[vote as usize].verdict() else {
+                self.waiting = Some(waiting);
+                return None;
+            };
+            if !agreed && outcome.code == Code::Ok && !planted(Bug::SkipRollBack) {
+                outcome = Outcome::of(Code::InsufficientStock);
+                output.effects.movements.truncate(movements);
+            }
+        }
+        ledger.settle(moment, body, lines, outcome, &output.effects.movements[movements..]);
+        output.results.push(PartResult {
+            at: self.at,
+            outcome,
+            movements: (output.effects.movements.len() - movements) as u32,
+            shorts: (output.effects.shorts.len() - shorts) as u32,
+        });
+        Some(())
+    }
 }

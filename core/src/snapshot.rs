@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | name | `version`, `covered` (LSN), `now_ms`, outside accounts |
+//! | meta | name | `version`, `covered` (LSN), `now_ms`, `chain_0` to `chain_3`, outside accounts |
 //! | skus | sku id | everything known of the sku ([`SkuState`]) |
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
@@ -22,6 +22,7 @@ use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, Definition};
+use crate::chain::Chain;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::journal::file::{create_private, sync_parent};
 use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
@@ -29,8 +30,8 @@ use crate::limit;
 use crate::outcome::State;
 use crate::record::{ArchivedDefinitionList, DefinitionList};
 
-/// Version of the tables and rows.
-pub const SNAPSHOT_VERSION: u64 = 1;
+/// Version of the tables and rows. One of the version before it, which has no chain, becomes one of this.
+pub const SNAPSHOT_VERSION: u64 = 2;
 const CACHE_BYTES: usize = 128 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -39,6 +40,7 @@ const RESERVATIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("reserva
 const ENDED: TableDefinition<(u64, u128), ()> = TableDefinition::new("ended");
 const NAMES: TableDefinition<u32, &str> = TableDefinition::new("names");
 const DEFINITIONS: TableDefinition<(u8, &str), (u32, &[u8])> = TableDefinition::new("definitions");
+const CHAIN: [&str; 4] = ["chain_0", "chain_1", "chain_2", "chain_3"];
 const OUTSIDE: [&str; 4] = ["supplier", "customer", "loss", "transit"];
 
 /// Why the snapshot could not be read or written.
@@ -50,7 +52,8 @@ pub enum SnapshotError {
     InUse(String),
     #[error("the snapshot's {table} row {key} is damaged")]
     Damaged { table: &'static str, key: String },
-    #[error("the snapshot has format {found}, this program reads format {SNAPSHOT_VERSION}")]
+    #[error("the snapshot has format {found}, this program reads formats 1 to {SNAPSHOT_VERSION}; \
+             use the stockline that wrote it, or a newer one")]
     Format { found: u64 },
 }
 
@@ -227,6 +230,8 @@ pub struct Covered {
     pub lsn: Lsn,
     /// Time of that command.
     pub now: Millis,
+    /// The chain behind it; `None` before anything is covered.
+    pub chain: Option<Chain>,
 }
 
 /// The snapshot file.
@@ -257,7 +262,7 @@ impl Snapshot {
             let mut meta = write.open_table(META).map_err(storage)?;
             let version = meta.get("version").map_err(storage)?.map(|found| found.value());
             match version {
-                None => {
+                None | Some(1) => {
                     meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
                 }
                 Some(SNAPSHOT_VERSION) => {}
@@ -279,7 +284,12 @@ impl Snapshot {
         let number = |name| -> Result<u64, SnapshotError> {
             Ok(meta.get(name).map_err(storage)?.map_or(0, |found| found.value()))
         };
-        Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?) })
+        let mut chain = Chain::START;
+        for (part, name) in chain.0.chunks_exact_mut(8).zip(CHAIN) {
+            part.copy_from_slice(&number(name)?.to_le_bytes());
+        }
+        let chain = meta.get(CHAIN[0]).map_err(storage)?.map(|_| chain);
+        Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?), chain })
     }
 
     /// Reads everything: each ledger takes what it owns.
@@ -473,6 +483,10 @@ impl SnapshotStep {
             let mut meta = self.write.open_table(META).map_err(storage)?;
             meta.insert("covered", covered.lsn.0).map_err(storage)?;
             meta.insert("now_ms", covered.now.0).map_err(storage)?;
+            for (part, name) in covered.chain.iter().flat_map(|chain| chain.0.chunks_exact(8)).zip(CHAIN) {
+                let part = u64::from_le_bytes(part.try_into().expect("chunks of eight"));
+                meta.insert(name, part).map_err(storage)?;
+            }
         }
         self.write.commit().map_err(storage)
     }

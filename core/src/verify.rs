@@ -2,10 +2,11 @@
 
 use crate::admission::WindowSize;
 use crate::catalogue::{Catalogue, Defined, check};
+use crate::chain::Anchor;
 use crate::checkpoint::CheckpointError;
 use crate::command::Body;
 use crate::id::{Lsn, ShardOf};
-use crate::journal::{self, JournalReader};
+use crate::journal::{self, Decoded, Entry, JournalReader};
 use crate::ledger::{Effects, Ledger, Moment, Outcome, StateHash, audit, merge_movements};
 use crate::outcome::Code;
 use crate::recovery::recover;
@@ -16,6 +17,8 @@ use crate::snapshot::Snapshot;
 pub struct Report {
     pub last: Lsn,
     pub state_hash: StateHash,
+    /// The chain behind the last record.
+    pub anchor: Anchor,
     /// Entries in the journal.
     pub entries: u64,
     /// Entries decided again and compared.
@@ -30,12 +33,20 @@ const FINDINGS_MAX: usize = 20;
 
 /// Recovers the state, checks every invariant, then decides every command behind the snapshot again, or
 /// every command there ever was if the journal goes back to the first, and compares outcome by outcome,
-/// movement by movement, and the state hash.
-pub fn verify(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<Report, CheckpointError> {
+/// movement by movement, and the state hash. With an `anchor`, written down outside earlier, the chain must go
+/// through it.
+pub fn verify(
+    snapshot: &Snapshot,
+    reader: &dyn JournalReader,
+    anchor: Option<Anchor>,
+) -> Result<Report, CheckpointError> {
     let size = WindowSize { commands: 0, ..WindowSize::default() };
     let recovered = recover(snapshot, reader, 1, size)?;
     let mut wrong = audit(&recovered.ledgers);
     let state_hash = recovered.ledgers[0].state_hash();
+    if let Some(anchor) = anchor {
+        wrong.extend(check_anchor(reader, anchor)?);
+    }
     let bounds = reader.bounds()?;
     let from_the_start = bounds.is_some_and(|(first, _)| first == Lsn(1));
 
@@ -53,7 +64,7 @@ pub fn verify(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<Report,
     let mut re_executed = 0;
     let mut effects = Effects::default();
     if from <= recovered.last {
-        journal::replay(reader, from, |decoded, entry| {
+        let take = |decoded: &Decoded, entry: &Entry| {
             re_executed += 1;
             effects.movements.clear();
             effects.shorts.clear();
@@ -79,13 +90,28 @@ pub fn verify(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<Report,
                 again.settle(moment, body, &decoded.lines, entry.outcome, movements);
             }
             Ok(same)
-        })?;
+        };
+        journal::replay(reader, from, take, |_| Ok(()))?;
     }
     let hash_again = again.state_hash();
     if wrong.is_empty() && hash_again != state_hash {
         wrong.push(format!("doing it again gives state hash {hash_again}, not {state_hash}"));
     }
-    Ok(Report { last: recovered.last, state_hash, entries, re_executed, from_the_start, wrong })
+    let (last, anchor) = (recovered.last, recovered.anchor);
+    Ok(Report { last, state_hash, anchor, entries, re_executed, from_the_start, wrong })
+}
+
+/// Says what is wrong where the chain does not go through an anchor.
+fn check_anchor(reader: &dyn JournalReader, anchor: Anchor) -> Result<Option<String>, CheckpointError> {
+    let mut wrong = Some(format!("no journal record ends at the anchor's LSN {}", anchor.lsn));
+    let from = reader.bounds()?.map_or(Lsn(1), |(first, _)| first);
+    journal::replay(reader, from, |_, entry| Ok(entry.lsn <= anchor.lsn), |behind| {
+        if behind.lsn == anchor.lsn {
+            wrong = (behind != anchor).then(|| format!("the chain is {behind}, not {anchor}"));
+        }
+        Ok(())
+    })?;
+    Ok(wrong)
 }
 
 /// Decides one command as the sequencer and a single shard would.

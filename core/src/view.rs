@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
+use crate::drill::{Bug, planted};
 use crate::id::{Lsn, NodeId, SkuId};
 use crate::limit;
 
@@ -80,7 +81,8 @@ impl Cell {
             for (index, version) in self.versions.iter().enumerate() {
                 let lsn = version.lsn.load(Ordering::Acquire);
                 let value = version.value.load(Ordering::Relaxed);
-                if lsn <= as_of && found.is_none_or(|(_, best, _)| lsn > best) {
+                let better = |best| if planted(Bug::StaleRead) { lsn < best } else { lsn > best };
+                if lsn <= as_of && found.is_none_or(|(_, best, _)| better(best)) {
                     found = Some((index, lsn, value));
                 }
             }
@@ -88,7 +90,7 @@ impl Cell {
             // The other version can only have become newer after this one was overwritten, so one that is
             // still the same was the newest and was read whole.
             fence(Ordering::Acquire);
-            if self.versions[index].lsn.load(Ordering::Relaxed) == lsn {
+            if self.versions[index].lsn.load(Ordering::Relaxed) == lsn || planted(Bug::TornRead) {
                 return Ok(value);
             }
             std::hint::spin_loop();
@@ -194,7 +196,7 @@ impl Reader<'_> {
     ) -> Result<Available, Stale> {
         let (mut offered, mut units) = (0, 0);
         let known = self.positions(sku, |node, free| {
-            if free > 0 && channel.nodes.contains(node) {
+            if (free > 0 || planted(Bug::SpreadDeficit)) && channel.nodes.contains(node) {
                 offered += free;
                 if group.is_none_or(|group| group.contains(node)) {
                     units += free;

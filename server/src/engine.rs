@@ -25,8 +25,10 @@ use std::time::Instant;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use stockline_core::admission::WindowSize;
 use stockline_core::batch::Batch;
+use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::Frame;
+use stockline_core::commit::Commit;
 use stockline_core::id::{Lsn, PrincipalId, ReservationId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Journal, JournalError, JournalReader};
@@ -141,6 +143,7 @@ pub struct Recovery {
     pub last: Lsn,
     /// Up to here it came from the snapshot.
     pub covered: Lsn,
+    pub anchor: Anchor,
     pub positions_hash: String,
     pub milliseconds: u128,
 }
@@ -191,6 +194,7 @@ impl RunningEngine {
         let recovery = Recovery {
             last: recovered.last,
             covered: recovered.covered,
+            anchor: recovered.anchor,
             positions_hash: hash.to_string(),
             milliseconds: started.elapsed().as_millis(),
         };
@@ -249,8 +253,9 @@ impl RunningEngine {
             sequencer::run(&for_sequencer, sequencer, inline);
         })?);
         let for_journal = Arc::clone(&shared);
+        let commit = Commit::new(recovered.anchor);
         threads.push(spawn(&shared, "journal".into(), move || {
-            journal::run(&for_journal, Box::new(journal), publisher);
+            journal::run(&for_journal, Box::new(journal), commit, publisher);
         })?);
         let for_checkpoint = Arc::clone(&shared);
         threads.push(spawn(&shared, "checkpoint".into(), move || {

@@ -7,6 +7,7 @@
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
 //! | [`storage`] | journal and snapshot: fold, trim, recover, gaps, damage, formats, a second process |
+//! | [`crash`] | power cuts, EIO, full disks, at every operation under the real redb ([`disk`]) |
 //! | [`view`] | readers see whole durable states only, while a writer publishes |
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
@@ -17,9 +18,12 @@ mod architecture;
 mod bench;
 mod binary;
 mod codec;
+mod crash;
+mod disk;
 mod door;
 mod engine;
 mod model;
+mod rounds;
 mod rule;
 mod shards;
 mod storage;

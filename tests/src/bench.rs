@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::catalogue::{Catalogue, Definition};
+use stockline_core::chain::Chain;
 use stockline_core::command::{Body, Command, Frame, Line, Reserve, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
@@ -28,6 +29,7 @@ pub(crate) struct Bench {
     pub(crate) now: Millis,
     /// Stored records with their first LSN, in order.
     pub(crate) journal: Vec<(Lsn, Vec<u8>)>,
+    pub(crate) chain: Chain,
     next_key: u128,
 }
 
@@ -54,7 +56,7 @@ impl Bench {
         let window = Window::new(SMALL, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
         let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
-        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), next_key: 1 << 64 };
+        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), chain: Chain::START, next_key: 1 << 64 };
         let node = |name: &str, priority| Definition::Node {
             name: name.into(),
             priority,
@@ -110,6 +112,25 @@ impl Bench {
         Told { reply: told.replies[0], parts }
     }
 
+    /// Batches from the first LSN on, each with the output of the one shard, for another journal.
+    pub(crate) fn batches(&mut self, count: u32) -> Vec<(Batch<()>, Output)> {
+        let window = Window::new(SMALL, Lsn(1));
+        let catalogue = std::mem::take(&mut self.sequencer.catalogue);
+        self.sequencer = Sequencer::new(catalogue, window, Lsn::NONE, START, 1);
+        let mut ledger = Ledger::new(ShardOf::ALL);
+        let mut batches = Vec::new();
+        for index in 0..count {
+            let event = self.make(EventKind::Receipt, index % 8, 0, 5);
+            let command = self.command(Body::Event(event), &[]);
+            let mut batch: Batch<()> = self.sequencer.open(self.now);
+            let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: Vec::new() };
+            self.sequencer.push(&mut batch, frame);
+            let output = shard::run(&mut ledger, &batch, |_| unreachable!("one shard waits for nobody"));
+            batches.push((batch, output));
+        }
+        batches
+    }
+
     pub(crate) fn send_frames(&mut self, frames: Vec<Frame<()>>) -> Vec<FrameReply> {
         let mut replies = Vec::new();
         let mut record = JournalRecord::default();
@@ -119,11 +140,11 @@ impl Bench {
             let mut batch: Batch<()> = self.sequencer.open(self.now);
             self.sequencer.push(&mut batch, frame);
             let outputs = self.execute(&batch);
-            merge(&batch, &outputs.iter().collect::<Vec<_>>(), &mut record, &mut replies);
+            merge(&batch, &outputs, &mut record, &mut replies);
         }
         if !record.entries.is_empty() {
             let mut bytes = Vec::new();
-            record.encode(&mut bytes);
+            record.encode(&mut self.chain, &mut bytes);
             self.journal.push((before.next(), bytes));
         }
         replies

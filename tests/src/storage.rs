@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use stockline_core::chain::{Anchor, Chain};
 use stockline_core::checkpoint::fold;
 use stockline_core::command::{Body, Verb};
 use stockline_core::event::EventKind;
@@ -80,7 +81,7 @@ fn snapshot_and_tail_make_the_state_again_for_any_number_of_shards() {
             assert_eq!(fold(&snapshot, &*journal.reader()).expect("folds nothing").0, covered);
         }
     }
-    let report = verify(&snapshot, &*journal.reader()).expect("verifies");
+    let report = verify(&snapshot, &*journal.reader(), None).expect("verifies");
     assert_eq!(report.wrong, Vec::<String>::new());
     assert!(report.from_the_start && report.re_executed == report.entries);
     assert_eq!(report.state_hash.to_string(), bench.hash());
@@ -103,7 +104,7 @@ fn old_records_go_once_they_are_folded_and_out_of_the_window() {
     let mut hash = stockline_core::ledger::StateHash::default();
     recovered.ledgers.iter().for_each(|ledger| hash += ledger.state_hash());
     assert_eq!(hash.to_string(), bench.hash());
-    let report = verify(&snapshot, &*journal.reader()).expect("verifies");
+    let report = verify(&snapshot, &*journal.reader(), None).expect("verifies");
     assert_eq!((report.wrong, report.from_the_start), (Vec::new(), false));
 }
 
@@ -205,16 +206,79 @@ fn tampered(change: impl Fn(&mut Vec<(u64, Vec<u8>)>)) -> String {
 #[test]
 fn damage_is_found_and_its_lsn_named() {
     assert_eq!(tampered(|_| {}), "recovered");
-    let flipped = tampered(|records| records[9].1[40] ^= 1);
+    let flipped = tampered(|records| records[9].1[60] ^= 1);
     assert!(flipped.contains("LSN 10 is damaged") && flipped.contains("checksum"), "{flipped}");
     let cut = tampered(|records| records[9].1.truncate(5));
     assert!(cut.contains("LSN 10") && cut.contains("cut off"), "{cut}");
     let newer = tampered(|records| records[9].1[0] = 9);
-    assert!(newer.contains("format 9") && newer.contains("reads format 1"), "{newer}");
+    assert!(newer.contains("format 9") && newer.contains("reads formats 1 to 2"), "{newer}");
     let missing = tampered(|records| drop(records.remove(9)));
     assert!(missing.contains("LSN 11 where LSN 10 was due"), "{missing}");
     let beginning = tampered(|records| drop(records.drain(..3)));
     assert!(beginning.contains("LSN 4 where LSN 1 was due"), "{beginning}");
+}
+
+/// Gives an edited record the checksum that fits.
+fn reseal(bytes: &mut [u8]) {
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[44..]);
+    bytes[4..12].copy_from_slice(&checksum.to_le_bytes());
+}
+
+#[test]
+fn an_editor_who_knows_the_format_breaks_the_chain_and_the_first_bad_lsn_is_named() {
+    let edited = tampered(|records| {
+        // The time of one command, one millisecond later, with the checksum that fits.
+        let (first, bytes) = &mut records[24];
+        let now = journal::decode(Lsn(*first), bytes).expect("valid").entries[0].now.0.to_le_bytes();
+        let at = bytes.windows(8).rposition(|window| window == now).expect("the time is in it");
+        bytes[at] ^= 1;
+        reseal(bytes);
+    });
+    assert!(edited.contains("LSN 25 is damaged") && edited.contains("chain"), "{edited}");
+    let unchained = tampered(|records| {
+        let bytes = &mut records[24].1;
+        bytes[0] = 1;
+        bytes.drain(12..44);
+    });
+    assert!(unchained.contains("LSN 25") && unchained.contains("no place in the chain"), "{unchained}");
+}
+
+#[test]
+fn a_history_rewritten_from_some_lsn_on_meets_neither_the_snapshot_nor_an_anchor() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(1);
+    let (mut journal, snapshot) = files(dir.path(), true);
+    live(&mut bench, 1);
+    let records = bench.journal.clone();
+    write(&mut journal, &mut bench, Lsn(1));
+    let anchor = Anchor { lsn: bench.sequencer.last(), chain: bench.chain };
+    let report = verify(&snapshot, &*journal.reader(), Some(anchor)).expect("verifies");
+    assert_eq!((report.wrong, report.anchor), (Vec::new(), anchor));
+    let read_back: Anchor = anchor.to_string().parse().expect("an anchor is read as it is written");
+    assert_eq!(read_back, anchor);
+    fold(&snapshot, &*journal.reader()).expect("folds");
+    drop(journal);
+
+    // The same records in a journal of its own, with one more unit received: a chain that is whole.
+    std::fs::remove_file(dir.path().join("journal.redb")).expect("removed");
+    let mut journal = FileJournal::open(&dir.path().join("journal.redb"), true).expect("opens");
+    let mut chain = Chain::START;
+    for (first, bytes) in records {
+        let archive = &bytes[44..];
+        let mut record = rkyv::from_bytes::<journal::JournalRecord, rkyv::rancor::Failure>(archive).expect("ours");
+        if let [movement] = &mut record.movements[..] {
+            movement.quantity += u32::from(first == Lsn(18));
+        }
+        let mut again = Vec::new();
+        record.encode(&mut chain, &mut again);
+        journal.append(Lsn(first.0 - 1), first, &again, Lsn(1)).expect("appended");
+    }
+    let found = recover(&snapshot, &*journal.reader(), 1, SMALL).map(|_| ()).map_err(|error| error.to_string());
+    assert!(found.as_ref().is_err_and(|text| text.contains("not the one that the snapshot")), "{found:?}");
+    std::fs::remove_file(dir.path().join("snapshot.redb")).expect("removed");
+    let snapshot = Snapshot::open(&dir.path().join("snapshot.redb")).expect("opens");
+    let report = verify(&snapshot, &*journal.reader(), Some(anchor)).expect("reads");
+    assert!(report.wrong[0].contains("the chain is"), "{:?}", report.wrong);
 }
 
 #[test]
@@ -226,6 +290,7 @@ fn verification_finds_an_outcome_that_the_rules_do_not_give() {
     // Five units come out of nowhere: the ledger is moved on without its journal.
     write(&mut journal, &mut bench, Lsn(1));
     let lsn = bench.sequencer.last();
+    let mut chain = bench.chain;
     bench.receive(1, 0, 5);
     bench.journal.clear();
     bench.reserve(7, 0, 1_000, &[any_line(1, 12)]);
@@ -240,9 +305,9 @@ fn verification_finds_an_outcome_that_the_rules_do_not_give() {
     let counts = (decoded.movements.len(), 0);
     record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
     let mut forged = Vec::new();
-    record.encode(&mut forged);
+    record.encode(&mut chain, &mut forged);
     journal.append(lsn, lsn.next(), &forged, Lsn(1)).expect("appended");
-    let report = verify(&snapshot, &*journal.reader()).expect("reads");
+    let report = verify(&snapshot, &*journal.reader(), None).expect("reads");
     assert_eq!(report.wrong.len(), 1, "{:?}", report.wrong);
     assert!(report.wrong[0].contains(&format!("LSN {}", lsn.next())), "{:?}", report.wrong);
 }

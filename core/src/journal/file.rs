@@ -6,8 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
+use crate::drill::{Bug, planted};
 use crate::id::Lsn;
 use crate::journal::{Journal, JournalError, JournalReader, Take};
 use crate::limit;
@@ -26,6 +27,8 @@ pub struct FileJournal {
     last: Lsn,
     /// Drops nothing when set: everything can be replayed from the first LSN.
     retain: bool,
+    /// An append failed: what is on disk is no longer known, and nothing more is written.
+    failed: bool,
 }
 
 impl FileJournal {
@@ -51,7 +54,7 @@ impl FileJournal {
         let write = db.begin_write().map_err(storage)?;
         write.open_table(RECORDS).map_err(storage)?;
         write.commit().map_err(storage)?;
-        let mut journal = FileJournal { db: Arc::new(db), last: Lsn::NONE, retain };
+        let mut journal = FileJournal { db: Arc::new(db), last: Lsn::NONE, retain, failed: false };
         if let Some((_, last)) = journal.reader().bounds()? {
             journal.last = last;
         }
@@ -77,15 +80,15 @@ pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-impl Journal for FileJournal {
-    fn append(&mut self, before: Lsn, last: Lsn, record: &[u8], keep_from: Lsn) -> Result<(), JournalError> {
-        if before != self.last {
-            return Err(JournalError::Fenced { expected: before, found: self.last });
+impl FileJournal {
+    fn write(&self, first: Lsn, record: &[u8], keep_from: Lsn) -> Result<(), JournalError> {
+        let mut write = self.db.begin_write().map_err(storage)?;
+        if planted(Bug::AckBeforeSync) {
+            write.set_durability(Durability::None).map_err(storage)?;
         }
-        let write = self.db.begin_write().map_err(storage)?;
         {
             let mut table = write.open_table(RECORDS).map_err(storage)?;
-            let mut place = table.insert_reserve(before.next().0, record.len()).map_err(storage)?;
+            let mut place = table.insert_reserve(first.0, record.len()).map_err(storage)?;
             place.as_mut().copy_from_slice(record);
             drop(place);
             if !self.retain {
@@ -96,13 +99,27 @@ impl Journal for FileJournal {
                     old.push(pair.map_err(storage)?.0.value());
                 }
                 // The last of them may reach beyond `keep_from`; the next one's first LSN tells its end.
-                old.pop();
+                if !planted(Bug::TrimTooFar) {
+                    old.pop();
+                }
                 for first in old {
                     table.remove(first).map_err(storage)?;
                 }
             }
         }
-        write.commit().map_err(storage)?;
+        write.commit().map_err(storage)
+    }
+}
+
+impl Journal for FileJournal {
+    fn append(&mut self, before: Lsn, last: Lsn, record: &[u8], keep_from: Lsn) -> Result<(), JournalError> {
+        if self.failed {
+            return Err(JournalError::Storage("an earlier write failed; start again to go on".into()));
+        }
+        if before != self.last {
+            return Err(JournalError::Fenced { expected: before, found: self.last });
+        }
+        self.write(before.next(), record, keep_from).inspect_err(|_| self.failed = true)?;
         self.last = last;
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 
+use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::ledger::Outcome;
 use crate::limit;
@@ -243,7 +244,9 @@ impl Reservations {
     pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation) {
         if reservation.state == State::Held {
             self.held += 1;
-            self.ends.push(reservation.expires_at(), id);
+            if !(planted(Bug::ForgetEnds) && id.0 % 3 == 0) {
+                self.ends.push(reservation.expires_at(), id);
+            }
         }
         if reservation.state.is_active() {
             self.active += 1;
@@ -296,7 +299,8 @@ impl Reservations {
         while due.len() < enough {
             let Some(mut first) = self.ends.ticks.first_entry() else { return };
             let tick = *first.key();
-            if tick * limit::TICK_MS > now.0 {
+            let early = if planted(Bug::ExpireEarly) { 1_000 } else { 0 };
+            if tick * limit::TICK_MS > now.0 + early {
                 return;
             }
             match first.get_mut().pop() {

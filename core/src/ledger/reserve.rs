@@ -8,6 +8,7 @@
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Line, Reserve};
+use crate::drill::{Bug, planted};
 use crate::id::{GroupId, NodeId};
 use crate::ledger::{Effects, Ledger, Moment, Outcome, Short};
 use crate::limit;
@@ -95,7 +96,7 @@ impl Ledger {
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
             let (node, free) = (position.node, position.free);
-            if free <= 0 || !channel.nodes.contains(node) {
+            if (free <= 0 && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
                 continue;
             }
             offered += free;
@@ -142,8 +143,10 @@ impl Ledger {
 
     fn take(&mut self, line: &Line, at: usize, quantity: i64, effects: &mut Effects) {
         let position = self.positions.at_mut(at);
-        position.free -= quantity;
-        self.takes.push(Take { at, quantity });
+        // What a later line may no longer take.
+        let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
+        position.free -= set_aside;
+        self.takes.push(Take { at, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
             node: position.node,

@@ -5,6 +5,7 @@
 
 use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line, Verb};
+use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{Lsn, Millis, SkuId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
@@ -85,7 +86,7 @@ impl Ledger {
     fn shift(&mut self, movement: &Movement) -> &mut Position {
         let units = i64::from(movement.quantity);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
-            if bucket > Bucket::Inbound {
+            if bucket > Bucket::Inbound && !(planted(Bug::LoseOutside) && bucket == Bucket::Customer) {
                 self.outside[bucket as usize - Bucket::Supplier as usize] += change;
             }
         }

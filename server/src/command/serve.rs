@@ -75,8 +75,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     .map_err(|error| Stop(exit::DATA, explain(&error)))?;
     let recovery = running.recovery.clone();
     eprintln!(
-        "recovered last_lsn={} state_hash={} from snapshot at {} in {} ms",
-        recovery.last, recovery.positions_hash, recovery.covered, recovery.milliseconds
+        "recovered last_lsn={} state_hash={} anchor={} from snapshot at {} in {} ms",
+        recovery.last, recovery.positions_hash, recovery.anchor, recovery.covered, recovery.milliseconds
     );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

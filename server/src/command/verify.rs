@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use stockline_core::chain::Anchor;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::snapshot::Snapshot;
@@ -16,6 +17,10 @@ pub struct Options {
     /// Data directory
     #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_DATA)]
     data: PathBuf,
+
+    /// A chain written down earlier, which the journal must still go through
+    #[arg(long, value_name = "LSN:HEX")]
+    anchor: Option<Anchor>,
 }
 
 pub fn run(options: &Options) -> i32 {
@@ -29,7 +34,7 @@ pub fn run(options: &Options) -> i32 {
         let journal = FileJournal::open(&journal_file, true).map_err(|error| error.to_string())?;
         let snapshot =
             Snapshot::open(&options.data.join(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
-        verify(&snapshot, &*journal.reader()).map_err(|error| error.to_string())
+        verify(&snapshot, &*journal.reader(), options.anchor).map_err(|error| error.to_string())
     })();
     match report {
         Err(reason) => {
@@ -38,6 +43,7 @@ pub fn run(options: &Options) -> i32 {
         }
         Ok(report) => {
             println!("last_lsn={} state_hash={} entries={}", report.last, report.state_hash, report.entries);
+            println!("anchor={}", report.anchor);
             let scope = if report.from_the_start { "everything" } else { "what the snapshot does not cover" };
             eprintln!(
                 "did {} entries again ({scope}) in {} ms",

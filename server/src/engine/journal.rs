@@ -1,17 +1,14 @@
-//! The journal's thread: merges what the shards did, makes it durable, publishes it, and only then answers.
+//! The journal's thread: collects what the shards did, commits it, and only then answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stockline_core::batch::Batch;
-use stockline_core::command::Body;
+use stockline_core::commit::{Commit, Done};
 use stockline_core::id::Lsn;
-use stockline_core::journal::{Journal, JournalRecord};
+use stockline_core::journal::Journal;
 use stockline_core::limit;
-use stockline_core::merge::{FrameReply, merge};
-use stockline_core::outcome::Code;
-use stockline_core::sequencer::Learned;
 use stockline_core::shard::Output;
 use stockline_core::view::Publisher;
 
@@ -20,49 +17,37 @@ use super::{Answered, Executed, Shared, Tag};
 
 const IDLE: Duration = Duration::from_millis(500);
 
-/// A batch whose shards are all done.
-struct Done {
-    batch: Arc<Batch<Tag>>,
-    outputs: Vec<Output>,
-    replies: Vec<FrameReply>,
-}
-
-pub(super) fn run(shared: &Arc<Shared>, mut journal: Box<dyn Journal>, mut publisher: Publisher) {
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    mut journal: Box<dyn Journal>,
+    mut commit: Commit<Tag>,
+    mut publisher: Publisher,
+) {
     shared.journal_bell.mine();
-    let mut record = JournalRecord::default();
-    let mut bytes = Vec::new();
-    let mut group: Vec<Done> = Vec::new();
-    let mut durable = shared.view.durable();
     loop {
-        record.restart(durable.next());
-        while record.bytes() < limit::JOURNAL_RECORD_BYTES
+        while !commit.is_full()
             && let Some((batch, output)) = shared.outputs[0].pop()
         {
-            group.push(collect(shared, batch, output, &mut record));
+            let outputs = collect(shared, &batch, output);
+            commit.add(batch, outputs);
         }
-        if group.is_empty() {
+        if commit.is_empty() {
             if finished(shared) {
                 break;
             }
             shared.journal_bell.wait(IDLE, || !shared.outputs[0].is_empty() || finished(shared));
             continue;
         }
-        if !record.entries.is_empty() {
-            let last = Lsn(durable.0 + record.entries.len() as u64);
-            record.encode(&mut bytes);
-            let covered = Lsn(shared.covered.load(Ordering::Relaxed)).next();
-            let keep_from = group.last().map_or(covered, |done| done.batch.keep_from).min(covered);
-            if let Err(error) = journal.append(durable, last, &bytes, keep_from) {
-                let reason = format!("{error}; nothing after LSN {durable} is acknowledged");
-                return shared.fail(crate::exit::JOURNAL, reason);
-            }
-            durable = last;
-            publish(shared, &mut publisher, &group, last);
-            if last.0 - shared.covered.load(Ordering::Relaxed) >= limit::FOLD_COMMANDS {
-                shared.checkpoint_bell.ring();
-            }
+        let covered = Lsn(shared.covered.load(Ordering::Relaxed));
+        if let Err(error) = commit.write(&mut *journal, &mut publisher, covered) {
+            let reason = format!("{error}; nothing after LSN {} is acknowledged", commit.durable());
+            return shared.fail(crate::exit::JOURNAL, reason);
         }
-        for done in group.drain(..) {
+        if commit.durable().0 - covered.0 >= limit::FOLD_COMMANDS {
+            shared.checkpoint_bell.ring();
+        }
+        for done in commit.finish() {
+            spread(shared, &done);
             answer(done);
         }
     }
@@ -76,8 +61,8 @@ fn finished(shared: &Shared) -> bool {
         && shared.outputs[0].is_empty()
 }
 
-/// Waits for the other shards' outputs for the same batch and merges all.
-fn collect(shared: &Shared, batch: Arc<Batch<Tag>>, first: Output, record: &mut JournalRecord) -> Done {
+/// Waits for the other shards' outputs for the same batch.
+fn collect(shared: &Shared, batch: &Arc<Batch<Tag>>, first: Output) -> Vec<Output> {
     let mut outputs = vec![first];
     for queue in &shared.outputs[1..] {
         let mut times = 0;
@@ -88,57 +73,26 @@ fn collect(shared: &Shared, batch: Arc<Batch<Tag>>, first: Output, record: &mut 
             }
             times += 1;
         };
-        assert!(Arc::ptr_eq(&batch, &other), "all shards execute the same batches in the same order");
+        assert!(Arc::ptr_eq(batch, &other), "all shards execute the same batches in the same order");
         outputs.push(output);
     }
-    let mut replies = Vec::with_capacity(batch.frames.len());
-    merge(&batch, &outputs.iter().collect::<Vec<_>>(), record, &mut replies);
-    Done { batch, outputs, replies }
+    outputs
 }
 
-fn publish(shared: &Shared, publisher: &mut Publisher, group: &[Done], last: Lsn) {
-    for done in group {
-        for changed in done.outputs.iter().flat_map(|output| &output.changed) {
-            publisher.store(changed.sku, changed.node, changed.free, last);
-        }
-        if let Some(change) = &done.batch.change {
-            publisher.store_rules(Arc::clone(&change.rules), last);
-        }
-    }
-    publisher.raise(last);
+/// Tells the rest of the engine what is durable now.
+fn spread(shared: &Shared, done: &Done<Tag>) {
     if shared.outputs.len() > 1 {
-        group.iter().for_each(|done| teach(shared, done));
+        done.learned(|learned| shared.learned.push(learned));
     }
-    for change in group.iter().filter_map(|done| done.batch.change.as_ref()) {
+    if let Some(change) = &done.batch.change {
         shared.principals.replace(&change.principals);
     }
-    if let Some(done) = group.last() {
-        // A reservation over several shards counts once in each: the gauge errs on the side of its limit.
-        let active = done.outputs.iter().map(|output| output.active).sum();
-        shared.active_reservations.store(active, Ordering::Relaxed);
-    }
+    // A reservation over several shards counts once in each: the gauge errs on the side of its limit.
+    let active = done.outputs.iter().map(|output| output.active).sum();
+    shared.active_reservations.store(active, Ordering::Relaxed);
 }
 
-/// Tells the sequencer which reservations are there and which have ended.
-fn teach(shared: &Shared, done: &Done) {
-    for (stamped, reply) in done.batch.frames.iter().zip(&done.replies) {
-        for (command, reply) in stamped.frame.commands.iter().zip(&reply.replies) {
-            let new = reply.outcome.code == Code::Ok && !reply.repeat;
-            let ended = !reply.outcome.state.is_active();
-            let learned = match &command.body {
-                Body::Reserve(reserve) if new => Learned::Reserved(reserve.id),
-                Body::Transition(transition) if new && ended => {
-                    Learned::Ended(transition.reservation, reply.lsn)
-                }
-                Body::Expire(id) if new && ended => Learned::Ended(*id, reply.lsn),
-                _ => continue,
-            };
-            shared.learned.push(learned);
-        }
-    }
-}
-
-fn answer(done: Done) {
+fn answer(done: Done<Tag>) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
         let Tag { reply_to: Some(reply_to), mark } = &stamped.frame.tag else { continue };
         let commands = stamped.frame.commands.len();
