@@ -24,7 +24,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::catalogue::{Catalogue, Definition};
 use crate::chain::Chain;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::journal::file::{create_private, sync_parent};
+use crate::journal::file::open_or_create;
 use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
 use crate::limit;
 use crate::outcome::State;
@@ -241,13 +241,10 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
-        create_private(path).map_err(storage)?;
-        let db =
-            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => SnapshotError::InUse(path.display().to_string()),
-                other => storage(other),
-            })?;
-        sync_parent(path).map_err(storage)?;
+        let db = open_or_create(path, CACHE_BYTES).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => SnapshotError::InUse(path.display().to_string()),
+            other => storage(other),
+        })?;
         Snapshot::over(db)
     }
 

@@ -73,6 +73,8 @@ fn check(journal: &FileJournal, records: &Records) -> usize {
 /// What a disk went through, and how many appends had returned at each operation.
 struct Story {
     ops: Vec<Op>,
+    /// The file was made before this operation.
+    made: usize,
     /// Operation index behind each append.
     acknowledged: Vec<usize>,
 }
@@ -81,6 +83,7 @@ fn tell(records: &Records) -> Story {
     let disk = Disk::default();
     disk.record();
     let mut journal = FileJournal::with_backend(disk.clone(), false).expect("opens");
+    let made = disk.trace_len();
     let mut acknowledged = Vec::new();
     for index in 0..records.len() {
         append(&mut journal, records, index).expect("appends");
@@ -88,15 +91,16 @@ fn tell(records: &Records) -> Story {
     }
     let ops = disk.take_trace();
     drop(journal);
-    Story { ops, acknowledged }
+    Story { ops, made, acknowledged }
 }
 
-/// Visits what a power cut leaves before each operation of a story.
-fn cuts(ops: &[Op], every: usize, seed: u64, mut visit: impl FnMut(usize, Unsynced, Vec<u8>)) {
+/// Visits what a power cut leaves before each operation of a story from `made` on. A file whose making is cut
+/// short has another name and is made anew: `an_unfinished_file_is_made_anew`.
+fn cuts(ops: &[Op], made: usize, every: usize, seed: u64, mut visit: impl FnMut(usize, Unsynced, Vec<u8>)) {
     let mut dice = Dice::new(seed);
     let (mut durable, mut unsynced) = (Vec::new(), Vec::new());
     for (at, op) in ops.iter().enumerate() {
-        if at % every == seed as usize % every {
+        if at >= made && at % every == seed as usize % every {
             for manner in MANNERS {
                 visit(at, manner, survive(&durable, &unsynced, manner, &mut dice));
             }
@@ -133,7 +137,7 @@ fn a_cut_at_every_operation_loses_nothing_acknowledged() {
         let records = records(count, weight);
         let story = tell(&records);
         let mut recoveries = 0;
-        cuts(&story.ops, 1, seed, |at, manner, image| {
+        cuts(&story.ops, story.made, 1, seed, |at, manner, image| {
             let acknowledged = story.acknowledged.iter().take_while(|end| **end <= at).count();
             recoveries += survives(image, &records, acknowledged, at, manner);
         });
@@ -148,7 +152,7 @@ fn a_cut_inside_the_recovery_from_a_cut_loses_nothing_either() {
         let story = tell(&records);
         let mut recoveries = 0;
         let mut dice = Dice::new(seed);
-        cuts(&story.ops, 5, seed, |at, manner, image| {
+        cuts(&story.ops, story.made, 5, seed, |at, manner, image| {
             let acknowledged = story.acknowledged.iter().take_while(|end| **end <= at).count();
             let mut op = 0;
             loop {
@@ -192,9 +196,9 @@ fn an_io_error_at_every_operation_ends_it_and_loses_nothing_acknowledged() {
     rounds("crash::an_io_error", "faults", 1, |seed| {
         let records = records(30, if seed == 0 { 2 } else { 1 << (seed % 11) });
         let mut dice = Dice::new(seed);
-        let mut faults = 0;
+        let (made, mut faults) = (tell(&records).made as u64, 0);
         for fault in [Fault::Io, Fault::Short] {
-            for op in 0.. {
+            for op in made.. {
                 let disk = Disk::default();
                 disk.fail_at(op, fault);
                 let done = run_into(&disk, &records);
@@ -225,7 +229,12 @@ fn a_full_disk_ends_it_and_it_goes_on_when_there_is_room() {
         let whole = Disk::default();
         assert_eq!(run_into(&whole, &records), records.len());
         let (len, mut faults) = (whole.image().len(), 0);
-        for capacity in (0..len).step_by(len / 40) {
+        let made = {
+            let disk = Disk::default();
+            FileJournal::with_backend(disk.clone(), false).expect("opens");
+            disk.image().len()
+        };
+        for capacity in (made..len).step_by((len - made) / 40) {
             let disk = Disk::default();
             disk.limit(Some(capacity));
             let done = run_into(&disk, &records);
@@ -253,6 +262,7 @@ fn a_cut_while_folding_leaves_a_snapshot_that_recovers_to_the_same_state() {
         let disk = Disk::default();
         disk.record();
         let snapshot = Snapshot::with_backend(disk.clone()).expect("opens");
+        let made = disk.trace_len();
         let mut covered = Vec::new();
         for index in 0..records.len() {
             append(&mut journal, &records, index).expect("appends");
@@ -270,7 +280,7 @@ fn a_cut_while_folding_leaves_a_snapshot_that_recovers_to_the_same_state() {
         };
         let due = hash(&Snapshot::with_backend(Disk::default()).expect("opens")).1;
         let mut recoveries = 0;
-        cuts(&ops, 2, seed, |at, manner, image| {
+        cuts(&ops, made, 2, seed, |at, manner, image| {
             let context = format!("cut at operation {at}, unsynced writes {manner:?}");
             let snapshot = Snapshot::with_backend(Disk::holding(image))
                 .unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -282,6 +292,19 @@ fn a_cut_while_folding_leaves_a_snapshot_that_recovers_to_the_same_state() {
         });
         recoveries
     });
+}
+
+#[test]
+fn an_unfinished_file_is_made_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal.redb");
+    std::fs::write(path.with_extension("new"), [0; 5_000]).expect("written");
+    let records = records(3, 1);
+    let mut journal = FileJournal::open(&path, false).expect("opens");
+    append(&mut journal, &records, 0).expect("appends");
+    drop(journal);
+    assert_eq!(check(&FileJournal::open(&path, false).expect("opens again"), &records), 1);
+    assert!(!path.with_extension("new").exists());
 }
 
 #[test]

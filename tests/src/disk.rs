@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use redb::{BackendIoError, StorageBackend};
+use redb::StorageBackend;
 use stockline_loadgen::dice::Dice;
 
 const SECTOR: usize = 512;
@@ -190,10 +190,10 @@ impl Disk {
         self.state().live.clone()
     }
 
-    fn act(&self, op: Op) -> Result<(), BackendIoError> {
+    fn act(&self, op: Op) -> Result<(), std::io::Error> {
         let mut state = self.state();
         if state.dead {
-            return Err(std::io::Error::other("no power").into());
+            return Err(std::io::Error::other("no power"));
         }
         let number = state.ops;
         state.ops += 1;
@@ -214,7 +214,7 @@ impl Disk {
                 _ => {}
             }
             // EIO
-            return Err(std::io::Error::from_raw_os_error(5).into());
+            return Err(std::io::Error::from_raw_os_error(5));
         }
         if let (Op::Len(len), Some(capacity)) = (&op, state.capacity)
             && *len > capacity
@@ -222,7 +222,7 @@ impl Disk {
         {
             state.faults += 1;
             // ENOSPC
-            return Err(std::io::Error::from_raw_os_error(28).into());
+            return Err(std::io::Error::from_raw_os_error(28));
         }
         if op == Op::Sync {
             let unsynced = std::mem::take(&mut state.unsynced);
@@ -236,11 +236,11 @@ impl Disk {
 }
 
 impl StorageBackend for Disk {
-    fn len(&self) -> Result<u64, BackendIoError> {
+    fn len(&self) -> Result<u64, std::io::Error> {
         Ok(self.state().live.len() as u64)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), BackendIoError> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
         let state = self.state();
         let found = state.live.get(offset as usize..).and_then(|rest| rest.get(..out.len()));
         match found.filter(|_| !state.dead) {
@@ -248,19 +248,19 @@ impl StorageBackend for Disk {
                 out.copy_from_slice(found);
                 Ok(())
             }
-            None => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            None => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
         }
     }
 
-    fn set_len(&self, len: u64) -> Result<(), BackendIoError> {
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
         self.act(Op::Len(len as usize))
     }
 
-    fn sync_data(&self) -> Result<(), BackendIoError> {
+    fn sync_data(&self) -> Result<(), std::io::Error> {
         self.act(Op::Sync)
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), BackendIoError> {
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
         self.act(Op::Write { offset: offset as usize, data: data.to_vec() })
     }
 }

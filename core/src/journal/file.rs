@@ -6,7 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
+    TableDefinition,
+};
 
 use crate::drill::{Bug, planted};
 use crate::id::Lsn;
@@ -32,15 +35,12 @@ pub struct FileJournal {
 }
 
 impl FileJournal {
-    /// Opens or creates the file and makes its name durable too.
+    /// Opens or creates the file.
     pub fn open(path: &Path, retain: bool) -> Result<FileJournal, JournalError> {
-        create_private(path).map_err(storage)?;
-        let db =
-            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.display().to_string()),
-                other => storage(other),
-            })?;
-        sync_parent(path).map_err(storage)?;
+        let db = open_or_create(path, CACHE_BYTES).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.display().to_string()),
+            other => storage(other),
+        })?;
         FileJournal::over(db, retain)
     }
 
@@ -67,17 +67,22 @@ impl FileJournal {
     }
 }
 
-/// Makes sure that the file exists and that a new one is for its owner only.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
+/// Opens a database file, or creates one for its owner only and makes its name durable. It is made under another
+/// name first: redb does not open a file whose making was cut short.
+pub(crate) fn open_or_create(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600).open(path).map(drop)
-}
-
-/// Makes a new directory entry durable.
-pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    let io = |error| DatabaseError::Storage(StorageError::Io(error));
+    if !path.try_exists().map_err(io)? {
+        let unfinished = path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished).map_err(io)?;
+        drop(Database::builder().create(&unfinished)?);
+        std::fs::rename(&unfinished, path).map_err(io)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = std::fs::File::open(parent.unwrap_or(Path::new("."))).map_err(io)?;
+        parent.sync_all().map_err(io)?;
+    }
+    Database::builder().set_cache_size(cache_bytes).open(path)
 }
 
 impl FileJournal {
