@@ -17,6 +17,7 @@
 mod architecture;
 mod bench;
 mod binary;
+mod chance;
 mod codec;
 mod crash;
 mod disk;

@@ -16,7 +16,7 @@ use stockline_core::ledger::{Ledger, audit};
 use stockline_core::merge::{FrameReply, Reply, merge};
 use stockline_core::record::digest;
 use stockline_core::sequencer::Sequencer;
-use stockline_core::shard::{self, Output};
+use stockline_core::shard::{self, Output, Progress};
 
 pub(crate) const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
 pub(crate) const WHO: PrincipalId = PrincipalId(1);
@@ -49,36 +49,41 @@ pub(crate) fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
     Line { node: NodeId(node), ..any_line(sku, quantity) }
 }
 
+/// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over group 0,
+/// channel 2 over all with a buffer of 5; skus 0 to 9.
+pub(crate) fn definitions() -> Vec<Definition> {
+    let node = |name: &str, priority| Definition::Node {
+        name: name.into(),
+        priority,
+        kind: String::new(),
+        timezone: String::new(),
+    };
+    let channel = |name: &str, group: Option<&str>, buffer| Definition::Channel {
+        name: name.into(),
+        group: group.map(str::to_owned),
+        buffer,
+    };
+    let mut definitions = vec![
+        node("n0", 10),
+        node("n1", 20),
+        node("n2", 30),
+        Definition::Group { name: "g0".into(), nodes: vec!["n1".into(), "n2".into()] },
+        channel("c0", None, 0),
+        channel("c1", Some("g0"), 0),
+        channel("c2", None, 5),
+    ];
+    definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
+    definitions
+}
+
 impl Bench {
-    /// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over
-    /// group 0, channel 2 over all with a buffer of 5; skus 0 to 9.
+    /// With everything of [`definitions`].
     pub(crate) fn new(shards: u32) -> Bench {
         let window = Window::new(SMALL, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
         let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
         let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), chain: Chain::START, next_key: 1 << 64 };
-        let node = |name: &str, priority| Definition::Node {
-            name: name.into(),
-            priority,
-            kind: String::new(),
-            timezone: String::new(),
-        };
-        let channel = |name: &str, group: Option<&str>, buffer| Definition::Channel {
-            name: name.into(),
-            group: group.map(str::to_owned),
-            buffer,
-        };
-        let mut definitions = vec![
-            node("n0", 10),
-            node("n1", 20),
-            node("n2", 30),
-            Definition::Group { name: "g0".into(), nodes: vec!["n1".into(), "n2".into()] },
-            channel("c0", None, 0),
-            channel("c1", Some("g0"), 0),
-            channel("c2", None, 5),
-        ];
-        definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
-        for definition in definitions {
+        for definition in definitions() {
             bench.send_body(Body::Define(Box::new(definition)), &[]);
         }
         bench
@@ -150,20 +155,17 @@ impl Bench {
         replies
     }
 
-    /// Runs all shards on one thread. A part waits for votes of later shards, so each shard that must wait is
-    /// run on a thread of its own.
+    /// Runs all shards in turn; one that waits for votes goes on when the others have cast theirs.
     fn execute(&mut self, batch: &Batch<()>) -> Vec<Output> {
-        if let [only] = &mut self.ledgers[..] {
-            return vec![shard::run(only, batch, |_| unreachable!("one shard waits for nobody"))];
+        let mut running: Vec<_> = self.ledgers.iter().map(|_| (Progress::default(), None)).collect();
+        while running.iter().any(|(_, output)| output.is_none()) {
+            for (ledger, (progress, output)) in self.ledgers.iter_mut().zip(&mut running) {
+                if output.is_none() {
+                    *output = progress.advance(ledger, batch);
+                }
+            }
         }
-        std::thread::scope(|scope| {
-            let running: Vec<_> = self
-                .ledgers
-                .iter_mut()
-                .map(|ledger| scope.spawn(move || shard::run(ledger, batch, |_| std::thread::yield_now())))
-                .collect();
-            running.into_iter().map(|thread| thread.join().expect("a shard runs to its end")).collect()
-        })
+        running.into_iter().filter_map(|(_, output)| output).collect()
     }
 
     pub(crate) fn reserve(&mut self, id: u128, channel: u16, ttl_ms: u32, lines: &[Line]) -> Told {
@@ -198,16 +200,22 @@ impl Bench {
 
     /// Brings every hold that is over into the order, as the engine does.
     pub(crate) fn expire_due(&mut self) -> usize {
+        let due = self.due();
+        for id in &due {
+            self.send_body(Body::Expire(*id), &[]);
+        }
+        due.len()
+    }
+
+    /// Holds that are over.
+    pub(crate) fn due(&mut self) -> Vec<ReservationId> {
         let mut due = Vec::new();
         for ledger in &mut self.ledgers {
             ledger.take_due(self.now, usize::MAX, &mut due);
         }
         let unique: BTreeSet<_> = due.iter().copied().collect();
         assert_eq!(unique.len(), due.len(), "each hold is reported by one shard");
-        for id in &due {
-            self.send_body(Body::Expire(*id), &[]);
-        }
-        due.len()
+        due
     }
 
     /// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.

@@ -1,0 +1,623 @@
+//! The reference model: stock and claims kept in the simplest way, by the rules that docs/domain.md tells, with
+//! no line of code shared with the ledger.
+//!
+//! It is told commands one after another in the order of their LSNs and says what each must be answered. Model
+//! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use stockline_client::event::EventKind;
+use stockline_client::limit;
+use stockline_client::outcome::{Code, State};
+use stockline_client::record::{EventRec, LineRec};
+use stockline_client::wire::PartRec;
+
+/// No node, no group.
+pub const ANY: u16 = u16::MAX;
+
+pub const FREE: usize = 0;
+pub const HELD: usize = 1;
+pub const CONFIRMED: usize = 2;
+pub const PICKED: usize = 3;
+pub const DAMAGED: usize = 5;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    Reserve {
+        id: u128,
+        channel: u16,
+        ttl_ms: u32,
+        lines: Vec<LineRec>,
+    },
+    /// Verb: 1 confirm, 2 release, 3 extend, 4 fulfil.
+    Step {
+        id: u128,
+        verb: u8,
+        ttl_ms: u32,
+    },
+    Event(Box<EventRec>),
+    /// The system ends a hold.
+    Expire {
+        id: u128,
+    },
+    /// A channel gets other rules.
+    Rule {
+        channel: u16,
+        setup: ChannelSetup,
+    },
+}
+
+/// What must be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    pub code: Code,
+    pub state: State,
+    pub expires_at_ms: u64,
+    /// Claims by sku and node, or shortages by line.
+    pub parts: Vec<PartRec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelSetup {
+    pub group: Option<u16>,
+    pub buffer: i64,
+}
+
+/// The part of the catalogue that decides.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    pub skus: u32,
+    /// Priority by node.
+    pub nodes: BTreeMap<u16, u16>,
+    pub groups: BTreeMap<u16, BTreeSet<u16>>,
+    pub channels: BTreeMap<u16, ChannelSetup>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Claim {
+    quantity: i64,
+    picked: i64,
+    shipped: i64,
+}
+
+impl Claim {
+    fn open(&self) -> i64 {
+        self.quantity - self.picked - self.shipped
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Reservation {
+    state: State,
+    ends_ms: u64,
+    claims: BTreeMap<(u32, u16), Claim>,
+}
+
+/// A change of what is on hand.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    node: u16,
+    at_ms: u64,
+    units: i64,
+}
+
+/// What is remembered of a sku for counts that come late.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    /// By node: the latest moment of any change, and the change told last.
+    last: BTreeMap<u16, (u64, Change)>,
+    earlier: Vec<Change>,
+    forgotten_to_ms: u64,
+    counted: BTreeMap<u16, u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub setup: Setup,
+    units: HashMap<(u32, u16), [i64; 8]>,
+    supplies: BTreeMap<(u32, u16, u64), i64>,
+    reservations: HashMap<u128, Reservation>,
+    pasts: HashMap<u32, Past>,
+}
+
+type Taken = BTreeMap<(u32, u16), i64>;
+
+impl Model {
+    pub fn new(setup: Setup) -> Model {
+        Model { setup, ..Model::default() }
+    }
+
+    /// Units by bucket: the eight on hand, then inbound.
+    pub fn units(&self, sku: u32, node: u16) -> [i64; 9] {
+        let mut units = [0; 9];
+        units[..8].copy_from_slice(&self.at(sku, node));
+        let inbound = self.supplies.range((sku, node, 0)..=(sku, node, u64::MAX));
+        units[8] = inbound.map(|(_, units)| units).sum();
+        units
+    }
+
+    /// State of a reservation, `None` if there never was one.
+    pub fn state(&self, id: u128) -> Option<State> {
+        self.reservations.get(&id).map(|reservation| reservation.state)
+    }
+
+    /// Holds that should have ended before `now_ms`.
+    pub fn overdue(&self, now_ms: u64) -> Vec<u128> {
+        let over = |reservation: &&Reservation| {
+            reservation.state == State::Held && reservation.ends_ms + limit::TICK_MS <= now_ms
+        };
+        self.reservations
+            .iter()
+            .filter(|(_, reservation)| over(reservation))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// What a channel can be promised of a sku.
+    pub fn available(&self, channel: u16, sku: u32) -> i64 {
+        let rule = &self.setup.channels[&channel];
+        let sum: i64 = self.offered(rule).into_iter().map(|node| self.at(sku, node)[FREE].max(0)).sum();
+        (sum - rule.buffer).max(0)
+    }
+
+    fn at(&self, sku: u32, node: u16) -> [i64; 8] {
+        self.units.get(&(sku, node)).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, place: (u32, u16), bucket: usize, units: i64) {
+        self.units.entry(place).or_default()[bucket] += units;
+    }
+
+    /// Nodes of a channel, best priority first.
+    fn offered(&self, rule: &ChannelSetup) -> Vec<u16> {
+        let all = || self.setup.nodes.keys().copied().collect();
+        let set: BTreeSet<u16> = rule.group.map_or_else(all, |group| self.setup.groups[&group].clone());
+        let mut nodes: Vec<u16> = set.into_iter().collect();
+        nodes.sort_by_key(|node| (self.setup.nodes[node], *node));
+        nodes
+    }
+
+    /// Does the next command in the order. `now_ms` is the time it took effect, where that is known: without it
+    /// no hold is ever over.
+    pub fn apply(&mut self, now_ms: Option<u64>, act: &Act) -> Due {
+        let refused = self.refusal(now_ms, act);
+        if refused != Code::Ok {
+            return bare(refused);
+        }
+        match act {
+            Act::Reserve { id, channel, ttl_ms, lines } => {
+                let ends_ms = now_ms.map_or(u64::MAX, |now| now + u64::from(*ttl_ms));
+                self.reserve(*id, *channel, ends_ms, lines)
+            }
+            Act::Step { id, verb, ttl_ms } => self.step(now_ms, *id, *verb, *ttl_ms),
+            Act::Event(event) => self.event(now_ms, event),
+            Act::Expire { id } => self.expire(now_ms, *id),
+            Act::Rule { channel, setup } => {
+                self.setup.channels.insert(*channel, setup.clone());
+                bare(Code::Ok)
+            }
+        }
+    }
+
+    /// The first refusal that needs no stock.
+    fn refusal(&self, now_ms: Option<u64>, act: &Act) -> Code {
+        let setup = &self.setup;
+        let mut found: BTreeSet<Code> = BTreeSet::new();
+        let mut refuse = |when: bool, code: Code| {
+            if when {
+                found.insert(code);
+            }
+        };
+        let ttl_ok = |ttl: u32| ttl > 0 && u64::from(ttl) <= limit::TTL_MS_MAX;
+        match act {
+            Act::Reserve { channel, ttl_ms, lines, .. } => {
+                refuse(lines.is_empty(), Code::NoLines);
+                refuse(lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);
+                refuse(!ttl_ok(*ttl_ms), Code::InvalidTtl);
+                let rule = setup.channels.get(channel);
+                refuse(rule.is_none(), Code::UnknownChannel);
+                let offered = rule.map(|rule| self.offered(rule));
+                for line in lines {
+                    refuse(line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+                    refuse(line.sku >= setup.skus, Code::UnknownSku);
+                    let group = setup.groups.get(&line.group);
+                    refuse(line.group != ANY && group.is_none(), Code::UnknownGroup);
+                    if line.node != ANY {
+                        refuse(!setup.nodes.contains_key(&line.node), Code::UnknownNode);
+                        let outside = offered.as_ref().is_some_and(|nodes| !nodes.contains(&line.node))
+                            || group.is_some_and(|nodes| !nodes.contains(&line.node));
+                        refuse(outside, Code::NodeNotOffered);
+                    }
+                }
+            }
+            Act::Step { verb, ttl_ms, .. } => refuse(*verb == 3 && !ttl_ok(*ttl_ms), Code::InvalidTtl),
+            Act::Event(event) => {
+                let kind = EventKind::from_number(event.kind);
+                let max = i64::from(limit::QUANTITY_MAX);
+                let (low, high) = match kind {
+                    Some(EventKind::Adjustment) => (-max, max),
+                    Some(EventKind::Count | EventKind::Supply) => (0, max),
+                    _ => (1, max),
+                };
+                let nothing = kind == Some(EventKind::Adjustment) && event.quantity == 0;
+                refuse(event.quantity < low || event.quantity > high || nothing, Code::InvalidQuantity);
+                let supply = event.given & 2 != 0;
+                let sellable = |bucket: u8| matches!(bucket, 0 | 4 | 5 | 6 | 7);
+                let sound = match kind {
+                    Some(EventKind::TransferDispatched) => supply && event.to_node != event.node,
+                    Some(EventKind::TransferReceived) => supply && i64::from(event.damaged) <= event.quantity,
+                    Some(EventKind::Supply) => supply,
+                    Some(EventKind::Return) => matches!(event.to, 0 | 5 | 6),
+                    Some(EventKind::StatusChange) => {
+                        sellable(event.from) && sellable(event.to) && event.from != event.to
+                    }
+                    _ => true,
+                };
+                refuse(!sound, Code::InvalidEvent);
+                let ahead = |now: u64| event.occurred_at_ms > now + limit::CLOCK_AHEAD_MS_MAX;
+                refuse(now_ms.is_some_and(ahead), Code::EventInFuture);
+                refuse(event.sku >= setup.skus, Code::UnknownSku);
+                refuse(!setup.nodes.contains_key(&event.node), Code::UnknownNode);
+                let dispatched = kind == Some(EventKind::TransferDispatched);
+                refuse(dispatched && !setup.nodes.contains_key(&event.to_node), Code::UnknownNode);
+            }
+            Act::Expire { .. } | Act::Rule { .. } => {}
+        }
+        found.first().copied().unwrap_or(Code::Ok)
+    }
+
+    fn reserve(&mut self, id: u128, channel: u16, ends_ms: u64, lines: &[LineRec]) -> Due {
+        if self.reservations.contains_key(&id) {
+            return bare(Code::ReservationExists);
+        }
+        let rule = self.setup.channels[&channel].clone();
+        let offered = self.offered(&rule);
+        let mut taken = Taken::new();
+        let mut shorts = Vec::new();
+        let class = |line: &LineRec| if line.node != ANY { 0 } else { 1 + u8::from(line.group == ANY) };
+        let mut order: Vec<usize> = (0..lines.len()).collect();
+        order.sort_by_key(|index| class(&lines[*index]));
+        for index in order {
+            let line = &lines[index];
+            let left = |node: &u16| {
+                let taken = taken.get(&(line.sku, *node)).copied().unwrap_or(0);
+                (self.at(line.sku, *node)[FREE] - taken).max(0)
+            };
+            let group = self.setup.groups.get(&line.group);
+            let nodes: Vec<u16> = offered
+                .iter()
+                .copied()
+                .filter(|node| line.node == ANY || line.node == *node)
+                .filter(|node| group.is_none_or(|group| group.contains(node)))
+                .collect();
+            let whole: i64 = offered.iter().map(left).sum();
+            let here: i64 = nodes.iter().map(left).sum();
+            let most = here.min(whole - rule.buffer).max(0);
+            let mut open = i64::from(line.quantity);
+            if most < open {
+                let line_number = index as u16;
+                shorts.push(PartRec { line: line_number, sku: line.sku, node: ANY, quantity: most as u32 });
+                continue;
+            }
+            let one = nodes.iter().copied().find(|node| left(node) >= open);
+            let takes: Vec<(u16, i64)> = one
+                .map_or(nodes, |node| vec![node])
+                .into_iter()
+                .map(|node| {
+                    let units = open.min(left(&node));
+                    open -= units;
+                    (node, units)
+                })
+                .collect();
+            for (node, units) in takes.into_iter().filter(|(_, units)| *units > 0) {
+                *taken.entry((line.sku, node)).or_default() += units;
+            }
+        }
+        if !shorts.is_empty() {
+            shorts.sort_by_key(|short| short.line);
+            return Due { parts: shorts, ..bare(Code::InsufficientStock) };
+        }
+        let mut parts = Vec::new();
+        let mut claims = BTreeMap::new();
+        for (place, units) in taken {
+            self.add(place, FREE, -units);
+            self.add(place, HELD, units);
+            parts.push(PartRec { line: 0, sku: place.0, node: place.1, quantity: units as u32 });
+            claims.insert(place, Claim { quantity: units, ..Claim::default() });
+        }
+        self.reservations.insert(id, Reservation { state: State::Held, ends_ms, claims });
+        Due { code: Code::Ok, state: State::Held, expires_at_ms: ends_ms, parts }
+    }
+
+    fn step(&mut self, now_ms: Option<u64>, id: u128, verb: u8, ttl_ms: u32) -> Due {
+        let Some(found) = self.reservations.get(&id) else { return bare(Code::UnknownReservation) };
+        let over = found.state == State::Held && now_ms.is_some_and(|now| found.ends_ms <= now);
+        let code = match (found.state, verb) {
+            (State::Held, 1..=3) if over => Code::Expired,
+            (State::Expired, 1..=3) => Code::Expired,
+            (State::Held, 1..=3) | (State::Confirmed, 2 | 4) => Code::Ok,
+            _ => Code::WrongState,
+        };
+        if code != Code::Ok {
+            return told(found, code);
+        }
+        match verb {
+            1 => self.end(id, State::Confirmed, Some(CONFIRMED)),
+            2 => self.end(id, State::Released, Some(FREE)),
+            3 => {
+                let found = self.reservations.get_mut(&id).expect("found before");
+                let end = now_ms.map_or(u64::MAX, |now| now + u64::from(ttl_ms));
+                found.ends_ms = found.ends_ms.max(end);
+            }
+            _ => {
+                let left: Vec<_> = self.reservations[&id]
+                    .claims
+                    .iter()
+                    .flat_map(|(place, claim)| [(*place, claim.open()), (*place, claim.picked)])
+                    .filter(|(_, units)| *units > 0)
+                    .collect();
+                self.end(id, State::Fulfilled, None);
+                for ((sku, node), units) in left {
+                    // Without a clock nothing is counted late.
+                    let at_ms = now_ms.unwrap_or(0);
+                    self.remember(now_ms, sku, Change { node, at_ms, units: -units });
+                }
+            }
+        }
+        told(&self.reservations[&id], Code::Ok)
+    }
+
+    /// Moves what is left of a reservation's claims to another bucket, or out.
+    fn end(&mut self, id: u128, state: State, to: Option<usize>) {
+        let mut found = self.reservations.remove(&id).expect("found before");
+        let from = if found.state == State::Held { HELD } else { CONFIRMED };
+        for (place, claim) in &mut found.claims {
+            for (from, units) in [(from, claim.open()), (PICKED, claim.picked)] {
+                self.add(*place, from, -units);
+                if let Some(to) = to {
+                    self.add(*place, to, units);
+                }
+            }
+            claim.picked = 0;
+        }
+        found.state = state;
+        self.reservations.insert(id, found);
+    }
+
+    fn expire(&mut self, now_ms: Option<u64>, id: u128) -> Due {
+        let Some(found) = self.reservations.get(&id) else { return bare(Code::NotDue) };
+        if found.state != State::Held || now_ms.is_none_or(|now| found.ends_ms > now) {
+            return told(found, Code::NotDue);
+        }
+        self.end(id, State::Expired, Some(FREE));
+        told(&self.reservations[&id], Code::Ok)
+    }
+
+    fn event(&mut self, now_ms: Option<u64>, event: &EventRec) -> Due {
+        let before = self.clone_place(event);
+        match self.change(now_ms, event) {
+            Ok(due) => due,
+            Err(code) => {
+                self.restore_place(event, before);
+                bare(code)
+            }
+        }
+    }
+
+    fn clone_place(&self, event: &EventRec) -> ([i64; 8], BTreeMap<(u32, u16, u64), i64>) {
+        let supplies = self.supplies.range((event.sku, 0, 0)..=(event.sku, u16::MAX, u64::MAX));
+        (self.at(event.sku, event.node), supplies.map(|(key, units)| (*key, *units)).collect())
+    }
+
+    fn restore_place(&mut self, event: &EventRec, before: ([i64; 8], BTreeMap<(u32, u16, u64), i64>)) {
+        if self.units.contains_key(&(event.sku, event.node)) {
+            self.units.insert((event.sku, event.node), before.0);
+        }
+        self.supplies.retain(|(sku, _, _), _| *sku != event.sku);
+        self.supplies.extend(before.1);
+    }
+
+    fn change(&mut self, now_ms: Option<u64>, event: &EventRec) -> Result<Due, Code> {
+        let (sku, node, units) = (event.sku, event.node, event.quantity);
+        let place = (sku, node);
+        let kind = EventKind::from_number(event.kind).ok_or(Code::InvalidEvent)?;
+        let position = self.at(sku, node);
+        let on_hand: i64 = position.iter().sum();
+        let expecting = matches!(kind, EventKind::Adjustment | EventKind::Count) && event.given & 4 != 0;
+        if expecting && event.expected != on_hand {
+            return Err(Code::ExpectedMismatch);
+        }
+        let supply = |node: u16| (sku, node, event.supply);
+        let open = |model: &Model, node: u16| model.supplies.get(&supply(node)).copied();
+        let supplies = self.supplies.range((sku, 0, 0)..=(sku, u16::MAX, u64::MAX)).count();
+        let room = |open: Option<i64>| open.is_some() || supplies < limit::SUPPLIES_PER_SKU_MAX;
+        let mut due = bare(Code::Ok);
+        match kind {
+            EventKind::Receipt | EventKind::TransferReceived => {
+                let damaged = if kind == EventKind::Receipt { 0 } else { i64::from(event.damaged) };
+                if event.given & 2 != 0 {
+                    let expected = open(self, node).ok_or(Code::UnknownSupply)?;
+                    self.set_supply(supply(node), (expected - units).max(0));
+                }
+                self.add(place, FREE, units - damaged);
+                self.add(place, DAMAGED, damaged);
+            }
+            EventKind::Pick | EventKind::Ship => due = self.issue(event, kind == EventKind::Ship)?,
+            EventKind::Adjustment => {
+                if on_hand + units < 0 {
+                    return Err(Code::InsufficientOnHand);
+                }
+                self.add(place, FREE, units);
+            }
+            EventKind::Count => {
+                let at_ms = now_ms.map_or(event.occurred_at_ms, |now| now.min(event.occurred_at_ms));
+                let then = self.on_hand_at(place, on_hand, at_ms, now_ms)?;
+                if on_hand + units - then < 0 {
+                    return Err(Code::InsufficientOnHand);
+                }
+                self.add(place, FREE, units - then);
+            }
+            EventKind::TransferDispatched => {
+                if position[FREE] < units {
+                    return Err(Code::InsufficientStock);
+                }
+                let there = open(self, event.to_node);
+                if !room(there) {
+                    return Err(Code::TooManySupplies);
+                }
+                if there.unwrap_or(0) + units > limit::BUCKET_UNITS_MAX {
+                    return Err(Code::PositionLimit);
+                }
+                self.add(place, FREE, -units);
+                self.set_supply(supply(event.to_node), there.unwrap_or(0) + units);
+            }
+            EventKind::Return => self.add(place, usize::from(event.to), units),
+            EventKind::Supply => {
+                let there = open(self, node);
+                if units > 0 && !room(there) {
+                    return Err(Code::TooManySupplies);
+                }
+                self.set_supply(supply(node), units);
+            }
+            EventKind::StatusChange => {
+                if position[usize::from(event.from)] < units {
+                    return Err(Code::InsufficientStock);
+                }
+                self.add(place, usize::from(event.from), -units);
+                self.add(place, usize::from(event.to), units);
+            }
+        }
+        let changed = self.at(sku, node).iter().sum::<i64>() - on_hand;
+        let counted = self.pasts.get(&sku).and_then(|past| past.counted.get(&node)).copied();
+        let seen = kind != EventKind::Count && counted.is_some_and(|at| event.occurred_at_ms < at);
+        if seen {
+            self.add(place, FREE, -changed);
+        }
+        self.check_limits(place)?;
+        if kind == EventKind::Count {
+            let at_ms = now_ms.map_or(event.occurred_at_ms, |now| now.min(event.occurred_at_ms));
+            self.pasts.entry(sku).or_default().counted.insert(node, at_ms);
+        } else if changed != 0 && !seen {
+            self.remember(now_ms, sku, Change { node, at_ms: event.occurred_at_ms, units: changed });
+        }
+        Ok(due)
+    }
+
+    fn check_limits(&self, place: (u32, u16)) -> Result<(), Code> {
+        let [free, others @ ..] = self.at(place.0, place.1);
+        let max = limit::BUCKET_UNITS_MAX;
+        let sound = free.abs() <= max
+            && others.iter().all(|units| (0..=max).contains(units))
+            && free + others.iter().sum::<i64>() <= max;
+        if sound { Ok(()) } else { Err(Code::PositionLimit) }
+    }
+
+    fn set_supply(&mut self, key: (u32, u16, u64), units: i64) {
+        if units == 0 {
+            self.supplies.remove(&key);
+        } else {
+            self.supplies.insert(key, units);
+        }
+    }
+
+    /// Picks and shipments.
+    fn issue(&mut self, event: &EventRec, ship: bool) -> Result<Due, Code> {
+        let place = (event.sku, event.node);
+        let position = self.at(event.sku, event.node);
+        let units = event.quantity;
+        if event.given & 1 == 0 {
+            let for_somebody: i64 = self
+                .reservations
+                .values()
+                .filter_map(|reservation| reservation.claims.get(&place))
+                .map(|claim| claim.picked)
+                .sum();
+            let picked = if ship { units.min(position[PICKED] - for_somebody) } else { 0 };
+            if position[FREE] < units - picked {
+                return Err(Code::InsufficientStock);
+            }
+            self.add(place, PICKED, -picked);
+            self.add(place, FREE, picked - units);
+            if !ship {
+                self.add(place, PICKED, units);
+            }
+            return Ok(bare(Code::Ok));
+        }
+        let found = self.reservations.get_mut(&event.reservation).ok_or(Code::UnknownReservation)?;
+        if found.claims.keys().all(|(sku, _)| *sku != event.sku) {
+            return Err(Code::UnknownReservation);
+        }
+        if found.state != State::Confirmed {
+            return Ok(told(found, Code::WrongState));
+        }
+        let claim = found.claims.get_mut(&place).ok_or(Code::InsufficientClaim)?;
+        let picked = if ship { units.min(claim.picked) } else { 0 };
+        if claim.open() < units - picked {
+            return Err(Code::InsufficientClaim);
+        }
+        if ship {
+            claim.picked -= picked;
+            claim.shipped += units;
+        } else {
+            claim.picked += units;
+        }
+        let due = told(found, Code::Ok);
+        self.add(place, PICKED, -picked);
+        self.add(place, CONFIRMED, picked - units);
+        if !ship {
+            self.add(place, PICKED, units);
+        }
+        Ok(due)
+    }
+
+    /// What was on hand at an earlier moment.
+    fn on_hand_at(
+        &self,
+        (sku, node): (u32, u16),
+        on_hand: i64,
+        at_ms: u64,
+        now_ms: Option<u64>,
+    ) -> Result<i64, Code> {
+        let Some(past) = self.pasts.get(&sku) else { return Ok(on_hand) };
+        if past.counted.get(&node).is_some_and(|counted| *counted > at_ms) {
+            return Err(Code::CountTooLate);
+        }
+        let Some((latest_ms, last)) = past.last.get(&node) else { return Ok(on_hand) };
+        if *latest_ms <= at_ms {
+            return Ok(on_hand);
+        }
+        let late = now_ms.is_some_and(|now| now.saturating_sub(at_ms) > limit::COUNT_LATE_MS_MAX);
+        if late || at_ms < past.forgotten_to_ms {
+            return Err(Code::CountTooLate);
+        }
+        let since = past.earlier.iter().chain([last]);
+        let since = since.filter(|change| change.node == node && change.at_ms > at_ms);
+        Ok(on_hand - since.map(|change| change.units).sum::<i64>())
+    }
+
+    fn remember(&mut self, now_ms: Option<u64>, sku: u32, change: Change) {
+        let past = self.pasts.entry(sku).or_default();
+        let old = past.last.get(&change.node).copied();
+        let latest_ms = old.map_or(0, |(latest, _)| latest).max(change.at_ms);
+        past.last.insert(change.node, (latest_ms, change));
+        let young = |at_ms: u64| now_ms.is_none_or(|now| now.saturating_sub(at_ms) <= limit::COUNT_LATE_MS_MAX);
+        let Some((_, old)) = old.filter(|(_, old)| young(old.at_ms)) else { return };
+        past.earlier.retain(|change| young(change.at_ms));
+        if past.earlier.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
+            let forgotten = past.earlier.remove(0);
+            past.forgotten_to_ms = past.forgotten_to_ms.max(forgotten.at_ms);
+        }
+        past.earlier.push(old);
+    }
+}
+
+fn bare(code: Code) -> Due {
+    Due { code, state: State::None, expires_at_ms: 0, parts: Vec::new() }
+}
+
+/// An answer about a reservation.
+fn told(reservation: &Reservation, code: Code) -> Due {
+    let expires_at_ms = if reservation.state == State::Held { reservation.ends_ms } else { 0 };
+    Due { code, state: reservation.state, expires_at_ms, parts: Vec::new() }
+}
