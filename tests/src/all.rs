@@ -8,6 +8,7 @@
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
 //! | [`storage`] | journal and snapshot: fold, trim, recover, gaps, damage, formats, a second process |
 //! | [`crash`] | power cuts, EIO, full disks, at every operation under the real redb ([`disk`]) |
+//! | [`simulation`] | the whole engine in one thread from a seed, on crash disks, checked by model and history |
 //! | [`view`] | readers see whole durable states only, while a writer publishes |
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
@@ -26,6 +27,7 @@ mod engine;
 mod model;
 mod rounds;
 mod rule;
+mod simulation;
 mod shards;
 mod storage;
 mod view;

@@ -1,0 +1,275 @@
+//! The clients of the simulation: they send, are cut off, send again, and remember what they were told.
+
+use std::collections::HashMap;
+
+use stockline_core::catalogue::Definition;
+use stockline_core::command::{Body, Command, Frame};
+use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
+use stockline_core::journal::{Decoded, Entry};
+use stockline_core::merge::FrameReply;
+use stockline_core::outcome::Code;
+use stockline_core::record::digest;
+use stockline_loadgen::dice::Dice;
+use stockline_loadgen::history::{NEVER, Seen, What};
+use stockline_loadgen::model::{Act, Due};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::engine::Tag;
+use super::{rule, system};
+use crate::chance::{act, body, due, due_of_entry, pick};
+
+const CLIENTS: usize = 4;
+const IN_FLIGHT: usize = 6;
+
+/// A command as its sender knows it.
+struct Sent {
+    act: Act,
+    issued_at: Millis,
+    first: u64,
+    /// Step, LSN and answer.
+    answered: Option<(u64, Lsn, Due)>,
+}
+
+/// What a frame asks, by key; a stranger's body under a known key is marked.
+#[derive(Clone)]
+struct Asked {
+    keys: Vec<(Key, bool)>,
+}
+
+struct Client {
+    /// Number of its connection: answers to an earlier one do not arrive.
+    connection: u64,
+    in_flight: HashMap<u64, Asked>,
+    /// Keys whose answers were lost: sent again first.
+    again: Vec<Key>,
+}
+
+pub(super) struct Clients {
+    clients: Vec<Client>,
+    sent: HashMap<(usize, Key), Sent>,
+    known: Vec<(usize, Key)>,
+    last_id: u128,
+    next_key: u128,
+    next_mark: u64,
+    commands: u64,
+    last_answered: Lsn,
+    /// Where marks of frames stand: a frame's first command has a key, and that is its mark.
+    marks: HashMap<(usize, u64, Key), u64>,
+    buffers: u32,
+}
+
+fn principal(client: usize) -> PrincipalId {
+    PrincipalId(client as u32 + 1)
+}
+
+impl Clients {
+    pub(super) fn new() -> Clients {
+        let client = || Client { connection: 0, in_flight: HashMap::new(), again: Vec::new() };
+        Clients {
+            clients: (0..CLIENTS).map(|_| client()).collect(),
+            sent: HashMap::new(),
+            known: Vec::new(),
+            last_id: 0,
+            next_key: 1 << 64,
+            next_mark: 0,
+            commands: 0,
+            last_answered: Lsn::NONE,
+            marks: HashMap::new(),
+            buffers: 5,
+        }
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.commands
+    }
+
+    pub(super) fn last_answered(&self) -> Lsn {
+        self.last_answered
+    }
+
+    /// Some new commands, some old ones again, some with a stolen key, from one client.
+    pub(super) fn send(&mut self, dice: &mut Dice, step: u64, now: Millis) -> Option<Frame<Tag>> {
+        if pick(dice, 150) == 0 {
+            self.buffers = pick(dice, 12) as u32;
+            let definition = Definition::Channel { name: "c2".into(), group: None, buffer: self.buffers };
+            return Some(define(definition));
+        }
+        let index = pick(dice, CLIENTS as u64) as usize;
+        if self.clients[index].in_flight.len() >= IN_FLIGHT {
+            return None;
+        }
+        let mut frame = Frame {
+            tag: Some((index, self.clients[index].connection)),
+            principal: principal(index),
+            commands: Vec::new(),
+            lines: Vec::new(),
+        };
+        let mut asked = Asked { keys: Vec::new() };
+        for _ in 0..=pick(dice, 8) {
+            let again = self.clients[index].again.pop();
+            let (key, stolen) = match again {
+                Some(key) => (key, false),
+                None => match pick(dice, 30) {
+                    0 if !self.known.is_empty() => self.old_key(dice, index)?,
+                    _ => (self.new_command(dice, index, step, now), false),
+                },
+            };
+            if asked.keys.iter().any(|(other, _)| *other == key) {
+                continue;
+            }
+            let sent = &self.sent[&(index, key)];
+            let mut act = sent.act.clone();
+            if stolen {
+                spoil(&mut act);
+            }
+            let start = frame.lines.len();
+            let body = body(&act, &mut frame.lines);
+            let digest = digest(&body, &frame.lines);
+            debug_assert!(start <= frame.lines.len());
+            frame.commands.push(Command { key, issued_at: sent.issued_at, digest, body });
+            asked.keys.push((key, stolen));
+        }
+        let first = asked.keys.first()?.0;
+        self.next_mark += 1;
+        self.commands += frame.commands.len() as u64;
+        let client = &mut self.clients[index];
+        self.marks.insert((index, client.connection, first), self.next_mark);
+        client.in_flight.insert(self.next_mark, asked);
+        Some(frame)
+    }
+
+    fn new_command(&mut self, dice: &mut Dice, index: usize, step: u64, now: Millis) -> Key {
+        let act = act(dice, &mut self.last_id, now.0);
+        let key = match &act {
+            Act::Reserve { id, .. } => Key(*id),
+            _ => {
+                self.next_key += 1;
+                Key(self.next_key)
+            }
+        };
+        self.sent.insert((index, key), Sent { act, issued_at: now, first: step, answered: None });
+        self.known.push((index, key));
+        key
+    }
+
+    /// A key that was answered before: the same again, or another body under it.
+    fn old_key(&self, dice: &mut Dice, index: usize) -> Option<(Key, bool)> {
+        let from = self.known.len().saturating_sub(600);
+        let at = from + pick(dice, (self.known.len() - from) as u64) as usize;
+        let (owner, key) = self.known[at];
+        if owner != index || self.sent[&(index, key)].answered.is_none() {
+            return None;
+        }
+        Some((key, pick(dice, 2) == 0))
+    }
+
+    /// An answer arrives, if its connection is still there.
+    pub(super) fn hear(&mut self, frame: &Frame<Tag>, reply: FrameReply, step: u64, print: &mut Xxh3) {
+        let Some((index, connection)) = frame.tag else { return };
+        if self.clients[index].connection != connection {
+            return;
+        }
+        let mark = self.marks.remove(&(index, connection, frame.commands[0].key)).expect("sent before");
+        let asked = self.clients[index].in_flight.remove(&mark).expect("sent before");
+        let mut parts = reply.parts.iter();
+        for ((key, stolen), reply) in asked.keys.into_iter().zip(&reply.replies) {
+            let own: Vec<_> = parts.by_ref().take(reply.parts as usize).copied().collect();
+            let told = due(reply, &own);
+            print.update(&reply.lsn.0.to_le_bytes());
+            print.update(&[told.code as u8, told.state as u8]);
+            let sent = self.sent.get_mut(&(index, key)).expect("sent before");
+            if stolen {
+                let turned_away = matches!(told.code, Code::KeyConflict | Code::KeyTooOld);
+                assert!(turned_away, "another body under {key:?} got {told:?}");
+                continue;
+            }
+            match told.code {
+                Code::KeyTooOld => continue,
+                // The server's clock is behind after a restart: the same again, later.
+                Code::ClockAhead => {
+                    self.clients[index].again.push(key);
+                    continue;
+                }
+                _ => {}
+            }
+            assert!(reply.lsn != Lsn::NONE, "{:?} got {told:?}", sent.act);
+            match &sent.answered {
+                Some((_, lsn, first)) => {
+                    assert_eq!((reply.lsn, &told), (*lsn, first), "a repeat of {:?}", sent.act);
+                    assert!(reply.repeat);
+                }
+                None => sent.answered = Some((step, reply.lsn, told)),
+            }
+            self.last_answered = self.last_answered.max(reply.lsn);
+        }
+    }
+
+    /// One client loses its connection: what is open will be sent again. Answers how many answers were lost.
+    pub(super) fn cut_one(&mut self, dice: &mut Dice) -> u64 {
+        self.cut(pick(dice, CLIENTS as u64) as usize)
+    }
+
+    pub(super) fn cut_all(&mut self) {
+        (0..CLIENTS).for_each(|index| drop(self.cut(index)));
+    }
+
+    fn cut(&mut self, index: usize) -> u64 {
+        let client = &mut self.clients[index];
+        client.connection += 1;
+        let mut open: Vec<(u64, Asked)> = client.in_flight.drain().collect();
+        open.sort_by_key(|(mark, _)| *mark);
+        for (_, asked) in &open {
+            client.again.extend(asked.keys.iter().filter(|(_, stolen)| !stolen).map(|(key, _)| *key));
+        }
+        open.len() as u64
+    }
+
+    /// What became of a command that is durable.
+    pub(super) fn seen(&self, decoded: &Decoded, entry: &Entry) -> Option<Seen> {
+        let (lsn, now_ms) = (entry.lsn, entry.now.0);
+        let command = &entry.command;
+        if entry.principal == PrincipalId::SYSTEM {
+            return match &command.body {
+                Body::Expire(id) => Some(system(lsn, now_ms, Act::Expire { id: id.0 }, decoded, entry)),
+                Body::Define(definition) => match &**definition {
+                    Definition::Channel { name, buffer, .. } => {
+                        let channel = u16::from(name.as_bytes()[1] - b'0');
+                        Some(system(lsn, now_ms, rule(channel, *buffer), decoded, entry))
+                    }
+                    _ => None,
+                },
+                other => panic!("the system does not send {other:?}"),
+            };
+        }
+        let index = entry.principal.0 as usize - 1;
+        let sent = self.sent.get(&(index, command.key)).expect("nobody else sends");
+        let mut lines = Vec::new();
+        let body = body(&sent.act, &mut lines);
+        assert_eq!(command.digest, digest(&body, &lines), "LSN {lsn}: {:?} was sent", sent.act);
+        let (replied, answer) = match &sent.answered {
+            Some((step, told_lsn, told)) => {
+                assert_eq!(*told_lsn, lsn, "{:?} is in the order twice", sent.act);
+                (*step, told.clone())
+            }
+            None => (NEVER, due_of_entry(decoded, entry)),
+        };
+        let what = What::Command { act: sent.act.clone(), now_ms: Some(now_ms), answer: Some(answer) };
+        Some(Seen { sent: sent.first, replied, lsn: lsn.0, what })
+    }
+}
+
+/// As an administrator sends it.
+pub(super) fn define(definition: Definition) -> Frame<Tag> {
+    let body = Body::Define(Box::new(definition));
+    let command = Command { key: Key(0), issued_at: Millis(0), digest: 0, body };
+    Frame { tag: None, principal: PrincipalId::SYSTEM, commands: vec![command], lines: Vec::new() }
+}
+
+/// Another body of the same kind.
+fn spoil(act: &mut Act) {
+    match act {
+        Act::Reserve { ttl_ms, .. } | Act::Step { ttl_ms, .. } => *ttl_ms += 1,
+        Act::Event(event) => event.quantity += 1,
+        Act::Expire { .. } | Act::Rule { .. } => unreachable!("clients do not send these"),
+    }
+}
