@@ -3,13 +3,12 @@
 //! It is immutable but for the votes: every shard reads the same batch, in the same order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::catalogue::{Principal, Rules};
 use crate::command::Frame;
-use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis};
 use crate::outcome::Code;
+pub use crate::vote::Vote;
 
 /// What the sequencer decided for one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,36 +31,6 @@ pub enum Slot {
 
 /// Index of the vote of a command that needs none.
 pub const NO_VOTE: u32 = u32::MAX;
-
-const VETO: u32 = 1 << 31;
-
-/// Where the parts of one command agree: how many have yet to vote, and whether one said no.
-#[derive(Debug)]
-pub struct Vote(AtomicU32);
-
-impl Vote {
-    pub fn new(parts: u32) -> Vote {
-        Vote(AtomicU32::new(parts))
-    }
-
-    /// Says whether one part can be done. Each part votes once.
-    pub fn cast(&self, yes: bool) {
-        if !yes {
-            self.0.fetch_or(VETO, Ordering::AcqRel);
-        }
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// `None` while it is open.
-    pub fn verdict(&self) -> Option<bool> {
-        match self.0.load(Ordering::Acquire) {
-            0 => Some(true),
-            votes if votes & VETO != 0 => Some(false),
-            _ if planted(Bug::EarlyVerdict) => Some(true),
-            _ => None,
-        }
-    }
-}
 
 /// A frame with the sequencer's decisions, one a command.
 #[derive(Debug)]

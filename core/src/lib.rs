@@ -34,6 +34,8 @@ pub mod recovery;
 pub mod sequencer;
 pub mod shard;
 pub mod snapshot;
+mod sync;
 pub mod verify;
 pub mod view;
+mod vote;
 pub mod wire;

@@ -6,23 +6,25 @@
 //! where both versions are newer it starts again. Cells and rows are never moved or freed while the view
 //! lives: a row that grows is copied, and readers of the old one still find what they need there.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+mod cell;
+
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
-use crate::drill::{Bug, planted};
+use crate::drill::{self, Bug, planted};
 use crate::id::{Lsn, NodeId, SkuId};
 use crate::limit;
+use crate::sync::{self, AtomicU64, Ordering};
+use cell::Cell;
+pub use cell::Stale;
 
 const CHUNK_BITS: usize = 14;
 const CHUNK: usize = 1 << CHUNK_BITS;
 const ROW_CHUNKS: usize = limit::SKUS_MAX >> CHUNK_BITS;
 /// Room for four positions a sku on average, old rows included.
 const CELL_CHUNKS: usize = 4 * ROW_CHUNKS;
-/// In place of a version's LSN while it is written.
-const WRITING: u64 = u64::MAX;
 
 /// An array that grows by chunks and never moves.
 struct Chunked<T> {
@@ -45,74 +47,16 @@ impl<T: Default> Chunked<T> {
     }
 }
 
-/// LSN and value of one version: the node in the top 16 bits, the units free in the other 48.
-#[derive(Default)]
-struct Version {
-    lsn: AtomicU64,
-    value: AtomicU64,
-}
-
-/// A position: half a cache line.
-#[derive(Default)]
-#[repr(align(32))]
-struct Cell {
-    versions: [Version; 2],
-}
-
 const _: () = assert!(size_of::<Cell>() == 32);
 const _: () = assert!(limit::BUCKET_UNITS_MAX * 2 < 1 << 47);
 
+/// The value of a version: the node in the top 16 bits, the units free in the other 48.
 fn pack(node: NodeId, free: i64) -> u64 {
     u64::from(node.0) << 48 | (free as u64 & ((1 << 48) - 1))
 }
 
 fn unpack(value: u64) -> (NodeId, i64) {
     (NodeId((value >> 48) as u16), (value << 16) as i64 >> 16)
-}
-
-/// Both versions of a cell are newer than what the reader may see; it starts again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stale;
-
-impl Cell {
-    fn read(&self, as_of: u64) -> Result<u64, Stale> {
-        loop {
-            let mut found: Option<(usize, u64, u64)> = None;
-            for (index, version) in self.versions.iter().enumerate() {
-                let lsn = version.lsn.load(Ordering::Acquire);
-                let value = version.value.load(Ordering::Relaxed);
-                let better = |best| if planted(Bug::StaleRead) { lsn < best } else { lsn > best };
-                if lsn <= as_of && found.is_none_or(|(_, best, _)| better(best)) {
-                    found = Some((index, lsn, value));
-                }
-            }
-            let Some((index, lsn, value)) = found else { return Err(Stale) };
-            // The other version can only have become newer after this one was overwritten, so one that is
-            // still the same was the newest and was read whole.
-            fence(Ordering::Acquire);
-            if self.versions[index].lsn.load(Ordering::Relaxed) == lsn || planted(Bug::TornRead) {
-                return Ok(value);
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Overwrites what was written since `durable`, or else the older version.
-    fn write(&self, durable: u64, lsn: u64, value: u64) {
-        let lsns = [0, 1].map(|index| self.versions[index].lsn.load(Ordering::Relaxed));
-        let index = if lsns[0] > durable {
-            0
-        } else if lsns[1] > durable || lsns[1] <= lsns[0] {
-            1
-        } else {
-            0
-        };
-        let version: &Version = &self.versions[index];
-        version.lsn.store(WRITING, Ordering::Relaxed);
-        fence(Ordering::Release);
-        version.value.store(value, Ordering::Relaxed);
-        version.lsn.store(lsn, Ordering::Release);
-    }
 }
 
 /// Where a sku's cells are: start, room and count in 32, 16 and 16 bits.

@@ -13,7 +13,9 @@ mod bell;
 mod checkpoint;
 mod clock;
 mod journal;
+mod pause;
 mod sequencer;
+mod sync;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

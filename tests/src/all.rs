@@ -10,6 +10,7 @@
 //! | [`crash`] | power cuts, EIO, full disks, at every operation under the real redb ([`disk`]) |
 //! | [`simulation`] | the whole engine in one thread from a seed, on crash disks, checked by model and history |
 //! | [`view`] | readers see whole durable states only, while a writer publishes |
+//! | [`loom`] | every interleaving of view cells, votes and bells |
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
@@ -24,6 +25,7 @@ mod crash;
 mod disk;
 mod door;
 mod engine;
+mod loom;
 mod model;
 mod rounds;
 mod rule;

@@ -12,7 +12,7 @@ use stockline_core::limit;
 use stockline_core::shard::Output;
 use stockline_core::view::Publisher;
 
-use super::bell::pause;
+use super::pause::pause;
 use super::{Answered, Executed, Shared, Tag};
 
 const IDLE: Duration = Duration::from_millis(500);

@@ -12,7 +12,8 @@ use stockline_core::limit;
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard;
 
-use super::bell::{Bell, pause};
+use super::bell::Bell;
+use super::pause::pause;
 use super::{Shared, Tag, system_frame};
 
 /// Longest sleep without anything to do.

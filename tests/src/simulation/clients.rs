@@ -210,7 +210,9 @@ impl Clients {
     }
 
     pub(super) fn cut_all(&mut self) {
-        (0..CLIENTS).for_each(|index| drop(self.cut(index)));
+        (0..CLIENTS).for_each(|index| {
+            self.cut(index);
+        });
     }
 
     fn cut(&mut self, index: usize) -> u64 {
