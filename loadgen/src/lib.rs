@@ -4,6 +4,7 @@
 //! [`audit`] and [`model`]. From the core come the wire types only, through the client.
 
 pub mod audit;
+pub mod chance;
 pub mod dice;
 pub mod drive;
 pub mod error;
@@ -14,3 +15,4 @@ pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod stage;
+pub mod torture;

@@ -11,6 +11,7 @@ use stockline_loadgen::floor::{self, FloorShape};
 use stockline_loadgen::replay::{self, ReplaySettings};
 use stockline_loadgen::report::print_floor;
 use stockline_loadgen::scenario::{self, Scenario, Settings};
+use stockline_loadgen::torture::{self, TortureSettings};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -42,6 +43,8 @@ enum ScenarioName {
     Warehouse,
     Mixed,
     Replay,
+    /// Random commands over connections that are cut, for kill loops
+    Torture,
 }
 
 /// What a scenario and its floor have in common.
@@ -94,6 +97,9 @@ struct RunOptions {
     /// Scenario replay: the orders, .csv or .csv.xz
     #[arg(long, value_name = "CSV", required_if_eq("scenario", "replay"))]
     file: Option<PathBuf>,
+    /// Scenario torture: milliseconds between two cuts of a connection, on average; 0 for none
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    cut_ms: u64,
     /// Measure the floors first and report beside them
     #[arg(long)]
     floor: bool,
@@ -171,7 +177,7 @@ async fn run(options: RunOptions) -> Result<bool, LoadError> {
         ScenarioName::Checkout => Some(Scenario::Checkout),
         ScenarioName::Warehouse => Some(Scenario::Warehouse),
         ScenarioName::Mixed => Some(Scenario::Mixed),
-        ScenarioName::Replay => None,
+        ScenarioName::Replay | ScenarioName::Torture => None,
     };
     let mut report = match (scenario, &options.file) {
         (Some(scenario), _) => {
@@ -188,6 +194,10 @@ async fn run(options: RunOptions) -> Result<bool, LoadError> {
                 seed: options.seed,
             };
             scenario::run(&profile, &settings).await?
+        }
+        (None, _) if options.scenario == ScenarioName::Torture => {
+            let RunOptions { seconds, seed, cut_ms, .. } = options;
+            torture::run(&profile, &TortureSettings { connections, in_flight, seconds, seed, cut_ms }).await?
         }
         (None, Some(file)) => {
             let nodes = options.nodes as usize;

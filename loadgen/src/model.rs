@@ -116,6 +116,8 @@ struct Past {
 pub struct Model {
     pub setup: Setup,
     units: HashMap<(u32, u16), [i64; 8]>,
+    /// Picked for reservations.
+    picked_for: HashMap<(u32, u16), i64>,
     supplies: BTreeMap<(u32, u16, u64), i64>,
     reservations: HashMap<u128, Reservation>,
     pasts: HashMap<u32, Past>,
@@ -379,6 +381,7 @@ impl Model {
                     self.add(*place, to, units);
                 }
             }
+            *self.picked_for.entry(*place).or_default() -= claim.picked;
             claim.picked = 0;
         }
         found.state = state;
@@ -527,12 +530,7 @@ impl Model {
         let position = self.at(event.sku, event.node);
         let units = event.quantity;
         if event.given & 1 == 0 {
-            let for_somebody: i64 = self
-                .reservations
-                .values()
-                .filter_map(|reservation| reservation.claims.get(&place))
-                .map(|claim| claim.picked)
-                .sum();
+            let for_somebody = self.picked_for.get(&place).copied().unwrap_or(0);
             let picked = if ship { units.min(position[PICKED] - for_somebody) } else { 0 };
             if position[FREE] < units - picked {
                 return Err(Code::InsufficientStock);
@@ -563,6 +561,7 @@ impl Model {
             claim.picked += units;
         }
         let due = told(found, Code::Ok);
+        *self.picked_for.entry(place).or_default() += if ship { -picked } else { units };
         self.add(place, PICKED, -picked);
         self.add(place, CONFIRMED, picked - units);
         if !ship {

@@ -14,6 +14,7 @@
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
+//! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
 mod architecture;
@@ -25,6 +26,7 @@ mod crash;
 mod disk;
 mod door;
 mod engine;
+mod kill;
 mod loom;
 mod model;
 mod rounds;

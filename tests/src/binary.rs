@@ -7,13 +7,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Builds the programs once and answers the path of one of them.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let test = std::env::current_exe().expect("this test is a program");
         let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").to_owned();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--bins", "-p", "stockline-server", "-p", "stockline-loadgen"]);
+        cargo.args(["--features", "stockline-server/drill"]);
         if directory.ends_with("release") {
             cargo.arg("--release");
         }
@@ -25,9 +26,9 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A server that is killed when it is dropped.
-struct Serving {
-    child: Child,
-    quic: String,
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    pub(crate) quic: String,
 }
 
 impl Drop for Serving {
@@ -38,13 +39,18 @@ impl Drop for Serving {
     }
 }
 
-fn serve(data: &Path, more: &[&str]) -> Serving {
+pub(crate) fn serve(data: &Path, more: &[&str]) -> Serving {
+    serve_with(data, more, &[])
+}
+
+/// With more in its environment.
+pub(crate) fn serve_with(data: &Path, more: &[&str], environment: &[(&str, String)]) -> Serving {
     let mut command = Command::new(program("stockline"));
     command.arg("serve").arg("--data").arg(data);
     if !more.contains(&"--quic") {
         command.args(["--quic", "127.0.0.1:0"]);
     }
-    command.args(["--http", "127.0.0.1:0"]).args(more);
+    command.args(["--http", "127.0.0.1:0"]).args(more).envs(environment.iter().map(|(name, value)| (*name, value)));
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("stockline starts");
     let mut line = String::new();
@@ -58,24 +64,28 @@ fn serve(data: &Path, more: &[&str]) -> Serving {
 }
 
 impl Serving {
-    fn terminate(mut self) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    pub(crate) fn terminate(mut self) {
+        self.signal("-TERM");
         assert_eq!(self.child.wait().expect("ends").code(), Some(0));
     }
 }
 
-fn run(name: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run(name: &str, arguments: &[&str]) -> Output {
     Command::new(program(name)).args(arguments).stdin(Stdio::null()).output().expect("it runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Runs it and compares exit code and a piece of what it says.
 #[track_caller]
-fn check(name: &str, arguments: &[&str], exit: i32, says: &str) -> String {
+pub(crate) fn check(name: &str, arguments: &[&str], exit: i32, says: &str) -> String {
     let output = run(name, arguments);
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {said}");

@@ -4,11 +4,12 @@
 use stockline_core::command::{Body, Command};
 use stockline_core::id::{Key, Millis};
 use stockline_core::record::digest;
+use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::model::{Act, Model};
 
 use crate::bench::{Bench, WHO};
-use crate::chance::{act, body, due, pick, setup};
+use crate::chance::{body, chance, due, setup};
 use crate::rounds::rounds;
 
 fn send(bench: &mut Bench, model: &mut Model, act: &Act) {
@@ -41,7 +42,7 @@ fn play(shards: u32, seed: u64, steps: u64) -> u64 {
     let mut bench = Bench::new(shards);
     bench.now = Millis(bench.now.0 + pick(&mut dice, 1_000));
     let mut model = Model::new(setup());
-    let mut last_id = 0;
+    let (chance, mut last_id) = (chance(), 0);
     for index in 0..steps {
         if pick(&mut dice, 12) == 0 {
             bench.now = bench.now.plus(pick(&mut dice, 300));
@@ -50,7 +51,7 @@ fn play(shards: u32, seed: u64, steps: u64) -> u64 {
             }
             assert_eq!(model.overdue(bench.now.0), Vec::<u128>::new());
         }
-        let act = act(&mut dice, &mut last_id, bench.now.0);
+        let act = chance.act(&mut dice, 0, &mut last_id, bench.now.0);
         send(&mut bench, &mut model, &act);
         if index % 64 == 0 {
             compare(&bench, &model);

@@ -13,6 +13,11 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// Whether the long version runs.
+pub(crate) fn is_long() -> bool {
+    variable("STOCKLINE_SECONDS").is_some()
+}
+
 /// Plays rounds, each from its seed alone. `test` is the test's path, for the command that a failure prints.
 /// `play` answers how many of `unit` it did.
 pub(crate) fn rounds(test: &str, unit: &str, ci: u64, mut play: impl FnMut(u64) -> u64) {

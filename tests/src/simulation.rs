@@ -13,13 +13,14 @@ use stockline_core::journal;
 use stockline_core::ledger::{StateHash, audit};
 use stockline_core::recovery::recover;
 use stockline_core::verify::verify;
+use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::history::{NEVER, Seen, What, check};
 use stockline_loadgen::model::{Act, ChannelSetup, Model};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::bench::{START, definitions};
-use crate::chance::{due_of_entry, pick, setup};
+use crate::chance::{due_of_entry, setup};
 use crate::disk::{Disk, Fault, MANNERS};
 use crate::rounds::rounds;
 use clients::Clients;

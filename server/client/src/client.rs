@@ -20,7 +20,7 @@ use stockline_core::wire::{
     Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
     PositionRec, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec, Transitions, Welcome,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::connection::{Connection, FrameSink, FrameSource, refusal};
 use crate::{ClientError, Profile};
@@ -82,6 +82,7 @@ struct ServerTime {
 pub struct Client {
     calls: mpsc::Sender<Call>,
     time: Arc<Mutex<ServerTime>>,
+    cut: Arc<Notify>,
 }
 
 impl Client {
@@ -97,9 +98,16 @@ impl Client {
             open: BTreeMap::new(),
             next: 1,
             time: Arc::clone(&time),
+            cut: Arc::new(Notify::new()),
         };
+        let cut = Arc::clone(&driver.cut);
         tokio::spawn(driver.run(connection));
-        Ok(Client { calls, time })
+        Ok(Client { calls, time, cut })
+    }
+
+    /// Drops the connection under whatever waits, for drills: what is open is sent again over a new one.
+    pub fn cut(&self) {
+        self.cut.notify_one();
     }
 
     /// What the server said at the last sign-in.
@@ -339,6 +347,7 @@ struct Driver {
     open: BTreeMap<u32, Call>,
     next: u32,
     time: Arc<Mutex<ServerTime>>,
+    cut: Arc<Notify>,
 }
 
 /// Why a connection is no longer used.
@@ -431,6 +440,9 @@ impl Driver {
                         Err(error) => break Over::Lost(error),
                     },
                 },
+                () = self.cut.notified() => {
+                    break Over::Lost(ClientError::Unreachable("cut for a drill".into()));
+                }
                 received = source.receive() => {
                     let answered = received.and_then(|()| self.answer(&mut source, &frames));
                     if let Err(error) = answered {

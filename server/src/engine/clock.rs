@@ -5,6 +5,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use stockline_core::id::Millis;
 
+/// The wall clock; with the feature `drill`, which only tests have, set wrong by `STOCKLINE_CLOCK_MS`.
+fn wall() -> Millis {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall = wall.as_millis() as u64;
+    #[cfg(feature = "drill")]
+    let wall = {
+        let wrong = std::env::var("STOCKLINE_CLOCK_MS").map_or(0, |ms| ms.parse().expect("a number"));
+        wall.saturating_add_signed(wrong)
+    };
+    Millis(wall)
+}
+
 #[derive(Debug)]
 pub struct Clock {
     base: Millis,
@@ -14,8 +26,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that never shows less than `last`, the time of the last command before a restart.
     pub(super) fn not_before(last: Millis) -> Clock {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Clock { base: Millis(wall.as_millis() as u64).max(last), started: Instant::now() }
+        Clock { base: wall().max(last), started: Instant::now() }
     }
 
     pub fn now(&self) -> Millis {

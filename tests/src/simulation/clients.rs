@@ -9,6 +9,7 @@ use stockline_core::journal::{Decoded, Entry};
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::record::digest;
+use stockline_loadgen::chance::{Chance, pick};
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::history::{NEVER, Seen, What};
 use stockline_loadgen::model::{Act, Due};
@@ -16,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::engine::Tag;
 use super::{rule, system};
-use crate::chance::{act, body, due, due_of_entry, pick};
+use crate::chance::{body, chance, due, due_of_entry};
 
 const CLIENTS: usize = 4;
 const IN_FLIGHT: usize = 6;
@@ -45,6 +46,7 @@ struct Client {
 }
 
 pub(super) struct Clients {
+    chance: Chance,
     clients: Vec<Client>,
     sent: HashMap<(usize, Key), Sent>,
     known: Vec<(usize, Key)>,
@@ -66,6 +68,7 @@ impl Clients {
     pub(super) fn new() -> Clients {
         let client = || Client { connection: 0, in_flight: HashMap::new(), again: Vec::new() };
         Clients {
+            chance: chance(),
             clients: (0..CLIENTS).map(|_| client()).collect(),
             sent: HashMap::new(),
             known: Vec::new(),
@@ -139,7 +142,7 @@ impl Clients {
     }
 
     fn new_command(&mut self, dice: &mut Dice, index: usize, step: u64, now: Millis) -> Key {
-        let act = act(dice, &mut self.last_id, now.0);
+        let act = self.chance.act(dice, 0, &mut self.last_id, now.0);
         let key = match &act {
             Act::Reserve { id, .. } => Key(*id),
             _ => {

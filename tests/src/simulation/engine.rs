@@ -21,10 +21,10 @@ use stockline_core::sequencer::{Learned, Sequencer};
 use stockline_core::shard::{Output, Progress};
 use stockline_core::snapshot::Snapshot;
 use stockline_core::view::{Publisher, View};
+use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::model::Model;
 
-use crate::chance::pick;
 use crate::disk::Disk;
 
 /// Small enough to be left behind often.

@@ -1,0 +1,123 @@
+//! Random commands of every kind, sound and unsound, over a few skus that everybody wants.
+
+use stockline_client::event::{EventKind, KINDS};
+use stockline_client::record::{EventRec, LineRec};
+
+use crate::dice::Dice;
+use crate::model::{ANY, Act};
+
+/// What the commands are about.
+#[derive(Clone, Debug)]
+pub struct Chance {
+    pub skus: Vec<u32>,
+    pub nodes: Vec<u16>,
+    /// A group and its nodes.
+    pub group: (u16, Vec<u16>),
+    pub channels: Vec<u16>,
+    /// Longest time to live.
+    pub ttl_ms: u32,
+    /// Whoever checks knows when each command takes effect: counts and moments far away are told too.
+    pub clock_known: bool,
+}
+
+pub fn pick(dice: &mut Dice, below: u64) -> u64 {
+    dice.roll() % below
+}
+
+fn one<T: Copy>(dice: &mut Dice, of: &[T]) -> T {
+    of[pick(dice, of.len() as u64) as usize]
+}
+
+impl Chance {
+    /// A command. Ids of reservations are `base` + 1 to `base` + `last`; a new one is the next.
+    pub fn act(&self, dice: &mut Dice, base: u128, last: &mut u128, now_ms: u64) -> Act {
+        match pick(dice, 20) {
+            0..7 => {
+                *last += 1;
+                let lines = (0..=pick(dice, 4)).map(|_| self.line(dice)).collect();
+                let ttl = pick(dice, u64::from(self.ttl_ms)) as u32 + 1;
+                let ttl_ms = if pick(dice, 60) == 0 { 0 } else { ttl };
+                Act::Reserve { id: base + *last, channel: one(dice, &self.channels), ttl_ms, lines }
+            }
+            7..13 => {
+                // Mostly young ones: the others have ended.
+                let id = if pick(dice, 4) == 0 {
+                    1 + u128::from(pick(dice, *last as u64 + 1))
+                } else {
+                    last.saturating_sub(u128::from(pick(dice, 12))).max(1)
+                };
+                let ttl_ms = pick(dice, u64::from(self.ttl_ms) + 1_000) as u32 + 1;
+                Act::Step { id: base + id, verb: pick(dice, 4) as u8 + 1, ttl_ms }
+            }
+            _ => Act::Event(Box::new(self.event(dice, base, *last, now_ms))),
+        }
+    }
+
+    fn line(&self, dice: &mut Dice) -> LineRec {
+        let sku = if pick(dice, 200) == 0 { 60_000_000 } else { one(dice, &self.skus) };
+        let quantity = if pick(dice, 200) == 0 { 0 } else { pick(dice, 6) as u32 + 1 };
+        let (node, group) = match pick(dice, 8) {
+            0 if pick(dice, 4) == 0 => (4_000, ANY),
+            0 => (one(dice, &self.nodes), ANY),
+            1 => (ANY, self.group.0),
+            2 => (one(dice, &self.group.1), self.group.0),
+            _ => (ANY, ANY),
+        };
+        LineRec { sku, node, group, quantity }
+    }
+
+    fn kind(&self, dice: &mut Dice) -> EventKind {
+        match pick(dice, 20) {
+            0..7 => EventKind::Receipt,
+            7 if self.clock_known => EventKind::Count,
+            other => match KINDS[other as usize % KINDS.len()] {
+                EventKind::Count if !self.clock_known => EventKind::Return,
+                kind => kind,
+            },
+        }
+    }
+
+    fn event(&self, dice: &mut Dice, base: u128, last: u128, now_ms: u64) -> EventRec {
+        let kind = self.kind(dice);
+        // Now and then hours late, days late, or from a clock that goes wrong.
+        let occurred_at_ms = match pick(dice, 40) {
+            0 if self.clock_known => now_ms - pick(dice, 3_600_000),
+            1 if self.clock_known => now_ms - pick(dice, 100_000_000),
+            2 if self.clock_known => now_ms + pick(dice, 600_000),
+            _ => now_ms - pick(dice, 40),
+        };
+        let units = pick(dice, 12) as i64 + 1;
+        let quantity = match kind {
+            EventKind::Adjustment => units - 8,
+            EventKind::Count => units * 3 - 3,
+            EventKind::Supply => units * 2 - 2,
+            _ if pick(dice, 300) == 0 => 1_000_000_000 + pick(dice, 2) as i64,
+            _ => units,
+        };
+        let to_node = one(dice, &self.nodes);
+        let wants_claim = matches!(kind, EventKind::Pick | EventKind::Ship) && pick(dice, 3) > 0;
+        let transfers =
+            matches!(kind, EventKind::TransferDispatched | EventKind::TransferReceived | EventKind::Supply);
+        let wants_supply = transfers || (kind == EventKind::Receipt && pick(dice, 8) == 0);
+        let expects = matches!(kind, EventKind::Adjustment | EventKind::Count) && pick(dice, 10) == 0;
+        EventRec {
+            key: 0,
+            issued_at_ms: 0,
+            occurred_at_ms,
+            reservation: base + last.saturating_sub(u128::from(pick(dice, 12))).max(1),
+            quantity,
+            expected: pick(dice, 30) as i64,
+            supply: pick(dice, 4) + 1,
+            eta_ms: now_ms + 1_000,
+            sku: one(dice, &self.skus),
+            damaged: pick(dice, 3) as u32,
+            node: if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) },
+            to_node,
+            kind: kind as u8,
+            given: u8::from(wants_claim) | u8::from(wants_supply) << 1 | u8::from(expects) << 2,
+            from: one(dice, &[0, 0, 4, 5, 6, 7]),
+            to: one(dice, &[0, 4, 5, 6, 7]),
+            reason: [0; 16],
+        }
+    }
+}
