@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stockline_benches::{Ground, START, scatter};
-use stockline_core::chain::Chain;
 use stockline_core::catalogue::{ChannelRule, NodeSet, Rules};
+use stockline_core::chain::Chain;
 use stockline_core::id::{Lsn, NodeId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};

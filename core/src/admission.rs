@@ -150,8 +150,8 @@ impl Window {
                 // Somebody's reservation has this number as its id, not as its key.
                 continue;
             }
-            let same = first.principal == principal
-                && (first.digest == asked.digest || planted(Bug::IgnoreDigest));
+            let same =
+                first.principal == principal && (first.digest == asked.digest || planted(Bug::IgnoreDigest));
             return if same { Admission::Repeat(lsn) } else { Admission::Refused(Code::KeyConflict) };
         }
         if command.issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {

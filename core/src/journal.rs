@@ -43,8 +43,10 @@ pub enum JournalError {
     #[error("journal record of LSN {lsn} is damaged: {reason}")]
     Damaged { lsn: Lsn, reason: &'static str },
     /// A record is of a format this program does not know.
-    #[error("journal record of LSN {lsn} has format {found}, this program reads formats {UNCHAINED_VERSION} to {JOURNAL_VERSION}; \
-             use the stockline that wrote it, or a newer one")]
+    #[error(
+        "journal record of LSN {lsn} has format {found}, this program reads formats {UNCHAINED_VERSION} to {JOURNAL_VERSION}; \
+             use the stockline that wrote it, or a newer one"
+    )]
     Format { lsn: Lsn, found: u8 },
     /// Somebody else has written meanwhile: the expected end is not the end.
     #[error("the journal ends at LSN {found}, expected {expected}")]
@@ -55,6 +57,9 @@ pub enum JournalError {
     /// The journal before what the snapshot covers is not the one the snapshot was made from.
     #[error("the journal up to LSN {lsn} is not the one that the snapshot was made from")]
     Rewritten { lsn: Lsn },
+    /// No copy can be made of that state.
+    #[error("the state of LSN {at} cannot be restored from here: only those of LSN {first} to {last} can")]
+    Unreachable { at: Lsn, first: Lsn, last: Lsn },
     /// LSNs are missing.
     #[error("the journal goes on with LSN {found} where LSN {expected} was due")]
     Gap { expected: Lsn, found: Lsn },
@@ -193,6 +198,22 @@ impl JournalRecord {
         });
     }
 
+    /// Forgets all but the first entries.
+    fn truncate(&mut self, entries: usize) {
+        self.entries.truncate(entries);
+        let of = |kind: u8| self.entries.iter().filter(|entry| entry.kind == kind).count();
+        let (reserves, transitions, events) = (of(1), of(2), of(3));
+        let (expiries, definitions) = (of(4), of(5));
+        self.reserves.truncate(reserves);
+        self.transitions.truncate(transitions);
+        self.events.truncate(events);
+        self.expiries.truncate(expiries);
+        self.definitions.truncate(definitions);
+        self.lines.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.line_count)).sum());
+        self.movements.truncate(self.entries.iter().map(|entry| entry.movements as usize).sum());
+        self.shorts.truncate(self.entries.iter().map(|entry| entry.shorts as usize).sum());
+    }
+
     /// The stored form, written over `bytes`; `chain` moves on behind it.
     pub fn encode(&self, chain: &mut Chain, bytes: &mut Vec<u8>) {
         bytes.clear();
@@ -261,6 +282,19 @@ pub fn follow(before: Option<Chain>, first: Lsn, bytes: &[u8]) -> Result<Chain, 
             Ok(stored)
         }
     }
+}
+
+/// The beginning of a stored record, up to `last`, in the stored form.
+fn cut(first: Lsn, bytes: &[u8], last: Lsn, before: Option<Chain>) -> Result<(Chain, Vec<u8>), JournalError> {
+    let damaged = |reason| JournalError::Damaged { lsn: first, reason };
+    decode(first, bytes)?;
+    let (_, archive) = open(first, bytes)?;
+    let mut record = rkyv::from_bytes::<JournalRecord, Failure>(archive)
+        .map_err(|_| damaged("its archive is not valid"))?;
+    record.truncate((last.0 + 1 - first.0) as usize);
+    let (mut chain, mut cut) = (before.unwrap_or(Chain::START), Vec::new());
+    record.encode(&mut chain, &mut cut);
+    Ok((chain, cut))
 }
 
 /// Reads a stored record, checking its format, checksum and every number in it.

@@ -22,7 +22,7 @@ use crate::command::{Body, Line, Read};
 use crate::id::{Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::outcome::{Code, State};
 
-pub use hash::{StateHash, audit};
+pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
 pub use reservation::{Claim, Reservation, Reservations};
 pub(crate) use reserve::merge_movements;

@@ -14,6 +14,7 @@
 //! 5. [`checkpoint`]: journal records are folded into the snapshot; [`recovery`] reads both back.
 
 pub mod admission;
+pub mod backup;
 pub mod batch;
 pub mod bucket;
 pub mod catalogue;
@@ -31,6 +32,7 @@ pub mod merge;
 pub mod outcome;
 pub mod record;
 pub mod recovery;
+pub mod self_audit;
 pub mod sequencer;
 pub mod shard;
 pub mod snapshot;

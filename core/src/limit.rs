@@ -99,6 +99,11 @@ pub const TICK_MS: u64 = 10;
 /// Commands after which the journal is folded into the snapshot, or this many milliseconds if sooner.
 pub const FOLD_COMMANDS: u64 = 4_000_000;
 pub const FOLD_MS: u64 = 30_000;
+/// Backups asked for and not yet made.
+pub const BACKUP_QUEUE: usize = 4;
+/// Parts into which the self-audit cuts all skus, and milliseconds between two of them.
+pub const AUDIT_SLICES: u32 = 16;
+pub const AUDIT_MS: u64 = 60_000;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
 /// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.

@@ -52,8 +52,10 @@ pub enum SnapshotError {
     InUse(String),
     #[error("the snapshot's {table} row {key} is damaged")]
     Damaged { table: &'static str, key: String },
-    #[error("the snapshot has format {found}, this program reads formats 1 to {SNAPSHOT_VERSION}; \
-             use the stockline that wrote it, or a newer one")]
+    #[error(
+        "the snapshot has format {found}, this program reads formats 1 to {SNAPSHOT_VERSION}; \
+             use the stockline that wrote it, or a newer one"
+    )]
     Format { found: u64 },
 }
 
@@ -275,29 +277,56 @@ impl Snapshot {
         Ok(Snapshot { db })
     }
 
+    /// Copies everything, as of one moment, into a new file.
+    pub fn copy(&self, path: &Path) -> Result<(), SnapshotError> {
+        fn rows<K: redb::Key + 'static, V: redb::Value + 'static>(
+            from: &redb::ReadTransaction,
+            to: &WriteTransaction,
+            table: TableDefinition<'_, K, V>,
+        ) -> Result<(), SnapshotError> {
+            let mut copy = to.open_table(table).map_err(storage)?;
+            for pair in from.open_table(table).map_err(storage)?.iter().map_err(storage)? {
+                let (key, value) = pair.map_err(storage)?;
+                copy.insert(key.value(), value.value()).map_err(storage)?;
+            }
+            Ok(())
+        }
+        let from = self.db.begin_read().map_err(storage)?;
+        let copy = open_or_create(path, CACHE_BYTES).map_err(storage)?;
+        let to = copy.begin_write().map_err(storage)?;
+        rows(&from, &to, META)?;
+        rows(&from, &to, SKUS)?;
+        rows(&from, &to, RESERVATIONS)?;
+        rows(&from, &to, ENDED)?;
+        rows(&from, &to, NAMES)?;
+        rows(&from, &to, DEFINITIONS)?;
+        to.commit().map_err(storage)
+    }
+
     pub fn covered(&self) -> Result<Covered, SnapshotError> {
         let read = self.db.begin_read().map_err(storage)?;
-        let meta = read.open_table(META).map_err(storage)?;
-        let number = |name| -> Result<u64, SnapshotError> {
-            Ok(meta.get(name).map_err(storage)?.map_or(0, |found| found.value()))
-        };
-        let mut chain = Chain::START;
-        for (part, name) in chain.0.chunks_exact_mut(8).zip(CHAIN) {
-            part.copy_from_slice(&number(name)?.to_le_bytes());
-        }
-        let chain = meta.get(CHAIN[0]).map_err(storage)?.map(|_| chain);
-        Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?), chain })
+        covered(&read.open_table(META).map_err(storage)?)
     }
 
     /// Reads everything: each ledger takes what it owns.
     pub fn load(&self, ledgers: &mut [Ledger]) -> Result<(Catalogue, Covered), SnapshotError> {
-        let covered = self.covered()?;
+        let (covered, _) = self.load_state(ledgers)?;
+        Ok((self.load_catalogue()?, covered))
+    }
+
+    /// Reads stock and claims: each ledger takes what it owns. Answers the sum of all units of all skus and of
+    /// those outside too, which is zero.
+    pub fn load_state(&self, ledgers: &mut [Ledger]) -> Result<(Covered, i64), SnapshotError> {
         let read = self.db.begin_read().map_err(storage)?;
+        let covered = covered(&read.open_table(META).map_err(storage)?)?;
+        let mut balance = 0;
         for pair in read.open_table(SKUS).map_err(storage)?.iter().map_err(storage)? {
             let (sku, bytes) = pair.map_err(storage)?;
             let sku = SkuId(sku.value());
             let state = decode_sku(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: sku.to_string() })?;
+            balance += state.positions.iter().flat_map(|position| position.units).sum::<i64>();
+            balance += state.supplies.iter().map(|open| i64::from(open.quantity)).sum::<i64>();
             for ledger in ledgers.iter_mut() {
                 ledger.load_sku(sku, &state);
             }
@@ -335,7 +364,7 @@ impl Snapshot {
         for ledger in ledgers.iter_mut() {
             ledger.drain_changed(|_, _, _| {});
         }
-        Ok((self.load_catalogue()?, covered))
+        Ok((covered, balance + outside.iter().sum::<i64>()))
     }
 
     fn load_catalogue(&self) -> Result<Catalogue, SnapshotError> {
@@ -370,6 +399,18 @@ impl Snapshot {
     pub fn step(&self) -> Result<SnapshotStep, SnapshotError> {
         Ok(SnapshotStep { write: self.db.begin_write().map_err(storage)? })
     }
+}
+
+fn covered(meta: &redb::ReadOnlyTable<&str, u64>) -> Result<Covered, SnapshotError> {
+    let number = |name| -> Result<u64, SnapshotError> {
+        Ok(meta.get(name).map_err(storage)?.map_or(0, |found| found.value()))
+    };
+    let mut chain = Chain::START;
+    for (part, name) in chain.0.chunks_exact_mut(8).zip(CHAIN) {
+        part.copy_from_slice(&number(name)?.to_le_bytes());
+    }
+    let chain = meta.get(CHAIN[0]).map_err(storage)?.map(|_| chain);
+    Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?), chain })
 }
 
 /// A move of the snapshot to a later LSN; nothing of it shows before [`SnapshotStep::commit`].

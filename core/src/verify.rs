@@ -105,12 +105,17 @@ pub fn verify(
 fn check_anchor(reader: &dyn JournalReader, anchor: Anchor) -> Result<Option<String>, CheckpointError> {
     let mut wrong = Some(format!("no journal record ends at the anchor's LSN {}", anchor.lsn));
     let from = reader.bounds()?.map_or(Lsn(1), |(first, _)| first);
-    journal::replay(reader, from, |_, entry| Ok(entry.lsn <= anchor.lsn), |behind| {
-        if behind.lsn == anchor.lsn {
-            wrong = (behind != anchor).then(|| format!("the chain is {behind}, not {anchor}"));
-        }
-        Ok(())
-    })?;
+    journal::replay(
+        reader,
+        from,
+        |_, entry| Ok(entry.lsn <= anchor.lsn),
+        |behind| {
+            if behind.lsn == anchor.lsn {
+                wrong = (behind != anchor).then(|| format!("the chain is {behind}, not {anchor}"));
+            }
+            Ok(())
+        },
+    )?;
     Ok(wrong)
 }
 

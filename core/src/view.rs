@@ -112,20 +112,8 @@ pub struct Reader<'a> {
 
 impl Reader<'_> {
     /// Calls `each` with every position of a sku; says whether there is one.
-    pub fn positions(&self, sku: SkuId, mut each: impl FnMut(NodeId, i64)) -> Result<bool, Stale> {
-        let Some(row) = self.view.rows.get(sku.0 as usize) else { return Ok(false) };
-        let row = Row::unpack(row.load(Ordering::Acquire));
-        let mut known = false;
-        for at in row.start..row.start + row.len {
-            let cell = self.view.cells.get(at).expect("a row's cells were made before the row");
-            let (node, free) = unpack(cell.read(self.as_of.0)?);
-            // A cell newer than this state reads as its empty beginning.
-            if node != NodeId::ANY {
-                known = true;
-                each(node, free);
-            }
-        }
-        Ok(known)
+    pub fn positions(&self, sku: SkuId, each: impl FnMut(NodeId, i64)) -> Result<bool, Stale> {
+        self.view.positions_as_of(self.as_of, sku, each)
     }
 
     /// Units a channel can be promised, within a group if one is given: what is free at each of its nodes,
@@ -169,6 +157,28 @@ impl View {
     /// Everything up to here is on disk and published.
     pub fn durable(&self) -> Lsn {
         Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Calls `each` with every position of a sku as of a durable LSN; says whether there is one.
+    pub fn positions_as_of(
+        &self,
+        as_of: Lsn,
+        sku: SkuId,
+        mut each: impl FnMut(NodeId, i64),
+    ) -> Result<bool, Stale> {
+        let Some(row) = self.rows.get(sku.0 as usize) else { return Ok(false) };
+        let row = Row::unpack(row.load(Ordering::Acquire));
+        let mut known = false;
+        for at in row.start..row.start + row.len {
+            let cell = self.cells.get(at).expect("a row's cells were made before the row");
+            let (node, free) = unpack(cell.read(as_of.0)?);
+            // A cell newer than this state reads as its empty beginning.
+            if node != NodeId::ANY {
+                known = true;
+                each(node, free);
+            }
+        }
+        Ok(known)
     }
 
     /// Answers a question from one state; `ask` may be called again where it met [`Stale`]. That is rare and

@@ -72,7 +72,9 @@ pub fn check(model: &mut Model, history: &mut [Seen]) -> Vec<String> {
                     let due = model.available(*channel, *sku);
                     if *told != due {
                         let lsn = seen.lsn;
-                        wrong.push(format!("as of LSN {lsn}: channel {channel}, sku {sku}: {told}, should be {due}"));
+                        wrong.push(format!(
+                            "as of LSN {lsn}: channel {channel}, sku {sku}: {told}, should be {due}"
+                        ));
                     }
                 }
             }

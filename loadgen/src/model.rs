@@ -149,11 +149,7 @@ impl Model {
         let over = |reservation: &&Reservation| {
             reservation.state == State::Held && reservation.ends_ms + limit::TICK_MS <= now_ms
         };
-        self.reservations
-            .iter()
-            .filter(|(_, reservation)| over(reservation))
-            .map(|(id, _)| *id)
-            .collect()
+        self.reservations.iter().filter(|(_, reservation)| over(reservation)).map(|(id, _)| *id).collect()
     }
 
     /// What a channel can be promised of a sku.
@@ -600,7 +596,8 @@ impl Model {
         let old = past.last.get(&change.node).copied();
         let latest_ms = old.map_or(0, |(latest, _)| latest).max(change.at_ms);
         past.last.insert(change.node, (latest_ms, change));
-        let young = |at_ms: u64| now_ms.is_none_or(|now| now.saturating_sub(at_ms) <= limit::COUNT_LATE_MS_MAX);
+        let young =
+            |at_ms: u64| now_ms.is_none_or(|now| now.saturating_sub(at_ms) <= limit::COUNT_LATE_MS_MAX);
         let Some((_, old)) = old.filter(|(_, old)| young(old.at_ms)) else { return };
         past.earlier.retain(|change| young(change.at_ms));
         if past.earlier.len() >= limit::RECENT_MOVEMENTS_PER_SKU {

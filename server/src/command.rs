@@ -1,9 +1,11 @@
 //! What the command line can do, one file a command. Each answers with an exit code of [`crate::exit`].
 
+pub mod backup;
 pub mod define;
 mod demo;
 pub mod import;
 pub mod query;
+pub mod restore;
 mod row;
 pub mod serve;
 pub mod token;

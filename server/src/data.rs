@@ -29,6 +29,26 @@ pub enum DataError {
     Random(getrandom::Error),
 }
 
+/// What lets clients recognise the server, and the administrator in.
+const IDENTITY: [&str; 4] = ["ca.pem", "server.pem", "server.key", "admin.token"];
+
+/// Makes a directory that was not there.
+pub fn make_new(path: &Path) -> Result<(), DataError> {
+    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|error| DataError::File { path: path.display().to_string(), error })
+}
+
+/// Copies certificate, key and administrator's token, as far as they are there.
+pub fn copy_identity(from: &Path, to: &Path) -> Result<(), DataError> {
+    let (from, to) = (DataDir { path: from.to_owned() }, DataDir { path: to.to_owned() });
+    for name in IDENTITY {
+        if let Some(text) = from.read(name)? {
+            to.write(name, &text)?;
+        }
+    }
+    Ok(())
+}
+
 /// A data directory that exists.
 pub struct DataDir {
     path: PathBuf,

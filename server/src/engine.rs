@@ -9,6 +9,7 @@
 //! With one shard the sequencer runs it on its own thread. Only this module and its children read the clock
 //! and start threads. Whatever goes wrong in one of them ends the process: nobody waits for a dead thread.
 
+mod backup;
 mod bell;
 mod checkpoint;
 mod clock;
@@ -46,6 +47,7 @@ use stockline_core::view::View;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::principal::Principals;
+pub use backup::backup_files;
 use bell::Bell;
 pub use clock::Clock;
 
@@ -101,6 +103,13 @@ pub struct Answered {
 /// A batch and what one shard did for it.
 type Executed = (Arc<Batch<Tag>>, Output);
 
+/// Where to, and whom to tell.
+#[derive(Debug)]
+struct Backup {
+    to: PathBuf,
+    done: tokio::sync::oneshot::Sender<Result<Anchor, String>>,
+}
+
 /// What the threads and the faces share.
 struct Shared {
     clock: Clock,
@@ -121,6 +130,12 @@ struct Shared {
     /// Holds whose time is over, as told by shards on threads of their own.
     due: ArrayQueue<ReservationId>,
     checkpoint_bell: Bell,
+    /// Copies asked for, made by the checkpoint's thread.
+    backups: ArrayQueue<Backup>,
+    data: PathBuf,
+    /// Slices that the self-audit has checked, and what it found wrong.
+    audited: AtomicU64,
+    audited_wrong: AtomicU64,
     covered: AtomicU64,
     active_reservations: AtomicUsize,
     /// No new commands are taken.
@@ -217,6 +232,10 @@ impl RunningEngine {
             learned: SegQueue::new(),
             due: ArrayQueue::new(limit::EXPIRY_QUEUE),
             checkpoint_bell: Bell::default(),
+            backups: ArrayQueue::new(limit::BACKUP_QUEUE),
+            data: config.data.clone(),
+            audited: AtomicU64::new(0),
+            audited_wrong: AtomicU64::new(0),
             covered: AtomicU64::new(recovered.covered.0),
             active_reservations: AtomicUsize::new(active),
             draining: AtomicBool::new(false),
@@ -360,6 +379,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Copies journal and snapshot into a new directory; answers the anchor behind the last record copied.
+    pub async fn backup(&self, to: PathBuf) -> Result<Anchor, String> {
+        let (done, made) = tokio::sync::oneshot::channel();
+        let queued = self.shared.backups.push(Backup { to, done });
+        queued.map_err(|_| "too many backups wait; ask again later")?;
+        self.shared.checkpoint_bell.ring();
+        made.await.unwrap_or_else(|_| Err("the server is stopping".into()))
+    }
+
+    /// Slices checked by the self-audit since the start, and what it found wrong.
+    pub fn self_audit(&self) -> (u64, u64) {
+        (self.shared.audited.load(Ordering::Relaxed), self.shared.audited_wrong.load(Ordering::Relaxed))
     }
 
     pub fn is_draining(&self) -> bool {

@@ -25,7 +25,12 @@ async fn ready(State(engine): State<Engine>) -> Response {
     if engine.is_draining() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "SHUTTING_DOWN", "the server is draining".into());
     }
-    let body = serde_json::json!({ "status": "ready", "durable_lsn": engine.view().durable().0 });
+    let (slices, wrong) = engine.self_audit();
+    let body = serde_json::json!({
+        "status": "ready",
+        "durable_lsn": engine.view().durable().0,
+        "self_audit": { "slices": slices, "wrong": wrong },
+    });
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod data;
 pub mod engine;
 pub mod exit;

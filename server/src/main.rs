@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
-use stockline_server::command::{define, import, query, serve, token, verify};
+use stockline_server::command::{backup, define, import, query, restore, serve, token, verify};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -25,6 +25,10 @@ enum Command {
     Import(import::Options),
     /// Check a data directory that no server is using
     Verify(verify::Options),
+    /// Copy a data directory while its server goes on
+    Backup(backup::Options),
+    /// Make a data directory from a backup, perhaps as of an earlier LSN
+    Restore(restore::Options),
     /// Create or replace a node, group or channel
     Define(define::Options),
     /// Make a token for a channel, a warehouse or an administrator and print its profile
@@ -37,6 +41,8 @@ fn main() {
         Command::Query(options) => query::run(&options),
         Command::Import(options) => import::run(&options),
         Command::Verify(options) => verify::run(&options),
+        Command::Backup(options) => backup::run(&options),
+        Command::Restore(options) => restore::run(&options),
         Command::Define(options) => define::run(&options),
         Command::Token(options) => token::run(&options),
     };

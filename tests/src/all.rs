@@ -13,11 +13,13 @@
 //! | [`loom`] | every interleaving of view cells, votes and bells |
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
+//! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
 mod architecture;
+mod backup;
 mod bench;
 mod binary;
 mod chance;
@@ -31,7 +33,7 @@ mod loom;
 mod model;
 mod rounds;
 mod rule;
-mod simulation;
 mod shards;
+mod simulation;
 mod storage;
 mod view;

@@ -82,7 +82,14 @@ impl Bench {
         let window = Window::new(SMALL, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
         let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
-        let mut bench = Bench { sequencer, ledgers, now: START, journal: Vec::new(), chain: Chain::START, next_key: 1 << 64 };
+        let mut bench = Bench {
+            sequencer,
+            ledgers,
+            now: START,
+            journal: Vec::new(),
+            chain: Chain::START,
+            next_key: 1 << 64,
+        };
         for definition in definitions() {
             bench.send_body(Body::Define(Box::new(definition)), &[]);
         }

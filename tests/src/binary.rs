@@ -50,7 +50,10 @@ pub(crate) fn serve_with(data: &Path, more: &[&str], environment: &[(&str, Strin
     if !more.contains(&"--quic") {
         command.args(["--quic", "127.0.0.1:0"]);
     }
-    command.args(["--http", "127.0.0.1:0"]).args(more).envs(environment.iter().map(|(name, value)| (*name, value)));
+    command
+        .args(["--http", "127.0.0.1:0"])
+        .args(more)
+        .envs(environment.iter().map(|(name, value)| (*name, value)));
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("stockline starts");
     let mut line = String::new();

@@ -117,8 +117,8 @@ fn cuts(ops: &[Op], made: usize, every: usize, seed: u64, mut visit: impl FnMut(
 fn survives(image: Vec<u8>, records: &Records, acknowledged: usize, at: usize, manner: Unsynced) -> u64 {
     let context = || format!("cut at operation {at}, unsynced writes {manner:?}");
     let disk = Disk::holding(image);
-    let mut journal = FileJournal::with_backend(disk, false)
-        .unwrap_or_else(|error| panic!("{}: {error}", context()));
+    let mut journal =
+        FileJournal::with_backend(disk, false).unwrap_or_else(|error| panic!("{}: {error}", context()));
     let there = check(&journal, records);
     assert!(there >= acknowledged, "{}: {there} records of {acknowledged} acknowledged", context());
     assert!(there <= acknowledged + 1, "{}: {there} records, {acknowledged} acknowledged", context());

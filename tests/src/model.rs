@@ -21,8 +21,7 @@ fn send(bench: &mut Bench, model: &mut Model, act: &Act) {
         _ => bench.key(),
     };
     let command = Command { key, issued_at: bench.now, digest: digest(&body, &lines), body };
-    let frame =
-        stockline_core::command::Frame { tag: (), principal: WHO, commands: vec![command], lines };
+    let frame = stockline_core::command::Frame { tag: (), principal: WHO, commands: vec![command], lines };
     let told = bench.send_frames(vec![frame]).remove(0);
     let due_now = model.apply(Some(bench.now.0), act);
     assert_eq!(due(&told.replies[0], &told.parts), due_now, "{act:?}");

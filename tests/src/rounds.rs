@@ -38,7 +38,9 @@ pub(crate) fn rounds(test: &str, unit: &str, ci: u64, mut play: impl FnMut(u64) 
         match played {
             Ok(count) => done += count,
             Err(cause) => {
-                eprintln!("repeat with: STOCKLINE_SEED={seed} cargo test -p stockline-tests --test all {test}");
+                eprintln!(
+                    "repeat with: STOCKLINE_SEED={seed} cargo test -p stockline-tests --test all {test}"
+                );
                 std::panic::resume_unwind(cause);
             }
         }

@@ -108,7 +108,8 @@ impl Simulation {
             let risky = pick(&mut self.dice, 3) == 0;
             if risky {
                 let op = pick(&mut self.dice, 12);
-                let disk = if pick(&mut self.dice, 2) == 0 { &self.journal_disk } else { &self.snapshot_disk };
+                let disk =
+                    if pick(&mut self.dice, 2) == 0 { &self.journal_disk } else { &self.snapshot_disk };
                 disk.fail_at(op, Fault::Power);
             }
             self.counts.recoveries += 1;
@@ -131,7 +132,11 @@ impl Simulation {
     fn adopt(&mut self, engine: &SimEngine) {
         let known = self.last_known();
         let found = engine.last();
-        assert!(found >= self.clients.last_answered(), "answered up to LSN {}, recovered {found}", self.clients.last_answered());
+        assert!(
+            found >= self.clients.last_answered(),
+            "answered up to LSN {}, recovered {found}",
+            self.clients.last_answered()
+        );
         assert!(found >= known, "written up to LSN {known}, recovered {found}");
         if found > known {
             let scanned = engine.reader().scan(known.next(), &mut |first, bytes| {
@@ -223,7 +228,9 @@ impl Simulation {
                 }
             }
             37 => self.pass_time(),
-            38 if pick(&mut self.dice, 6) == 0 => self.counts.lost_replies += self.clients.cut_one(&mut self.dice),
+            38 if pick(&mut self.dice, 6) == 0 => {
+                self.counts.lost_replies += self.clients.cut_one(&mut self.dice)
+            }
             39 if pick(&mut self.dice, 12) == 0 => self.plan_fault(),
             _ => {}
         }

@@ -265,7 +265,8 @@ fn a_history_rewritten_from_some_lsn_on_meets_neither_the_snapshot_nor_an_anchor
     let mut chain = Chain::START;
     for (first, bytes) in records {
         let archive = &bytes[44..];
-        let mut record = rkyv::from_bytes::<journal::JournalRecord, rkyv::rancor::Failure>(archive).expect("ours");
+        let mut record =
+            rkyv::from_bytes::<journal::JournalRecord, rkyv::rancor::Failure>(archive).expect("ours");
         if let [movement] = &mut record.movements[..] {
             movement.quantity += u32::from(first == Lsn(18));
         }
@@ -273,7 +274,8 @@ fn a_history_rewritten_from_some_lsn_on_meets_neither_the_snapshot_nor_an_anchor
         record.encode(&mut chain, &mut again);
         journal.append(Lsn(first.0 - 1), first, &again, Lsn(1)).expect("appended");
     }
-    let found = recover(&snapshot, &*journal.reader(), 1, SMALL).map(|_| ()).map_err(|error| error.to_string());
+    let found =
+        recover(&snapshot, &*journal.reader(), 1, SMALL).map(|_| ()).map_err(|error| error.to_string());
     assert!(found.as_ref().is_err_and(|text| text.contains("not the one that the snapshot")), "{found:?}");
     std::fs::remove_file(dir.path().join("snapshot.redb")).expect("removed");
     let snapshot = Snapshot::open(&dir.path().join("snapshot.redb")).expect("opens");

@@ -11,12 +11,15 @@ use redb::{
     TableDefinition,
 };
 
+use crate::chain::Anchor;
 use crate::drill::{Bug, planted};
 use crate::id::Lsn;
 use crate::journal::{Journal, JournalError, JournalReader, Take};
 use crate::limit;
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+/// Bytes copied in one transaction.
+const COPY_BYTES: usize = 64 << 20;
 /// Memory redb may use for pages of the journal.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -169,4 +172,46 @@ impl JournalReader for FileJournalReader {
         }
         Ok(())
     }
+}
+
+/// Copies records into a new file, up to `until` if that is given, and answers the anchor behind the last.
+pub fn copy(reader: &dyn JournalReader, path: &Path, until: Option<Lsn>) -> Result<Anchor, JournalError> {
+    let db = open_or_create(path, CACHE_BYTES).map_err(storage)?;
+    let mut end = Anchor::default();
+    let (mut chain, mut from, mut more) = (None, Lsn(1), true);
+    while more {
+        more = false;
+        let write = db.begin_write().map_err(storage)?;
+        {
+            let mut table = write.open_table(RECORDS).map_err(storage)?;
+            let mut copied = 0;
+            reader.scan(from, &mut |first, bytes| {
+                if first < from {
+                    return Ok(true);
+                }
+                if until.is_some_and(|until| first > until) {
+                    return Ok(false);
+                }
+                if copied >= COPY_BYTES {
+                    (from, more) = (first, true);
+                    return Ok(false);
+                }
+                let last = super::decode(first, bytes)?.last().unwrap_or(first);
+                let (behind, kept, last) = match until.filter(|until| *until < last) {
+                    Some(until) => {
+                        let (behind, cut) = super::cut(first, bytes, until, chain)?;
+                        (behind, std::borrow::Cow::Owned(cut), until)
+                    }
+                    None => (super::follow(chain, first, bytes)?, std::borrow::Cow::Borrowed(bytes), last),
+                };
+                table.insert(first.0, &*kept).map_err(storage)?;
+                copied += kept.len();
+                chain = Some(behind);
+                end = Anchor { lsn: last, chain: behind };
+                Ok(true)
+            })?;
+        }
+        write.commit().map_err(storage)?;
+    }
+    Ok(end)
 }

@@ -137,6 +137,14 @@ impl Ledger {
     }
 }
 
+/// Compares what a ledger's reservations claim with what its positions hold, and cached counters with what they
+/// count.
+pub fn audit_claims(ledger: &Ledger) -> Vec<String> {
+    let mut wrong = Vec::new();
+    ledger.audit_claims(&mut wrong);
+    wrong
+}
+
 /// Recomputes what the ledgers of all shards keep as counters: claims by position and bucket, and the
 /// conservation of units. The answer lists what does not hold; empty is good.
 pub fn audit<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Vec<String> {

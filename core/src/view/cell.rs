@@ -66,4 +66,3 @@ impl Cell {
         version.lsn.store(lsn, Ordering::Release);
     }
 }
-

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::command::demo;
 use crate::config::{ServeConfig, ServeOptions};
+use crate::control;
 use crate::data::DataDir;
 use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
 use crate::principal::token_sha256;
@@ -96,6 +97,13 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         let http_address = listener.local_addr().map_err(|error| listening("HTTP", config.http, &error))?;
         let profile =
             data.write_profile(quic_address, http_address, &token).map_err(|error| data_error(&error))?;
+        match control::listen(data.path()) {
+            Ok(listener) => drop(tokio::spawn(control::serve(listener, engine.clone()))),
+            Err(error) => {
+                let path = data.path().display();
+                eprintln!("stockline: no control socket in {path}, so no backup while running: {error}");
+            }
+        }
         let http = tokio::spawn(http::serve(listener, engine.clone()));
         let mut stop = signal(SignalKind::terminate())
             .map_err(|error| Stop(exit::FAILED, format!("cannot wait for SIGTERM: {error}")))?;

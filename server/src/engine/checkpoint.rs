@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use stockline_core::checkpoint::fold;
 use stockline_core::limit;
+use stockline_core::self_audit;
 use stockline_core::snapshot::Snapshot;
 
 use super::Shared;
@@ -21,8 +22,18 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
     // only less polite.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST);
     let mut folded_at = Instant::now();
+    let mut audited_at = Instant::now();
     let mut stopping: Option<Instant> = None;
     loop {
+        while let Some(backup) = shared.backups.pop() {
+            let made = super::backup_files(snapshot, &*shared.reader, &shared.data, &backup.to);
+            // Whoever asked may have gone.
+            let _ = backup.done.send(made);
+        }
+        if audited_at.elapsed() >= Duration::from_millis(limit::AUDIT_MS) {
+            audit(shared, snapshot);
+            audited_at = Instant::now();
+        }
         let finished = shared.written_all.load(Ordering::SeqCst);
         let behind = || shared.view.durable().0 - shared.covered.load(Ordering::Relaxed);
         let waited = folded_at.elapsed() >= Duration::from_millis(limit::FOLD_MS);
@@ -57,8 +68,27 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
             return;
         } else {
             shared.checkpoint_bell.wait(Duration::from_millis(limit::FOLD_MS), || {
-                shared.written_all.load(Ordering::SeqCst) || behind() >= limit::FOLD_COMMANDS
+                shared.written_all.load(Ordering::SeqCst)
+                    || behind() >= limit::FOLD_COMMANDS
+                    || !shared.backups.is_empty()
             });
+        }
+    }
+}
+
+/// Checks the next slice and says what does not hold.
+fn audit(shared: &Shared, snapshot: &Snapshot) {
+    let slice = shared.audited.fetch_add(1, Ordering::Relaxed);
+    match self_audit::check(snapshot, &shared.view, slice as u32) {
+        Ok(finding) => {
+            for wrong in &finding.wrong {
+                eprintln!("stockline: self-audit as of LSN {}: {wrong}", finding.as_of);
+            }
+            shared.audited_wrong.fetch_add(finding.wrong.len() as u64, Ordering::Relaxed);
+        }
+        Err(error) => {
+            eprintln!("stockline: self-audit: {error}");
+            shared.audited_wrong.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

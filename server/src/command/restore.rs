@@ -1,0 +1,74 @@
+//! `stockline restore`: a data directory from a backup, or from another data directory that no server is using,
+//! perhaps as it was at an earlier LSN.
+
+use std::path::PathBuf;
+
+use stockline_core::backup;
+use stockline_core::id::Lsn;
+use stockline_core::journal::Journal;
+use stockline_core::journal::file::FileJournal;
+use stockline_core::snapshot::Snapshot;
+use stockline_core::verify::verify;
+
+use crate::engine::{JOURNAL_FILE, SNAPSHOT_FILE};
+use crate::{data, exit};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Backup to restore
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// New data directory
+    #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_DATA)]
+    data: PathBuf,
+    /// The state as of this LSN: everything after it never was
+    #[arg(long, value_name = "LSN")]
+    at: Option<u64>,
+}
+
+pub fn run(options: &Options) -> i32 {
+    match restore(options) {
+        Ok(report) => {
+            println!("{report}");
+            exit::OK
+        }
+        Err(reason) => {
+            eprintln!("stockline: {reason}");
+            exit::DATA
+        }
+    }
+}
+
+fn restore(options: &Options) -> Result<String, String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let from_journal = options.from.join(JOURNAL_FILE);
+    if !from_journal.is_file() {
+        return Err(format!("{} has no {JOURNAL_FILE}: is it a backup?", options.from.display()));
+    }
+    let journal = FileJournal::open(&from_journal, true).map_err(|error| said(&error))?;
+    let snapshot = Snapshot::open(&options.from.join(SNAPSHOT_FILE)).map_err(|error| said(&error))?;
+    let reader = journal.reader();
+    data::make_new(&options.data).map_err(|error| said(&error))?;
+    let (journal_to, snapshot_to) = (options.data.join(JOURNAL_FILE), options.data.join(SNAPSHOT_FILE));
+    let copied = match options.at {
+        None => backup::copy(&snapshot, &*reader, &snapshot_to, &journal_to),
+        Some(at) => backup::restore(&snapshot, &*reader, &snapshot_to, &journal_to, Lsn(at)),
+    };
+    if let Err(error) = copied {
+        // Nothing half done is left where a server would find it.
+        std::fs::remove_dir_all(&options.data).map_err(|error| said(&error))?;
+        return Err(said(&error));
+    }
+    data::copy_identity(&options.from, &options.data).map_err(|error| said(&error))?;
+    eprintln!("copied; doing it again");
+    let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;
+    let snapshot = Snapshot::open(&snapshot_to).map_err(|error| said(&error))?;
+    let report = verify(&snapshot, &*journal.reader(), None).map_err(|error| said(&error))?;
+    match report.wrong.first() {
+        Some(wrong) => Err(wrong.clone()),
+        None => Ok(format!(
+            "last_lsn={} state_hash={} entries={}\nanchor={}",
+            report.last, report.state_hash, report.entries, report.anchor
+        )),
+    }
+}

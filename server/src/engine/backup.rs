@@ -1,0 +1,26 @@
+//! A copy of a data directory, made by the thread that alone moves the snapshot, or by a command where no server
+//! runs.
+
+use std::path::Path;
+
+use stockline_core::chain::Anchor;
+use stockline_core::journal::JournalReader;
+use stockline_core::snapshot::Snapshot;
+
+use super::{JOURNAL_FILE, SNAPSHOT_FILE};
+use crate::data;
+
+/// Copies ledger and identity into a directory that is made for it.
+pub fn backup_files(
+    snapshot: &Snapshot,
+    reader: &dyn JournalReader,
+    from: &Path,
+    to: &Path,
+) -> Result<Anchor, String> {
+    data::make_new(to).map_err(|error| error.to_string())?;
+    let copied =
+        stockline_core::backup::copy(snapshot, reader, &to.join(SNAPSHOT_FILE), &to.join(JOURNAL_FILE));
+    let anchor = copied.map_err(|error| error.to_string())?;
+    data::copy_identity(from, to).map_err(|error| error.to_string())?;
+    Ok(anchor)
+}
