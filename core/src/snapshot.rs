@@ -226,6 +226,17 @@ fn decode_reservation(bytes: &[u8]) -> Option<Reservation> {
     ))
 }
 
+/// Whether bytes are a sound row of a table: `skus`, `reservations` or `definitions`.
+pub fn is_row(table: &str, bytes: &[u8]) -> bool {
+    match table {
+        "skus" => decode_sku(bytes).is_some(),
+        "reservations" => decode_reservation(bytes).is_some(),
+        "definitions" => rkyv::access::<ArchivedDefinitionList, Failure>(bytes)
+            .is_ok_and(|list| list.read().is_ok()),
+        _ => false,
+    }
+}
+
 /// Up to where the snapshot tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Covered {

@@ -20,9 +20,7 @@
 
 mod architecture;
 mod backup;
-mod bench;
 mod binary;
-mod chance;
 mod codec;
 mod crash;
 mod disk;
@@ -37,3 +35,5 @@ mod shards;
 mod simulation;
 mod storage;
 mod view;
+
+use stockline_tests::{bench, chance};

@@ -18,40 +18,40 @@ use stockline_core::record::digest;
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
 
-pub(crate) const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
-pub(crate) const WHO: PrincipalId = PrincipalId(1);
-pub(crate) const START: Millis = Millis(1_700_000_000_000);
+pub const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
+pub const WHO: PrincipalId = PrincipalId(1);
+pub const START: Millis = Millis(1_700_000_000_000);
 
 /// Sequencer and shards, driven by hand.
-pub(crate) struct Bench {
-    pub(crate) sequencer: Sequencer,
-    pub(crate) ledgers: Vec<Ledger>,
-    pub(crate) now: Millis,
+pub struct Bench {
+    pub sequencer: Sequencer,
+    pub ledgers: Vec<Ledger>,
+    pub now: Millis,
     /// Stored records with their first LSN, in order.
-    pub(crate) journal: Vec<(Lsn, Vec<u8>)>,
-    pub(crate) chain: Chain,
+    pub journal: Vec<(Lsn, Vec<u8>)>,
+    pub chain: Chain,
     next_key: u128,
 }
 
 /// A reply with its parts.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Told {
-    pub(crate) reply: Reply,
+pub struct Told {
+    pub reply: Reply,
     /// Sku, node (65535 for a shortage), units.
-    pub(crate) parts: Vec<(u32, u16, u32)>,
+    pub parts: Vec<(u32, u16, u32)>,
 }
 
-pub(crate) fn any_line(sku: u32, quantity: u32) -> Line {
+pub fn any_line(sku: u32, quantity: u32) -> Line {
     Line { sku: SkuId(sku), node: NodeId::ANY, group: GroupId::ANY, quantity }
 }
 
-pub(crate) fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
+pub fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
     Line { node: NodeId(node), ..any_line(sku, quantity) }
 }
 
 /// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over group 0,
 /// channel 2 over all with a buffer of 5; skus 0 to 9.
-pub(crate) fn definitions() -> Vec<Definition> {
+pub fn definitions() -> Vec<Definition> {
     let node = |name: &str, priority| Definition::Node {
         name: name.into(),
         priority,
@@ -78,7 +78,7 @@ pub(crate) fn definitions() -> Vec<Definition> {
 
 impl Bench {
     /// With everything of [`definitions`].
-    pub(crate) fn new(shards: u32) -> Bench {
+    pub fn new(shards: u32) -> Bench {
         let window = Window::new(SMALL, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, shards);
         let ledgers = (0..shards).map(|index| Ledger::new(ShardOf { index, count: shards })).collect();
@@ -96,12 +96,12 @@ impl Bench {
         bench
     }
 
-    pub(crate) fn key(&mut self) -> Key {
+    pub fn key(&mut self) -> Key {
         self.next_key += 1;
         Key(self.next_key)
     }
 
-    pub(crate) fn command(&mut self, body: Body, lines: &[Line]) -> Command {
+    pub fn command(&mut self, body: Body, lines: &[Line]) -> Command {
         let key = match &body {
             Body::Define(_) | Body::Expire(_) | Body::Read(_) => Key(0),
             Body::Reserve(reserve) => Key(reserve.id.0),
@@ -110,13 +110,13 @@ impl Bench {
         Command { key, issued_at: self.now, digest: digest(&body, lines), body }
     }
 
-    pub(crate) fn send_body(&mut self, body: Body, lines: &[Line]) -> Told {
+    pub fn send_body(&mut self, body: Body, lines: &[Line]) -> Told {
         let command = self.command(body, lines);
         self.send(command, lines)
     }
 
     /// Sends one command through sequencer, shards, merge and journal.
-    pub(crate) fn send(&mut self, command: Command, lines: &[Line]) -> Told {
+    pub fn send(&mut self, command: Command, lines: &[Line]) -> Told {
         let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: lines.to_vec() };
         let replies = self.send_frames(vec![frame]);
         let told = &replies[0];
@@ -125,7 +125,7 @@ impl Bench {
     }
 
     /// Batches from the first LSN on, each with the output of the one shard, for another journal.
-    pub(crate) fn batches(&mut self, count: u32) -> Vec<(Batch<()>, Output)> {
+    pub fn batches(&mut self, count: u32) -> Vec<(Batch<()>, Output)> {
         let window = Window::new(SMALL, Lsn(1));
         let catalogue = std::mem::take(&mut self.sequencer.catalogue);
         self.sequencer = Sequencer::new(catalogue, window, Lsn::NONE, START, 1);
@@ -143,7 +143,7 @@ impl Bench {
         batches
     }
 
-    pub(crate) fn send_frames(&mut self, frames: Vec<Frame<()>>) -> Vec<FrameReply> {
+    pub fn send_frames(&mut self, frames: Vec<Frame<()>>) -> Vec<FrameReply> {
         let mut replies = Vec::new();
         let mut record = JournalRecord::default();
         let before = self.sequencer.last();
@@ -175,7 +175,7 @@ impl Bench {
         running.into_iter().filter_map(|(_, output)| output).collect()
     }
 
-    pub(crate) fn reserve(&mut self, id: u128, channel: u16, ttl_ms: u32, lines: &[Line]) -> Told {
+    pub fn reserve(&mut self, id: u128, channel: u16, ttl_ms: u32, lines: &[Line]) -> Told {
         let reserve = Reserve {
             id: ReservationId(id),
             channel: ChannelId(channel),
@@ -186,27 +186,27 @@ impl Bench {
         self.send_body(Body::Reserve(reserve), lines)
     }
 
-    pub(crate) fn step(&mut self, id: u128, verb: Verb, ttl_ms: u32) -> Told {
+    pub fn step(&mut self, id: u128, verb: Verb, ttl_ms: u32) -> Told {
         let transition = Transition { reservation: ReservationId(id), verb, ttl_ms, scope: None };
         self.send_body(Body::Transition(transition), &[])
     }
 
-    pub(crate) fn event(&mut self, event: StockEvent) -> Told {
+    pub fn event(&mut self, event: StockEvent) -> Told {
         self.send_body(Body::Event(event), &[])
     }
 
-    pub(crate) fn make(&self, kind: EventKind, sku: u32, node: u16, quantity: i64) -> StockEvent {
+    pub fn make(&self, kind: EventKind, sku: u32, node: u16, quantity: i64) -> StockEvent {
         StockEvent::new(kind, SkuId(sku), NodeId(node), quantity, self.now)
     }
 
-    pub(crate) fn receive(&mut self, sku: u32, node: u16, quantity: i64) {
+    pub fn receive(&mut self, sku: u32, node: u16, quantity: i64) {
         let event = self.make(EventKind::Receipt, sku, node, quantity);
         let told = self.event(event);
         assert_eq!(told.reply.outcome.code, stockline_core::outcome::Code::Ok);
     }
 
     /// Brings every hold that is over into the order, as the engine does.
-    pub(crate) fn expire_due(&mut self) -> usize {
+    pub fn expire_due(&mut self) -> usize {
         let due = self.due();
         for id in &due {
             self.send_body(Body::Expire(*id), &[]);
@@ -215,7 +215,7 @@ impl Bench {
     }
 
     /// Holds that are over.
-    pub(crate) fn due(&mut self) -> Vec<ReservationId> {
+    pub fn due(&mut self) -> Vec<ReservationId> {
         let mut due = Vec::new();
         for ledger in &mut self.ledgers {
             ledger.take_due(self.now, usize::MAX, &mut due);
@@ -226,7 +226,7 @@ impl Bench {
     }
 
     /// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.
-    pub(crate) fn units(&self, sku: u32, node: u16) -> [i64; 9] {
+    pub fn units(&self, sku: u32, node: u16) -> [i64; 9] {
         let mut units = [0; 9];
         for ledger in self.ledgers.iter().filter(|ledger| ledger.shard().owns(SkuId(sku))) {
             for (number, units) in units.iter_mut().enumerate() {
@@ -237,7 +237,7 @@ impl Bench {
         units
     }
 
-    pub(crate) fn hash(&self) -> String {
+    pub fn hash(&self) -> String {
         let mut sum = stockline_core::ledger::StateHash::default();
         for ledger in &self.ledgers {
             sum += ledger.state_hash();
@@ -245,7 +245,7 @@ impl Bench {
         sum.to_string()
     }
 
-    pub(crate) fn assert_sound(&self) {
+    pub fn assert_sound(&self) {
         assert_eq!(audit(&self.ledgers), Vec::<String>::new());
     }
 }

@@ -14,7 +14,7 @@ use stockline_loadgen::chance::Chance;
 use stockline_loadgen::model::{ANY, Act, ChannelSetup, Due, Setup};
 
 /// What [`crate::bench::definitions`] defines, as the model has it.
-pub(crate) fn setup() -> Setup {
+pub fn setup() -> Setup {
     let channel = |group, buffer| ChannelSetup { group, buffer };
     Setup {
         skus: 10,
@@ -25,7 +25,7 @@ pub(crate) fn setup() -> Setup {
 }
 
 /// Random commands about what [`setup`] tells.
-pub(crate) fn chance() -> Chance {
+pub fn chance() -> Chance {
     Chance {
         skus: (0..6).collect(),
         nodes: vec![0, 1, 2],
@@ -37,7 +37,7 @@ pub(crate) fn chance() -> Chance {
 }
 
 /// The command in the core's types; its lines are appended to `lines`.
-pub(crate) fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
+pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
     match act {
         Act::Reserve { id, channel, ttl_ms, lines: asked } => {
             let first_line = lines.len() as u32;
@@ -83,7 +83,7 @@ pub(crate) fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
 }
 
 /// A reply as the model has it.
-pub(crate) fn due(reply: &Reply, parts: &[Part]) -> Due {
+pub fn due(reply: &Reply, parts: &[Part]) -> Due {
     let parts = parts.iter().map(|part| PartRec {
         line: part.line,
         sku: part.sku.0,
@@ -99,7 +99,7 @@ pub(crate) fn due(reply: &Reply, parts: &[Part]) -> Due {
 }
 
 /// What the journal says that the sender was told.
-pub(crate) fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
+pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
     let mut parts = Vec::new();
     if matches!(entry.command.body, Body::Reserve(_)) {
         parts.extend(decoded.movements[entry.movements.clone()].iter().map(|movement| PartRec {

@@ -1,1 +1,5 @@
-//! Nothing is here: the tests are in `all.rs`, which is also their index.
+//! What several kinds of tests work with; the tests themselves are in `all.rs`, which is also their index.
+
+pub mod bench;
+pub mod chance;
+pub mod fuzz;

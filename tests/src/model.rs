@@ -1,31 +1,16 @@
 //! Random commands of every kind against the reference model: replies one by one, units and conservation after
 //! every few steps.
 
-use stockline_core::command::{Body, Command};
-use stockline_core::id::{Key, Millis};
-use stockline_core::record::digest;
+use stockline_core::id::Millis;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::model::{Act, Model};
 
-use crate::bench::{Bench, WHO};
-use crate::chance::{body, chance, due, setup};
-use crate::rounds::rounds;
+use stockline_tests::fuzz::{TARGETS, send};
 
-fn send(bench: &mut Bench, model: &mut Model, act: &Act) {
-    let mut lines = Vec::new();
-    let body = body(act, &mut lines);
-    let key = match &body {
-        Body::Reserve(reserve) => Key(reserve.id.0),
-        Body::Expire(_) => Key(0),
-        _ => bench.key(),
-    };
-    let command = Command { key, issued_at: bench.now, digest: digest(&body, &lines), body };
-    let frame = stockline_core::command::Frame { tag: (), principal: WHO, commands: vec![command], lines };
-    let told = bench.send_frames(vec![frame]).remove(0);
-    let due_now = model.apply(Some(bench.now.0), act);
-    assert_eq!(due(&told.replies[0], &told.parts), due_now, "{act:?}");
-}
+use crate::bench::Bench;
+use crate::chance::{chance, setup};
+use crate::rounds::rounds;
 
 fn compare(bench: &Bench, model: &Model) {
     for sku in 0..6 {
@@ -69,4 +54,21 @@ fn one_shard_agrees_with_the_model() {
 #[test]
 fn four_shards_agree_with_the_model() {
     rounds("model::four_shards", "commands", 40, |seed| play(4, seed, 5_000));
+}
+
+/// What fuzzing found worth keeping, and samples of every format.
+#[test]
+fn the_corpus_of_every_fuzz_target_passes() {
+    for (name, target) in TARGETS {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+        let mut files = 0;
+        for file in std::fs::read_dir(&directory).expect("a corpus") {
+            let path = file.expect("readable").path();
+            let data = std::fs::read(&path).expect("readable");
+            let played = std::panic::catch_unwind(|| target(&data));
+            assert!(played.is_ok(), "{}", path.display());
+            files += 1;
+        }
+        assert!(files > 2, "{name}: {files} files");
+    }
 }

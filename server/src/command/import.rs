@@ -51,13 +51,21 @@ pub fn run(options: &Options) -> i32 {
     with_client(&options.profile, async |client, _| send(client, &name, rows, options.batch).await)
 }
 
-/// Line numbers and rows, or all complaints, each beginning with its line number.
+/// Reads events as an import would and answers how many there are, or what is wrong with each line that is.
+pub fn check(input: &[u8]) -> Result<usize, Vec<String>> {
+    parse(Box::new(std::io::Cursor::new(input.to_vec()))).map(|rows| rows.len())
+}
+
 fn read(path: &PathBuf) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
-    let input: Box<dyn Read> = if path.as_os_str() == "-" {
+    parse(if path.as_os_str() == "-" {
         Box::new(std::io::stdin())
     } else {
         Box::new(std::fs::File::open(path).map_err(|error| vec![format!("1: {error}")])?)
-    };
+    })
+}
+
+/// Line numbers and rows, or all complaints, each beginning with its line number.
+fn parse(input: Box<dyn Read>) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
     let mut input = BufReader::with_capacity(1 << 20, input);
     let first = input.fill_buf().map_err(|error| vec![format!("1: {error}")])?;
     if first.is_empty() {
