@@ -77,7 +77,8 @@ impl<T> Commit<T> {
         }
         let last = Lsn(self.durable.0 + self.record.entries.len() as u64);
         self.record.encode(&mut self.chain, &mut self.bytes);
-        let keep_from = self.group.last().map_or(Lsn::NONE, |done| done.batch.keep_from).min(covered.next());
+        // The group's first batch knew repeats of commands that its last one has forgotten: they stay for it.
+        let keep_from = self.group.first().map_or(Lsn::NONE, |done| done.batch.keep_from).min(covered.next());
         if planted(Bug::PublishBeforeDurable) {
             self.publish(publisher, last);
         }

@@ -62,11 +62,18 @@ pub const LINE_SPLITS_MAX: usize = 64;
 pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// Frames whose repeats are looked up in the journal at once.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
+/// Bytes of the frame that signs in.
+pub const SIGN_IN_BYTES_MAX: usize = 4_096;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 256;
 
-/// Frames waiting for the sequencer.
-pub const SUBMISSION_QUEUE_FRAMES: usize = 4_096;
+/// Frames of one principal waiting for the sequencer, and their commands or lines; beyond it OVERLOADED.
+pub const LANE_FRAMES_MAX: usize = 4_096;
+pub const LANE_COMMANDS_MAX: usize = 131_072;
+/// Commands that one principal may put into the order before it is another's turn ...
+pub const TURN_COMMANDS: usize = 256;
+/// ... and have there without being durable, while others are at work.
+pub const LANE_SHARE_COMMANDS: usize = 512;
 /// Frames of one connection that wait for durability; more stay unread in the stream.
 pub const CONNECTION_FRAMES_IN_FLIGHT_MAX: usize = 1_024;
 /// Commands of one connection that wait for durability, and their lines.
@@ -78,8 +85,13 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// Milliseconds a connection may take to sign in, and to stay silent.
 pub const SIGN_IN_MS_MAX: u64 = 5_000;
 pub const IDLE_MS_MAX: u64 = 30_000;
-/// Receive window of a connection, bytes.
-pub const CONNECTION_WINDOW_BYTES: usize = 4 << 20;
+/// Bytes that may wait on the way in and on the way out of a connection, before it is signed in and after.
+pub const STRANGER_WINDOW_BYTES: usize = 64 << 10;
+pub const CONNECTION_WINDOW_BYTES: usize = 2 << 20;
+/// Milliseconds after which a reader that takes nothing is let go.
+pub const STALLED_READER_MS_MAX: u64 = 30_000;
+/// Connections of one principal.
+pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 1_024;
 
 /// Commands or lines after which a batch goes to the shards, and the next frame into another: small enough that
 /// the journal writes one while the shards execute the next. One frame or all expiries of a tick may exceed it.

@@ -74,8 +74,8 @@ impl FrameType {
 /// Why bytes are no valid frame. The text goes back to the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    #[error("frame of {0} bytes: at most {max} are allowed", max = crate::limit::FRAME_BYTES_MAX)]
-    TooLong(usize),
+    #[error("frame of {length} bytes: at most {max} are allowed")]
+    TooLong { length: usize, max: usize },
     #[error("frame of {0} bytes: at least 8 are needed")]
     TooShort(usize),
     #[error("version {0}: this server speaks version {VERSION}")]

@@ -14,6 +14,7 @@ mod bell;
 mod checkpoint;
 mod clock;
 mod journal;
+mod lanes;
 mod pause;
 mod sequencer;
 mod sync;
@@ -50,6 +51,7 @@ use crate::principal::Principals;
 pub use backup::backup_files;
 use bell::Bell;
 pub use clock::Clock;
+use lanes::Lanes;
 
 /// What the engine is told at its start.
 #[derive(Clone, Debug)]
@@ -116,7 +118,7 @@ struct Shared {
     view: Arc<View>,
     principals: Principals,
     reader: Box<dyn JournalReader>,
-    submissions: ArrayQueue<Frame<Tag>>,
+    submissions: Lanes,
     sequencer_bell: Bell,
     /// Batches for each shard, where there is more than one.
     batches: Vec<ArrayQueue<Arc<Batch<Tag>>>>,
@@ -223,7 +225,7 @@ impl RunningEngine {
             view,
             principals,
             reader,
-            submissions: ArrayQueue::new(limit::SUBMISSION_QUEUE_FRAMES),
+            submissions: Lanes::new(),
             sequencer_bell: Bell::default(),
             batches: (0..shard_threads).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
             shard_bells: (0..shard_threads).map(|_| Bell::default()).collect(),

@@ -65,7 +65,8 @@ fn server_config(certificate: Certificate) -> Result<ServerConfig, String> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(window)
-        .receive_window(window)
+        // Raised at sign-in: a stranger has no use for more.
+        .receive_window(VarInt::from_u32(limit::STRANGER_WINDOW_BYTES as u32))
         .send_window(limit::CONNECTION_WINDOW_BYTES as u64)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle.map_err(|error| error.to_string())?));

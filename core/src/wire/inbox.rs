@@ -33,6 +33,16 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 impl Inbox {
+    /// For somebody who has yet to sign in.
+    pub fn for_strangers() -> Inbox {
+        Inbox { max: limit::SIGN_IN_BYTES_MAX, ..Inbox::default() }
+    }
+
+    /// Whoever it is has signed in: requests of any length may follow.
+    pub fn welcome(&mut self) {
+        self.max = limit::FRAME_BYTES_MAX;
+    }
+
     /// For replies, which may be longer.
     pub fn for_replies() -> Inbox {
         Inbox { max: limit::REPLY_BYTES_MAX, ..Inbox::default() }
@@ -59,7 +69,7 @@ impl Inbox {
         }
         let length = number(rest) as usize;
         if length > self.max && !planted(Bug::UnboundedFrame) {
-            return Err(WireError::TooLong(length));
+            return Err(WireError::TooLong { length, max: self.max });
         }
         if length < HEADER_BYTES - 4 {
             return Err(WireError::TooShort(length));

@@ -46,6 +46,8 @@ pub(super) fn run(
         if commit.durable().0 - covered.0 >= limit::FOLD_COMMANDS {
             shared.checkpoint_bell.ring();
         }
+        // Lanes that have their share go on now.
+        shared.sequencer_bell.ring();
         for done in commit.finish() {
             spread(shared, &done);
             answer(done);

@@ -13,6 +13,7 @@ use stockline_core::sequencer::Sequencer;
 use stockline_core::shard;
 
 use super::bell::Bell;
+use super::lanes::Turns;
 use super::pause::pause;
 use super::{Shared, Tag, system_frame};
 
@@ -21,6 +22,7 @@ const IDLE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Option<Ledger>) {
     shared.sequencer_bell.mine();
+    let mut turns = Turns::new();
     let mut stash: Option<Frame<Tag>> = None;
     let mut due: Vec<ReservationId> = Vec::new();
     loop {
@@ -41,8 +43,10 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
             let frame = system_frame(commands.collect());
             sequencer.push(&mut batch, frame);
         }
+        let durable = shared.view.durable();
+        turns.begin(durable, now);
         while !batch.is_full() {
-            let Some(frame) = stash.take().or_else(|| shared.submissions.pop()) else { break };
+            let Some(frame) = stash.take().or_else(|| turns.next(&shared.submissions, now)) else { break };
             let alone = frame.changes_rules();
             if alone && !batch.frames.is_empty() {
                 stash = Some(frame);
@@ -53,17 +57,22 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
                 break;
             }
         }
+        turns.end(batch.last);
         if !batch.frames.is_empty() {
             shared.last_stamped.store(batch.last.0, Ordering::SeqCst);
             dispatch(shared, batch, inline.as_mut());
             continue;
         }
-        if shared.draining.load(Ordering::SeqCst) && shared.submissions.is_empty() {
+        let blocked = turns.blocked();
+        if shared.draining.load(Ordering::SeqCst) && blocked == 0 && !shared.submissions.is_ready(0) {
             break;
         }
         let sleep = inline.as_ref().and_then(Ledger::next_expiry).map_or(IDLE, |end| until(shared, end));
         shared.sequencer_bell.wait(sleep, || {
-            !shared.submissions.is_empty() || !shared.due.is_empty() || shared.draining.load(Ordering::SeqCst)
+            shared.submissions.is_ready(blocked)
+                || (blocked != 0 && shared.view.durable() > durable)
+                || !shared.due.is_empty()
+                || (blocked == 0 && shared.draining.load(Ordering::SeqCst))
         });
     }
     shared.sequenced_all.store(true, Ordering::SeqCst);

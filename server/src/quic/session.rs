@@ -12,7 +12,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Read};
-use stockline_core::id::{ChannelId, GroupId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, PrincipalId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -28,6 +28,7 @@ use crate::engine::{Answered, Engine, Tag};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
+const STALLED: Duration = Duration::from_millis(limit::STALLED_READER_MS_MAX);
 const REPLIES: usize = 256;
 /// Replies collected before they are written.
 const OUT_BYTES: usize = 256 << 10;
@@ -47,12 +48,31 @@ impl From<WireError> for Turned {
     }
 }
 
+/// One connection of a principal, counted for as long as it lives.
+struct Present {
+    engine: Engine,
+    id: PrincipalId,
+}
+
+impl Present {
+    fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
+        engine.principals().enter(id).then(|| Present { engine: engine.clone(), id })
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.engine.principals().leave(self.id);
+    }
+}
+
 pub(super) struct Session {
     connection: Connection,
     send: SendStream,
     recv: RecvStream,
     engine: Engine,
     principal: Arc<Principal>,
+    _present: Present,
     inbox: Inbox,
     out: Vec<u8>,
     answers: UnboundedSender<Answered>,
@@ -67,7 +87,7 @@ impl Session {
     /// Waits for the first frame and signs its sender in.
     pub(super) async fn begin(connection: Connection, engine: Engine) -> Option<Session> {
         let (mut send, mut recv) = connection.accept_bi().await.ok()?;
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::for_strangers();
         let mut out = Vec::new();
         let signed_in = loop {
             match inbox.next_frame() {
@@ -78,8 +98,17 @@ impl Session {
             let chunk = recv.read_chunk(limit::FRAME_BYTES_MAX, true).await.ok()??;
             inbox.push(&chunk.bytes);
         };
+        let signed_in = signed_in.and_then(|(request, principal)| {
+            let present = Present::enter(&engine, principal.id).ok_or_else(|| Turned {
+                code: Code::Overloaded,
+                text: format!("at most {} connections a token", limit::CONNECTIONS_PER_PRINCIPAL_MAX),
+            })?;
+            Ok((request, principal, present))
+        });
         match signed_in {
-            Ok((request, principal)) => {
+            Ok((request, principal, present)) => {
+                inbox.welcome();
+                connection.set_receive_window(VarInt::from_u32(limit::CONNECTION_WINDOW_BYTES as u32));
                 let window = WindowSize::default();
                 let welcome = Welcome {
                     now_ms: engine.clock().now().0,
@@ -102,6 +131,7 @@ impl Session {
                     recv,
                     engine,
                     principal,
+                    _present: present,
                     inbox,
                     out,
                     answers,
@@ -135,7 +165,8 @@ impl Session {
                 self.reply(answered);
             }
             if !self.out.is_empty() {
-                if self.send.write_all(&self.out).await.is_err() {
+                let written = tokio::time::timeout(STALLED, self.send.write_all(&self.out)).await;
+                if !matches!(written, Ok(Ok(()))) {
                     return;
                 }
                 self.out.clear();
