@@ -80,6 +80,13 @@ pub const CONNECTION_FRAMES_IN_FLIGHT_MAX: usize = 1_024;
 pub const CONNECTION_COMMANDS_IN_FLIGHT_MAX: usize = 65_536;
 /// Connections at once, and of these not yet signed in.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// Commands or skus that a connection may take from its stream before another has the thread.
+pub const SESSION_TURN_COMMANDS: usize = 1_024;
+/// Milliseconds for which a connection is not read after a frame of it found its lane full.
+pub const OVERLOADED_PAUSE_MS: u64 = 20;
+/// Handshakes begun a second, and at once after a quiet time; more wait.
+pub const HANDSHAKES_PER_S_MAX: f64 = 500.0;
+pub const HANDSHAKES_BURST_MAX: f64 = 128.0;
 /// Open handshakes above which a client must first prove its address (QUIC Retry).
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// Milliseconds a connection may take to sign in, and to stay silent.

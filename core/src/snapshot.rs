@@ -231,8 +231,9 @@ pub fn is_row(table: &str, bytes: &[u8]) -> bool {
     match table {
         "skus" => decode_sku(bytes).is_some(),
         "reservations" => decode_reservation(bytes).is_some(),
-        "definitions" => rkyv::access::<ArchivedDefinitionList, Failure>(bytes)
-            .is_ok_and(|list| list.read().is_ok()),
+        "definitions" => {
+            rkyv::access::<ArchivedDefinitionList, Failure>(bytes).is_ok_and(|list| list.read().is_ok())
+        }
         _ => false,
     }
 }

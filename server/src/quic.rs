@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -42,6 +44,25 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Handshakes cost signatures: so many a second are begun, the others wait in quinn's bounded queue.
+struct Pace {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Pace {
+    async fn wait(&mut self) {
+        let now = Instant::now();
+        let since = now.duration_since(self.at).as_secs_f64();
+        let tokens = self.tokens + since * limit::HANDSHAKES_PER_S_MAX;
+        (self.tokens, self.at) = (tokens.min(limit::HANDSHAKES_BURST_MAX) - 1.0, now);
+        if self.tokens < 0.0 {
+            let missing = Duration::from_secs_f64(-self.tokens / limit::HANDSHAKES_PER_S_MAX);
+            tokio::time::sleep(missing).await;
+        }
     }
 }
 
@@ -111,6 +132,7 @@ impl QuicFace {
     /// Serves until [`QuicFace::close`].
     pub async fn serve(&self, engine: Engine) {
         let counts = Arc::new(Counts::default());
+        let mut pace = Pace { tokens: limit::HANDSHAKES_BURST_MAX, at: Instant::now() };
         while let Some(incoming) = self.endpoint.accept().await {
             let open = counts.handshakes.load(Ordering::Relaxed);
             if open >= limit::HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() {
@@ -122,6 +144,7 @@ impl QuicFace {
                 incoming.refuse();
                 continue;
             }
+            pace.wait().await;
             let (engine, counts) = (engine.clone(), Arc::clone(&counts));
             tokio::spawn(async move {
                 let _connection = Counted::new(&counts.connections);

@@ -14,11 +14,13 @@
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
+//! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
 mod architecture;
+mod attack;
 mod backup;
 mod binary;
 mod codec;

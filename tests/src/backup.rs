@@ -62,7 +62,9 @@ fn a_backup_is_taken_while_running_and_restores_to_any_lsn() {
     assert_eq!(field(&copied, "anchor"), anchor);
     check("stockline", &["verify", "--data", path(&data), "--anchor", &anchor], 0, "last_lsn=");
     let (copied_lsn, all) = (field(&copied, "last_lsn").to_owned(), verified(&data));
-    assert!(field(&all, "last_lsn").parse::<u64>().expect("a number") > copied_lsn.parse().expect("a number"));
+    assert!(
+        field(&all, "last_lsn").parse::<u64>().expect("a number") > copied_lsn.parse().expect("a number")
+    );
 
     // Restored, it is the same, and a server runs on it for clients with the same profile.
     let restored = dir.path().join("restored");
@@ -115,7 +117,14 @@ fn a_restore_in_the_middle_of_a_record_is_the_state_of_that_lsn() {
                 let counts = (entry.movements.len(), entry.shorts.len());
                 record.movements.extend(movements.iter().map(|one| MovementRec::from(*one)));
                 record.shorts.extend(shorts.iter().map(|one| ShortRec::from(*one)));
-                record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
+                record.push(
+                    entry.now,
+                    entry.principal,
+                    &entry.command,
+                    &decoded.lines,
+                    entry.outcome,
+                    counts,
+                );
                 last = entry.lsn;
             }
         }
@@ -199,7 +208,10 @@ fn golden_names() -> Vec<String> {
 fn files_of_every_released_format_are_read_and_gone_on_with() {
     let names = golden_names();
     for format in [1, stockline_core::journal::JOURNAL_VERSION] {
-        assert!(names.iter().any(|name| name.starts_with(&format!("{format}-"))), "format {format} in {names:?}");
+        assert!(
+            names.iter().any(|name| name.starts_with(&format!("{format}-"))),
+            "format {format} in {names:?}"
+        );
     }
     for name in names {
         let (_dir, data, expected) = golden(&name);
@@ -222,7 +234,8 @@ fn files_of_a_newer_format_are_refused_by_name() {
     write.open_table(table).expect("table").insert("version", 9).expect("written");
     write.commit().expect("commits");
     drop(db);
-    let says = "the snapshot has format 9, this program reads formats 1 to 2; use the stockline that wrote it";
+    let says =
+        "the snapshot has format 9, this program reads formats 1 to 2; use the stockline that wrote it";
     check("stockline", &["serve", "--data", path(&data), "--quic", "127.0.0.1:0"], 3, says);
 
     let (_dir, data, _) = golden("1-stopped");
@@ -237,7 +250,8 @@ fn edit(data: &Path, index: usize, change: impl FnOnce(&mut Vec<u8>)) -> u64 {
     let read = db.begin_read().expect("reads");
     let table = read.open_table(RECORDS).expect("table");
     let pair = table.iter().expect("rows").nth(index).expect("a row");
-    let (first, mut bytes) = pair.map(|(first, bytes)| (first.value(), bytes.value().to_vec())).expect("a row");
+    let (first, mut bytes) =
+        pair.map(|(first, bytes)| (first.value(), bytes.value().to_vec())).expect("a row");
     drop((table, read));
     change(&mut bytes);
     let write = db.begin_write().expect("writes");

@@ -200,8 +200,14 @@ fn a_bad_header_is_refused_before_its_frame_is_there() {
         inbox.next_frame().map(|frame| frame.is_some())
     };
     let max = limit::FRAME_BYTES_MAX as u32;
-    assert_eq!(judge(header(max + 1, 1, 5, 0)), Err(WireError::TooLong { length: max as usize + 1, max: max as usize }));
-    assert_eq!(judge(header(u32::MAX, 1, 5, 0)), Err(WireError::TooLong { length: u32::MAX as usize, max: max as usize }));
+    assert_eq!(
+        judge(header(max + 1, 1, 5, 0)),
+        Err(WireError::TooLong { length: max as usize + 1, max: max as usize })
+    );
+    assert_eq!(
+        judge(header(u32::MAX, 1, 5, 0)),
+        Err(WireError::TooLong { length: u32::MAX as usize, max: max as usize })
+    );
     assert_eq!(judge(header(7, 1, 5, 0)), Err(WireError::TooShort(7)));
     assert_eq!(judge(header(100, 2, 5, 0)), Err(WireError::Version(2)));
     assert_eq!(judge(header(100, 1, 0x60, 0)), Err(WireError::Type(0x60)));

@@ -107,7 +107,9 @@ fn journal_record(data: &[u8]) {
     record.restart(Lsn(1));
     for entry in &decoded.entries {
         let movements = decoded.movements[entry.movements.clone()].iter();
-        record.movements.extend(movements.map(|movement| stockline_core::record::MovementRec::from(*movement)));
+        record
+            .movements
+            .extend(movements.map(|movement| stockline_core::record::MovementRec::from(*movement)));
         let shorts = decoded.shorts[entry.shorts.clone()].iter();
         record.shorts.extend(shorts.map(|short| stockline_core::record::ShortRec::from(*short)));
         let counts = (entry.movements.len(), entry.shorts.len());
@@ -147,7 +149,8 @@ fn commands(data: &[u8]) {
     let (mut bench, mut model) = (Bench::new(shards), Model::new(setup()));
     let (chance, mut last_id) = (chance(), 0);
     for choice in data.chunks_exact(3) {
-        let mut dice = Dice::new(u64::from(choice[0]) | u64::from(choice[1]) << 8 | u64::from(choice[2]) << 16);
+        let mut dice =
+            Dice::new(u64::from(choice[0]) | u64::from(choice[1]) << 8 | u64::from(choice[2]) << 16);
         if choice[0] > 230 {
             bench.now = bench.now.plus(u64::from(choice[1]) * 10);
             for id in bench.due() {

@@ -41,10 +41,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn new() -> Lanes {
-        let lane = |_| Lane {
-            frames: ArrayQueue::new(limit::LANE_FRAMES_MAX),
-            weight: AtomicUsize::new(0),
-        };
+        let lane = |_| Lane { frames: ArrayQueue::new(limit::LANE_FRAMES_MAX), weight: AtomicUsize::new(0) };
         Lanes { lanes: (0..LANES).map(lane).collect(), ready: AtomicU64::new(0) }
     }
 

@@ -23,6 +23,7 @@ use stockline_core::wire::{
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep_until};
 
 use crate::engine::{Answered, Engine, Tag};
 
@@ -79,6 +80,10 @@ pub(super) struct Session {
     answered: UnboundedReceiver<Answered>,
     frames_in_flight: usize,
     commands_in_flight: usize,
+    /// Commands and skus taken in this turn.
+    taken: usize,
+    /// Nothing is read before this: a frame found its lane full.
+    paused: Option<Instant>,
     /// Kept between queries for its memory.
     answer: AvailabilityAnswer,
 }
@@ -138,6 +143,8 @@ impl Session {
                     answered,
                     frames_in_flight: 0,
                     commands_in_flight: 0,
+                    taken: 0,
+                    paused: None,
                     answer: AvailabilityAnswer::default(),
                 })
             }
@@ -154,9 +161,11 @@ impl Session {
         let mut chunks = vec![Bytes::new(); CHUNKS];
         let mut replies = Vec::with_capacity(REPLIES);
         loop {
+            self.taken = 0;
             if let Err(error) = self.read_frames() {
                 return self.finish(Some(error)).await;
             }
+            let more = self.taken >= limit::SESSION_TURN_COMMANDS;
             let held_back = !self.has_room();
             // What is ready now goes along; waiting for more would only delay it.
             while self.out.len() < OUT_BYTES
@@ -171,6 +180,16 @@ impl Session {
                 }
                 self.out.clear();
                 self.out.shrink_to(OUT_BYTES);
+            }
+            if more {
+                // Others have waited meanwhile.
+                tokio::task::yield_now().await;
+                while let Ok(answered) = self.answered.try_recv() {
+                    self.reply(answered);
+                }
+                if self.has_room() {
+                    continue;
+                }
             }
             if held_back && self.has_room() {
                 // Frames that waited for room may be here already.
@@ -190,6 +209,9 @@ impl Session {
                     Ok(None) => return self.finish(None).await,
                     Err(_) => return,
                 },
+                () = sleep_until(self.paused.unwrap_or_else(Instant::now)), if self.paused.is_some() => {
+                    self.paused = None;
+                }
                 _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
                     for answered in replies.drain(..) {
                         self.reply(answered);
@@ -216,12 +238,13 @@ impl Session {
         self.frames_in_flight < limit::CONNECTION_FRAMES_IN_FLIGHT_MAX
             && self.commands_in_flight < limit::CONNECTION_COMMANDS_IN_FLIGHT_MAX
             && self.out.len() < OUT_BYTES
+            && self.paused.is_none()
     }
 
     fn read_frames(&mut self) -> Result<(), WireError> {
         let mut inbox = std::mem::take(&mut self.inbox);
         let mut result = Ok(());
-        while self.has_room() {
+        while self.has_room() && self.taken < limit::SESSION_TURN_COMMANDS {
             match inbox.next_frame() {
                 Ok(Some(raw)) => {
                     if let Err(turned) = self.take(raw) {
@@ -260,10 +283,12 @@ impl Session {
             lines: read.lines,
         };
         let commands = frame.commands.len();
-        self.engine.submit(frame).map_err(|code| Turned {
-            code,
-            text: "nothing was executed; send it again later with the same keys".into(),
-        })?;
+        self.taken += commands;
+        if let Err(code) = self.engine.submit(frame) {
+            self.paused = Some(Instant::now() + Duration::from_millis(limit::OVERLOADED_PAUSE_MS));
+            let text = "nothing was executed; send it again later with the same keys".into();
+            return Err(Turned { code, text });
+        }
         self.frames_in_flight += 1;
         self.commands_in_flight += commands;
         Ok(())
@@ -323,6 +348,7 @@ impl Session {
         if asked != question.skus.len() as u64 {
             return Err(malformed("sku_count of all queries must add up to the skus given"));
         }
+        self.taken += question.skus.len();
         if self.principal.role == Role::Warehouse {
             let text = "a warehouse may not ask for availability".into();
             return Err(Turned { code: Code::Forbidden, text });
