@@ -55,8 +55,6 @@ pub(super) struct Clients {
     next_mark: u64,
     commands: u64,
     last_answered: Lsn,
-    /// Where marks of frames stand: a frame's first command has a key, and that is its mark.
-    marks: HashMap<(usize, u64, Key), u64>,
     buffers: u32,
 }
 
@@ -77,7 +75,6 @@ impl Clients {
             next_mark: 0,
             commands: 0,
             last_answered: Lsn::NONE,
-            marks: HashMap::new(),
             buffers: 5,
         }
     }
@@ -101,8 +98,9 @@ impl Clients {
         if self.clients[index].in_flight.len() >= IN_FLIGHT {
             return None;
         }
+        self.next_mark += 1;
         let mut frame = Frame {
-            tag: Some((index, self.clients[index].connection)),
+            tag: Some((index, self.clients[index].connection, self.next_mark)),
             principal: principal(index),
             commands: Vec::new(),
             lines: Vec::new(),
@@ -113,7 +111,10 @@ impl Clients {
             let (key, stolen) = match again {
                 Some(key) => (key, false),
                 None => match pick(dice, 30) {
-                    0 if !self.known.is_empty() => self.old_key(dice, index)?,
+                    0 if !self.known.is_empty() => match self.old_key(dice, index) {
+                        Some(old) => old,
+                        None => continue,
+                    },
                     _ => (self.new_command(dice, index, step, now), false),
                 },
             };
@@ -125,18 +126,14 @@ impl Clients {
             if stolen {
                 spoil(&mut act);
             }
-            let start = frame.lines.len();
             let body = body(&act, &mut frame.lines);
             let digest = digest(&body, &frame.lines);
-            debug_assert!(start <= frame.lines.len());
             frame.commands.push(Command { key, issued_at: sent.issued_at, digest, body });
             asked.keys.push((key, stolen));
         }
-        let first = asked.keys.first()?.0;
-        self.next_mark += 1;
+        asked.keys.first()?;
         self.commands += frame.commands.len() as u64;
         let client = &mut self.clients[index];
-        self.marks.insert((index, client.connection, first), self.next_mark);
         client.in_flight.insert(self.next_mark, asked);
         Some(frame)
     }
@@ -168,11 +165,10 @@ impl Clients {
 
     /// An answer arrives, if its connection is still there.
     pub(super) fn hear(&mut self, frame: &Frame<Tag>, reply: FrameReply, step: u64, print: &mut Xxh3) {
-        let Some((index, connection)) = frame.tag else { return };
+        let Some((index, connection, mark)) = frame.tag else { return };
         if self.clients[index].connection != connection {
             return;
         }
-        let mark = self.marks.remove(&(index, connection, frame.commands[0].key)).expect("sent before");
         let asked = self.clients[index].in_flight.remove(&mark).expect("sent before");
         let mut parts = reply.parts.iter();
         for ((key, stolen), reply) in asked.keys.into_iter().zip(&reply.replies) {

@@ -30,8 +30,8 @@ use crate::disk::Disk;
 /// Small enough to be left behind often.
 pub(super) const WINDOW: WindowSize = WindowSize { commands: 1_500, ms: 600_000 };
 
-/// Which client a frame is from, and over which of its connections it came; none for the system.
-pub(super) type Tag = Option<(usize, u64)>;
+/// Which client a frame is from, over which of its connections it came, and its mark; none for the system.
+pub(super) type Tag = Option<(usize, u64, u64)>;
 
 type Running = (Arc<Batch<Tag>>, Progress);
 
