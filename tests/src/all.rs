@@ -17,6 +17,8 @@
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
+//! | [`planted`] | bugs planted on purpose, and the layers that catch each |
+//! | [`rounds`] | how long random layers run, and the command that repeats a failure |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
 mod architecture;
@@ -31,6 +33,7 @@ mod engine;
 mod kill;
 mod loom;
 mod model;
+mod planted;
 mod rounds;
 mod rule;
 mod shards;

@@ -193,20 +193,25 @@ async fn garbage(profile: Profile, seed: u64) {
 /// Frames said to be longer than any may be.
 async fn oversized(profile: Profile, number: u64) {
     loop {
-        let stranger = number % 2 == 0;
-        let (mut sink, mut source) = if stranger {
-            let Ok(opened) = connect(&profile).await else { continue };
-            opened
-        } else {
-            signed_in(&profile).await
-        };
-        let length = if stranger { limit::SIGN_IN_BYTES_MAX as u32 + 1 } else { u32::MAX };
-        let mut bytes = length.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&[1, 1, 0, 0, 9, 0, 0, 0]);
-        sink.send(&bytes).await.expect("sent");
-        let told = tokio::time::timeout(HANG, turned_away(&mut source)).await;
-        assert_eq!(told.expect("it is told at once"), Some(Code::Malformed));
+        one_oversized(&profile, number).await;
     }
+}
+
+/// One of them; by a stranger if the number is even. It is told at once, and nobody waits for its bytes.
+async fn one_oversized(profile: &Profile, number: u64) {
+    let stranger = number % 2 == 0;
+    let (mut sink, mut source) = if stranger {
+        let Ok(opened) = connect(profile).await else { return };
+        opened
+    } else {
+        signed_in(profile).await
+    };
+    let length = if stranger { limit::SIGN_IN_BYTES_MAX as u32 + 1 } else { u32::MAX };
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&[1, 1, 0, 0, 9, 0, 0, 0]);
+    sink.send(&bytes).await.expect("sent");
+    let told = tokio::time::timeout(HANG, turned_away(&mut source)).await;
+    assert_eq!(told.expect("it is told at once"), Some(Code::Malformed));
 }
 
 /// Half a frame, and then nothing.
@@ -356,6 +361,19 @@ fn only_the_guilty_suffer() {
         for ids in ids.chunks(16) {
             let found = ground.honest.reservations(ids).await.expect("reads");
             assert!(found.iter().all(|found| found.state == State::Held));
+        }
+        ground.serving.terminate();
+    });
+}
+
+#[test]
+fn a_frame_longer_than_any_may_be_is_refused_before_it_is_there() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let dir = tempfile::tempdir().expect("a directory");
+    runtime.block_on(async {
+        let ground = ground(dir.path()).await;
+        for number in 0..4 {
+            one_oversized(&ground.flood(), number).await;
         }
         ground.serving.terminate();
     });

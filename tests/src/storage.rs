@@ -109,6 +109,47 @@ fn old_records_go_once_they_are_folded_and_out_of_the_window() {
 }
 
 #[test]
+fn a_record_that_the_window_still_needs_a_part_of_stays_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut journal, _) = files(dir.path(), false);
+    // Three commands a record.
+    let mut bench = Bench::new(1);
+    bench.journal.clear();
+    let base = bench.sequencer.last();
+    let mut chain = Chain::START;
+    let mut last = Lsn::NONE;
+    for round in 0..6u32 {
+        for sku in 0..3 {
+            bench.receive(sku + round % 2, 0, 1);
+        }
+        let mut record = journal::JournalRecord::default();
+        record.restart(last.next());
+        for (first, bytes) in bench.journal.drain(..) {
+            let decoded = journal::decode(first, &bytes).expect("valid");
+            let entry = &decoded.entries[0];
+            record.movements.extend(
+                decoded.movements.iter().map(|one| stockline_core::record::MovementRec::from(*one)),
+            );
+            let counts = (decoded.movements.len(), 0);
+            record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
+        }
+        let mut bytes = Vec::new();
+        record.encode(&mut chain, &mut bytes);
+        let before = last;
+        last = Lsn(last.0 + 3);
+        // The window begins with the second command of the record before.
+        journal.append(before, last, &bytes, Lsn(before.0.saturating_sub(1))).expect("appended");
+        if let Some(needed) = before.0.checked_sub(1).filter(|needed| *needed > 0) {
+            let found = journal::find(&*journal.reader(), Lsn(needed)).expect("reads");
+            assert!(found.entry(Lsn(needed)).is_some(), "LSN {needed} is gone");
+        }
+    }
+    let (first, _) = journal.reader().bounds().expect("reads").expect("not empty");
+    assert!(first > Lsn(1), "old records do go");
+    assert!(base > Lsn::NONE);
+}
+
+#[test]
 fn a_restart_knows_what_came_before() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut bench = Bench::new(1);

@@ -103,3 +103,35 @@ fn every_answer_is_the_one_state_of_its_lsn() {
         }
     });
 }
+
+/// A reader and a writer of the same cells for as long as a tear needs to show.
+#[test]
+fn a_cell_that_changes_while_it_is_read_is_never_read_in_part() {
+    let (view, mut publisher) = View::new(Default::default());
+    let (sku, node) = (SkuId(0), NodeId(0));
+    publisher.store(sku, node, 1, Lsn(1));
+    publisher.raise(Lsn(1));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut lsn = 1;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                lsn += 1;
+                publisher.store(sku, node, lsn as i64, Lsn(lsn));
+                publisher.raise(Lsn(lsn));
+            }
+        });
+        let mut wrong = None;
+        for _ in 0..3_000_000 {
+            let as_of = view.durable();
+            let mut units = 0;
+            let read = view.positions_as_of(as_of, sku, |_, free| units = free);
+            if read.is_ok() && units != as_of.0 as i64 {
+                wrong = Some((as_of, units));
+                break;
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(wrong, None, "units are those of their LSN");
+    });
+}
