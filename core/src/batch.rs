@@ -49,7 +49,8 @@ pub struct Batch<T> {
     pub last: Lsn,
     pub frames: Vec<StampedFrame<T>>,
     pub votes: Vec<Vote>,
-    /// The oldest LSN whose repeats are known: the journal must keep it.
+    /// The oldest LSN whose repeats were known when the batch began: the journal must keep it, because a command
+    /// of this batch may be a repeat of what a later one of it pushed out of the window.
     pub keep_from: Lsn,
     /// What the catalogue is after this batch, where it is not what it was.
     pub change: Option<Box<CatalogueChange>>,

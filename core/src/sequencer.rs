@@ -121,7 +121,6 @@ impl Sequencer {
         batch.last = self.last;
         batch.commands += frame.commands.len();
         batch.lines += frame.lines.len();
-        batch.keep_from = self.window.first();
         batch.frames.push(StampedFrame { frame, slots });
         if changes_rules {
             let principals = self.catalogue.principals().to_vec();

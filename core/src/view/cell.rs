@@ -32,6 +32,10 @@ impl Cell {
             let mut found: Option<(usize, u64, u64)> = None;
             for (index, version) in self.versions.iter().enumerate() {
                 let lsn = version.lsn.load(Ordering::Acquire);
+                if planted(Bug::TornRead) {
+                    // The moment in which it may change, made longer.
+                    (0..8).for_each(|_| spin_loop());
+                }
                 let value = version.value.load(Ordering::Relaxed);
                 let better = |best| if planted(Bug::StaleRead) { lsn < best } else { lsn > best };
                 if lsn <= as_of && found.is_none_or(|(_, best, _)| better(best)) {
