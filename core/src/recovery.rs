@@ -49,6 +49,8 @@ pub fn recover(
     let (mut last, mut now) = (covered.lsn, covered.now);
     let mut forgot_some = first > Lsn(1);
     let mut anchor = Anchor::default();
+    // The record that ends where the snapshot does is never removed.
+    let mut met = covered.chain.is_none();
     let take = |decoded: &Decoded, entry: &Entry| {
         if std::mem::take(&mut forgot_some) {
             window.forget_before(entry.now);
@@ -73,11 +75,12 @@ pub fn recover(
     };
     journal::replay(reader, first, take, |behind| {
         anchor = behind;
-        match covered.chain.filter(|chain| behind.lsn == covered.lsn && *chain != behind.chain) {
-            Some(_) => Err(JournalError::Rewritten { lsn: covered.lsn }),
-            None => Ok(()),
-        }
+        met |= behind.lsn == covered.lsn && covered.chain == Some(behind.chain);
+        Ok(())
     })?;
+    if !met {
+        return Err(JournalError::Rewritten { lsn: covered.lsn }.into());
+    }
     for ledger in &mut ledgers {
         ledger.drain_changed(|_, _, _| {});
     }

@@ -32,10 +32,32 @@ pub enum DataError {
 /// What lets clients recognise the server, and the administrator in.
 const IDENTITY: [&str; 4] = ["ca.pem", "server.pem", "server.key", "admin.token"];
 
-/// Makes a directory that was not there.
-pub fn make_new(path: &Path) -> Result<(), DataError> {
-    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-    made.map_err(|error| DataError::File { path: path.display().to_string(), error })
+/// Makes a directory that was not there, whole or not at all: `fill` fills one beside it, which then gets the name.
+pub fn make_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
+    let said = |error: io::Error| format!("{}: {error}", path.display());
+    if path.try_exists().map_err(said)? {
+        return Err(format!("{} exists already; give the name of a new directory", path.display()));
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    // What an earlier attempt left when it was killed.
+    match std::fs::remove_dir_all(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(said(error)),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(&part).map_err(said)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sync = |directory: &Path| std::fs::File::open(directory).and_then(|file| file.sync_all());
+    let made = fill(&part).and_then(|filled| {
+        sync(&part).and_then(|()| std::fs::rename(&part, path)).and_then(|()| sync(parent)).map_err(said)?;
+        Ok(filled)
+    });
+    if made.is_err() {
+        // The space goes back at once: the disk may be the server's own. It may be gone already.
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    made
 }
 
 /// Copies certificate, key and administrator's token, as far as they are there.

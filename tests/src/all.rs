@@ -16,6 +16,7 @@
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
+//! | [`faulty`] | the real binary on a disk that is slow, fails or is full |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`planted`] | bugs planted on purpose, and the layers that catch each |
 //! | [`rounds`] | how long random layers run, and the command that repeats a failure |
@@ -30,6 +31,7 @@ mod crash;
 mod disk;
 mod door;
 mod engine;
+mod faulty;
 mod kill;
 mod loom;
 mod model;

@@ -298,13 +298,14 @@ fn a_cut_while_folding_leaves_a_snapshot_that_recovers_to_the_same_state() {
 fn an_unfinished_file_is_made_anew() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("journal.redb");
-    std::fs::write(path.with_extension("new"), [0; 5_000]).expect("written");
+    let unfinished = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&unfinished, [0; 5_000]).expect("written");
     let records = records(3, 1);
     let mut journal = FileJournal::open(&path, false).expect("opens");
     append(&mut journal, &records, 0).expect("appends");
     drop(journal);
     assert_eq!(check(&FileJournal::open(&path, false).expect("opens again"), &records), 1);
-    assert!(!path.with_extension("new").exists());
+    assert!(!unfinished.exists());
 }
 
 #[test]

@@ -433,3 +433,99 @@ async fn bad_frames_hurt_only_their_sender() {
     drop(silent);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_then_b_against_b_then_a_never_deadlocks_on_four_shards() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 4, None).await;
+    let admin = Client::connect(&server.profile).await.expect("connects");
+    let Stage { skus, web, .. } = stage(&admin).await;
+    let tasks: Vec<_> = (0..8u128)
+        .map(|task| {
+            let (client, mut skus) = (admin.clone(), skus.clone());
+            if task % 2 == 1 {
+                skus.reverse();
+            }
+            tokio::spawn(async move {
+                let lines: Vec<(u32, u32)> = skus.iter().map(|sku| (*sku, 1)).collect();
+                let mut held = 0;
+                for round in 0..100u128 {
+                    let id = (task + 1) << 32 | round;
+                    let told = client.reserve(&[new(id, web, 60_000, &lines)]).await.expect("answered");
+                    held += i64::from(told[0].code == Code::Ok);
+                }
+                held
+            })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += task.await.expect("ends");
+    }
+    assert_eq!(held, 100, "each of the four skus had 100 units");
+    for sku in skus {
+        assert_eq!(available(&admin, web, sku).await, 0);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_many_times_at_once_takes_effect_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 1, None).await;
+    let admin = Client::connect(&server.profile).await.expect("connects");
+    let Stage { skus, web, .. } = stage(&admin).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(Client::connect(&server.profile).await.expect("connects"));
+    }
+    let issued_at_ms = admin.now_ms();
+    for round in 1..=20u128 {
+        // Receipts with one key and one body, over all connections at once.
+        let receipt = stockline_core::record::EventRec {
+            issued_at_ms,
+            ..event(0xee00 + round, EventKind::Receipt, skus[0], 0, 7, 1)
+        };
+        let asked: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                let client = client.clone();
+                tokio::spawn(async move { client.tell(vec![receipt]).await.expect("answered").remove(0) })
+            })
+            .collect();
+        let mut told = Vec::new();
+        for asked in asked {
+            told.push(asked.await.expect("ends"));
+        }
+        assert_eq!(told.iter().filter(|outcome| !outcome.repeat).count(), 1, "one is the first");
+        assert!(told.iter().all(|outcome| (outcome.code, outcome.lsn) == (Code::Ok, told[0].lsn)));
+        assert_eq!(available(&admin, web, skus[0]).await, 100 + 7 * round as u64);
+    }
+    server.stop().await;
+}
+
+/// Frames whose answers fill what is sent at one go, while nothing else is in flight: the session goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_to_large_frames_never_end_the_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 1, None).await;
+    let admin = Client::connect(&server.profile).await.expect("connects");
+    let Stage { skus, nodes, .. } = stage(&admin).await;
+    let places = vec![PlaceRec { sku: skus[0], node: nodes[0] }; 8_192];
+    let busy: Vec<_> = (0..6)
+        .map(|_| {
+            let (profile, places) = (server.profile.clone(), places.clone());
+            tokio::spawn(async move {
+                let client = Client::connect(&profile).await.expect("connects");
+                for _ in 0..60 {
+                    let found = client.positions(&places).await.expect("answered");
+                    assert!(found.len() == 8_192 && found.iter().all(|found| found.units[0] == 100));
+                }
+            })
+        })
+        .collect();
+    for busy in busy {
+        busy.await.expect("ends");
+    }
+    server.stop().await;
+}

@@ -21,9 +21,8 @@ struct Row {
 fn rows() -> Vec<Row> {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/testing.md"));
     let page = page.expect("the page is there");
-    let quoted = |cell: &str| -> Vec<String> {
-        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    };
+    let quoted =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let table = page.lines().skip_while(|line| !line.starts_with("| planted bug")).skip(2);
     table
         .take_while(|line| line.starts_with('|'))

@@ -522,3 +522,65 @@ fn codes_stand_in_the_order_of_their_numbers() {
     assert!(CODES.windows(2).all(|pair| (pair[0] as u8) < pair[1] as u8));
     assert!(CODES.iter().all(|code| Code::from_number(*code as u8) == Some(*code)));
 }
+
+#[test]
+fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
+    const HOLDS: u128 = 1_000_000;
+    let mut bench = Bench::new(1);
+    bench.receive(1, 0, HOLDS as i64);
+    let ends = bench.now.plus(5_000);
+    let mut id = 0;
+    while id < HOLDS {
+        let mut frame = stockline_core::command::Frame {
+            tag: (),
+            principal: crate::bench::WHO,
+            commands: vec![],
+            lines: vec![],
+        };
+        for _ in 0..1_000 {
+            id += 1;
+            frame.lines.push(any_line(1, 1));
+            let reserve = stockline_core::command::Reserve {
+                id: stockline_core::id::ReservationId(id),
+                channel: stockline_core::id::ChannelId(0),
+                ttl_ms: ends.since(bench.now) as u32,
+                first_line: frame.lines.len() as u32 - 1,
+                line_count: 1,
+            };
+            let body = stockline_core::command::Body::Reserve(reserve);
+            let line = &frame.lines[frame.lines.len() - 1..];
+            let digest = stockline_core::record::digest(
+                &stockline_core::command::Body::Reserve(stockline_core::command::Reserve {
+                    first_line: 0,
+                    ..reserve
+                }),
+                line,
+            );
+            let (key, issued_at) = (stockline_core::id::Key(id), bench.now);
+            frame.commands.push(stockline_core::command::Command { key, issued_at, digest, body });
+        }
+        bench.send_frames(vec![frame]);
+        bench.journal.clear();
+        bench.now = bench.now.plus(1);
+    }
+    assert_eq!(bench.units(1, 0)[..2], [0, HOLDS as i64]);
+    bench.now = ends;
+    let mut ended = 0;
+    loop {
+        // As many as one batch takes; the shard goes on with others in between.
+        let mut due = Vec::new();
+        bench.ledgers[0].take_due(bench.now, stockline_core::limit::BATCH_EXPIRIES_MAX, &mut due);
+        if due.is_empty() {
+            break;
+        }
+        assert!(due.len() <= stockline_core::limit::BATCH_EXPIRIES_MAX);
+        ended += due.len();
+        for id in due {
+            bench.send_body(stockline_core::command::Body::Expire(id), &[]);
+        }
+        bench.journal.clear();
+    }
+    assert_eq!(ended, HOLDS as usize);
+    assert_eq!(bench.units(1, 0)[..2], [HOLDS as i64, 0]);
+    bench.assert_sound();
+}

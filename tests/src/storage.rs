@@ -127,9 +127,9 @@ fn a_record_that_the_window_still_needs_a_part_of_stays_whole() {
         for (first, bytes) in bench.journal.drain(..) {
             let decoded = journal::decode(first, &bytes).expect("valid");
             let entry = &decoded.entries[0];
-            record.movements.extend(
-                decoded.movements.iter().map(|one| stockline_core::record::MovementRec::from(*one)),
-            );
+            record
+                .movements
+                .extend(decoded.movements.iter().map(|one| stockline_core::record::MovementRec::from(*one)));
             let counts = (decoded.movements.len(), 0);
             record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
         }

@@ -76,11 +76,16 @@ pub(crate) fn open_or_create(path: &Path, cache_bytes: usize) -> Result<Database
     use std::os::unix::fs::OpenOptionsExt;
     let io = |error| DatabaseError::Storage(StorageError::Io(error));
     if !path.try_exists().map_err(io)? {
-        let unfinished = path.with_extension("new");
+        // One name a process: of two that start at once, the first to link makes the file, and both open that one.
+        let unfinished = path.with_extension(format!("new-{}", std::process::id()));
         let mut options = std::fs::OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished).map_err(io)?;
         drop(Database::builder().create(&unfinished)?);
-        std::fs::rename(&unfinished, path).map_err(io)?;
+        match std::fs::hard_link(&unfinished, path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(io(error)),
+            _ => {}
+        }
+        std::fs::remove_file(&unfinished).map_err(io)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = std::fs::File::open(parent.unwrap_or(Path::new("."))).map_err(io)?;
         parent.sync_all().map_err(io)?;
@@ -174,43 +179,46 @@ impl JournalReader for FileJournalReader {
     }
 }
 
-/// Copies records into a new file, up to `until` if that is given, and answers the anchor behind the last.
+/// Copies records into a new file, up to `until` if that is given, and answers the anchor behind the last. It reads
+/// one state of the journal, whatever is appended and removed meanwhile.
 pub fn copy(reader: &dyn JournalReader, path: &Path, until: Option<Lsn>) -> Result<Anchor, JournalError> {
     let db = open_or_create(path, CACHE_BYTES).map_err(storage)?;
     let mut end = Anchor::default();
-    let (mut chain, mut from, mut more) = (None, Lsn(1), true);
-    while more {
-        more = false;
-        let write = db.begin_write().map_err(storage)?;
-        {
-            let mut table = write.open_table(RECORDS).map_err(storage)?;
-            let mut copied = 0;
-            reader.scan(from, &mut |first, bytes| {
-                if first < from {
-                    return Ok(true);
-                }
-                if until.is_some_and(|until| first > until) {
-                    return Ok(false);
-                }
-                if copied >= COPY_BYTES {
-                    (from, more) = (first, true);
-                    return Ok(false);
-                }
-                let last = super::decode(first, bytes)?.last().unwrap_or(first);
-                let (behind, kept, last) = match until.filter(|until| *until < last) {
-                    Some(until) => {
-                        let (behind, cut) = super::cut(first, bytes, until, chain)?;
-                        (behind, std::borrow::Cow::Owned(cut), until)
-                    }
-                    None => (super::follow(chain, first, bytes)?, std::borrow::Cow::Borrowed(bytes), last),
-                };
-                table.insert(first.0, &*kept).map_err(storage)?;
-                copied += kept.len();
-                chain = Some(behind);
-                end = Anchor { lsn: last, chain: behind };
-                Ok(true)
-            })?;
+    let (mut chain, mut due) = (None, None);
+    let (mut step, mut copied) = (Some(db.begin_write().map_err(storage)?), 0);
+    reader.scan(Lsn(1), &mut |first, bytes| {
+        if until.is_some_and(|until| first > until) {
+            return Ok(false);
         }
+        if let Some(due) = due.filter(|due| *due != first) {
+            return Err(JournalError::Gap { expected: due, found: first });
+        }
+        let last = super::decode(first, bytes)?.last().unwrap_or(first);
+        let (behind, kept, last) = match until.filter(|until| *until < last) {
+            Some(until) => {
+                let (behind, cut) = super::cut(first, bytes, until, chain)?;
+                (behind, std::borrow::Cow::Owned(cut), until)
+            }
+            None => (super::follow(chain, first, bytes)?, std::borrow::Cow::Borrowed(bytes), last),
+        };
+        let write = match step.take() {
+            Some(write) => write,
+            None => db.begin_write().map_err(storage)?,
+        };
+        write.open_table(RECORDS).map_err(storage)?.insert(first.0, &*kept).map_err(storage)?;
+        copied += kept.len();
+        if copied < COPY_BYTES {
+            step = Some(write);
+        } else {
+            write.commit().map_err(storage)?;
+            copied = 0;
+        }
+        (chain, due) = (Some(behind), Some(last.next()));
+        end = Anchor { lsn: last, chain: behind };
+        Ok(true)
+    })?;
+    if let Some(write) = step {
+        write.open_table(RECORDS).map_err(storage)?;
         write.commit().map_err(storage)?;
     }
     Ok(end)

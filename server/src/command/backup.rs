@@ -50,7 +50,7 @@ fn copy(options: &Options) -> Result<String, String> {
         loop {
             tokio::select! {
                 answer = &mut asking => break answer,
-                () = tokio::time::sleep(Duration::from_secs(2)) => eprintln!("{} bytes copied", size(&to)),
+                () = tokio::time::sleep(Duration::from_secs(2)) => eprintln!("{} bytes copied", size(&to.with_added_extension("part"))),
             }
         }
     });

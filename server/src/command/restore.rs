@@ -48,27 +48,24 @@ fn restore(options: &Options) -> Result<String, String> {
     let journal = FileJournal::open(&from_journal, true).map_err(|error| said(&error))?;
     let snapshot = Snapshot::open(&options.from.join(SNAPSHOT_FILE)).map_err(|error| said(&error))?;
     let reader = journal.reader();
-    data::make_new(&options.data).map_err(|error| said(&error))?;
-    let (journal_to, snapshot_to) = (options.data.join(JOURNAL_FILE), options.data.join(SNAPSHOT_FILE));
-    let copied = match options.at {
-        None => backup::copy(&snapshot, &*reader, &snapshot_to, &journal_to),
-        Some(at) => backup::restore(&snapshot, &*reader, &snapshot_to, &journal_to, Lsn(at)),
-    };
-    if let Err(error) = copied {
-        // Nothing half done is left where a server would find it.
-        std::fs::remove_dir_all(&options.data).map_err(|error| said(&error))?;
-        return Err(said(&error));
-    }
-    data::copy_identity(&options.from, &options.data).map_err(|error| said(&error))?;
-    eprintln!("copied; doing it again");
-    let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;
-    let snapshot = Snapshot::open(&snapshot_to).map_err(|error| said(&error))?;
-    let report = verify(&snapshot, &*journal.reader(), None).map_err(|error| said(&error))?;
-    match report.wrong.first() {
-        Some(wrong) => Err(wrong.clone()),
-        None => Ok(format!(
-            "last_lsn={} state_hash={} entries={}\nanchor={}",
-            report.last, report.state_hash, report.entries, report.anchor
-        )),
-    }
+    data::make_whole(&options.data, |to| {
+        let (journal_to, snapshot_to) = (to.join(JOURNAL_FILE), to.join(SNAPSHOT_FILE));
+        let copied = match options.at {
+            None => backup::copy(&snapshot, &*reader, &snapshot_to, &journal_to),
+            Some(at) => backup::restore(&snapshot, &*reader, &snapshot_to, &journal_to, Lsn(at)),
+        };
+        copied.map_err(|error| said(&error))?;
+        data::copy_identity(&options.from, to).map_err(|error| said(&error))?;
+        eprintln!("copied; doing it again");
+        let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;
+        let snapshot = Snapshot::open(&snapshot_to).map_err(|error| said(&error))?;
+        let report = verify(&snapshot, &*journal.reader(), None).map_err(|error| said(&error))?;
+        match report.wrong.first() {
+            Some(wrong) => Err(wrong.clone()),
+            None => Ok(format!(
+                "last_lsn={} state_hash={} entries={}\nanchor={}",
+                report.last, report.state_hash, report.entries, report.anchor
+            )),
+        }
+    })
 }

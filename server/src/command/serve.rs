@@ -61,8 +61,6 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     }));
     let data_error = |error: &dyn std::fmt::Display| Stop(exit::DATA, error.to_string());
     let data = DataDir::open(&config.data).map_err(|error| data_error(&error))?;
-    let certificate = data.certificate(&config.server_names).map_err(|error| data_error(&error))?;
-    let token = data.admin_token().map_err(|error| data_error(&error))?;
     let engine_config = EngineConfig {
         data: data.path().to_owned(),
         shards: config.shards,
@@ -74,6 +72,9 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         std::process::exit(failure.exit);
     })
     .map_err(|error| Stop(exit::DATA, explain(&error)))?;
+    // The journal is ours now, and with it the directory: nobody else makes these meanwhile.
+    let certificate = data.certificate(&config.server_names).map_err(|error| data_error(&error))?;
+    let token = data.admin_token().map_err(|error| data_error(&error))?;
     let recovery = running.recovery.clone();
     eprintln!(
         "recovered last_lsn={} state_hash={} anchor={} from snapshot at {} in {} ms",

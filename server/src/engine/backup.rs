@@ -17,10 +17,11 @@ pub fn backup_files(
     from: &Path,
     to: &Path,
 ) -> Result<Anchor, String> {
-    data::make_new(to).map_err(|error| error.to_string())?;
-    let copied =
-        stockline_core::backup::copy(snapshot, reader, &to.join(SNAPSHOT_FILE), &to.join(JOURNAL_FILE));
-    let anchor = copied.map_err(|error| error.to_string())?;
-    data::copy_identity(from, to).map_err(|error| error.to_string())?;
-    Ok(anchor)
+    data::make_whole(to, |to| {
+        let (snapshot_to, journal_to) = (to.join(SNAPSHOT_FILE), to.join(JOURNAL_FILE));
+        let anchor = stockline_core::backup::copy(snapshot, reader, &snapshot_to, &journal_to)
+            .map_err(|error| error.to_string())?;
+        data::copy_identity(from, to).map_err(|error| error.to_string())?;
+        Ok(anchor)
+    })
 }

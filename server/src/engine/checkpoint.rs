@@ -13,6 +13,8 @@ use super::Shared;
 
 /// The nice value of a thread that takes what others leave.
 const LEAST: i32 = 19;
+/// Between two slices of the self-audit.
+const AUDIT: Duration = Duration::from_millis(limit::AUDIT_MS);
 /// How long a clean stop goes on folding.
 const STOP_FOLDING: Duration = Duration::from_secs(5);
 
@@ -26,16 +28,20 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
     let mut stopping: Option<Instant> = None;
     loop {
         while let Some(backup) = shared.backups.pop() {
+            if shared.draining.load(Ordering::SeqCst) {
+                let _ = backup.done.send(Err("the server is stopping".into()));
+                continue;
+            }
             let made = super::backup_files(snapshot, &*shared.reader, &shared.data, &backup.to);
             // Whoever asked may have gone.
             let _ = backup.done.send(made);
         }
-        if audited_at.elapsed() >= Duration::from_millis(limit::AUDIT_MS) {
+        if audited_at.elapsed() >= AUDIT && !shared.draining.load(Ordering::SeqCst) {
             audit(shared, snapshot);
             audited_at = Instant::now();
         }
         let finished = shared.written_all.load(Ordering::SeqCst);
-        let behind = || shared.view.durable().0 - shared.covered.load(Ordering::Relaxed);
+        let behind = || shared.view.durable().0.saturating_sub(shared.covered.load(Ordering::Relaxed));
         let waited = folded_at.elapsed() >= Duration::from_millis(limit::FOLD_MS);
         if behind() > 0 && (finished || waited || behind() >= limit::FOLD_COMMANDS) {
             loop {
@@ -43,7 +49,8 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                 match fold(snapshot, &*shared.reader) {
                     Ok((covered, more)) => {
                         shared.covered.store(covered.lsn.0, Ordering::Relaxed);
-                        if !more {
+                        let other_work = !shared.backups.is_empty() || audited_at.elapsed() >= AUDIT;
+                        if !more || (other_work && !shared.draining.load(Ordering::SeqCst)) {
                             break;
                         }
                         if shared.written_all.load(Ordering::SeqCst) {

@@ -43,7 +43,7 @@ pub(super) fn run(
             let reason = format!("{error}; nothing after LSN {} is acknowledged", commit.durable());
             return shared.fail(crate::exit::JOURNAL, reason);
         }
-        if commit.durable().0 - covered.0 >= limit::FOLD_COMMANDS {
+        if commit.durable().0.saturating_sub(covered.0) >= limit::FOLD_COMMANDS {
             shared.checkpoint_bell.ring();
         }
         // Lanes that have their share go on now.

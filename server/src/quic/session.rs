@@ -174,8 +174,7 @@ impl Session {
                 self.reply(answered);
             }
             if !self.out.is_empty() {
-                let written = tokio::time::timeout(STALLED, self.send.write_all(&self.out)).await;
-                if !matches!(written, Ok(Ok(()))) {
+                if !self.write_out().await {
                     return;
                 }
                 self.out.clear();
@@ -187,7 +186,8 @@ impl Session {
                 while let Ok(answered) = self.answered.try_recv() {
                     self.reply(answered);
                 }
-                if self.has_room() {
+                // What was answered meanwhile goes out before anything is waited for.
+                if self.has_room() || !self.out.is_empty() {
                     continue;
                 }
             }
@@ -219,6 +219,18 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Sends what is collected; `false` if the peer has gone, or takes nothing for too long.
+    async fn write_out(&mut self) -> bool {
+        let mut sent = 0;
+        while sent < self.out.len() {
+            match tokio::time::timeout(STALLED, self.send.write(&self.out[sent..])).await {
+                Ok(Ok(count)) => sent += count,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Answers what is still open, says what was wrong if something was, and ends the connection.
