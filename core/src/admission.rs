@@ -27,13 +27,6 @@ pub enum Admission {
     Refused(Code),
 }
 
-/// A name under which a command is known.
-#[derive(Clone, Copy, Hash, PartialEq, Eq)]
-enum Name {
-    Key(PrincipalId, Key),
-    Reservation(ReservationId),
-}
-
 /// What is kept of a command; all zeros for one without a key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
@@ -46,18 +39,19 @@ struct Record {
 }
 
 impl Record {
-    fn is(&self, name: Name) -> bool {
-        match name {
-            Name::Key(principal, key) => self.principal == principal && self.key == key,
-            Name::Reservation(id) => self.reservation == id,
-        }
+    /// The numbers under which it is found, key and id; a client that uses its reservation's id as key, as ours
+    /// does, costs one entry and not two.
+    fn numbers(&self) -> [Option<u128>; 2] {
+        let id = (self.reservation.0 != 0 && self.reservation.0 != self.key.0).then_some(self.reservation.0);
+        [(self.key.0 != 0).then_some(self.key.0), id]
     }
 
-    /// A client that uses its reservation's id as key, as ours does, costs one entry and not two.
-    fn names(&self) -> [Option<Name>; 2] {
-        let by_id = (self.reservation.0 != 0).then_some(Name::Reservation(self.reservation));
-        let by_key = (self.reservation.0 != self.key.0).then_some(Name::Key(self.principal, self.key));
-        [by_key, by_id]
+    fn has_key_of(&self, asked: &Record) -> bool {
+        self.principal == asked.principal && self.key == asked.key
+    }
+
+    fn has_id_of(&self, asked: &Record) -> bool {
+        asked.reservation.0 != 0 && self.reservation == asked.reservation
     }
 
     fn of(principal: PrincipalId, command: &Command) -> Record {
@@ -91,11 +85,29 @@ impl Default for WindowSize {
     }
 }
 
+/// A record's LSN, and in the lowest bit which of its numbers this entry is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place(u64);
+
+impl Place {
+    fn new(lsn: Lsn, number: usize) -> Place {
+        Place(lsn.0 << 1 | number as u64)
+    }
+
+    fn lsn(self) -> Lsn {
+        Lsn(self.0 >> 1)
+    }
+
+    fn number(self) -> usize {
+        (self.0 & 1) as usize
+    }
+}
+
 #[derive(Debug)]
 pub struct Window {
     size: WindowSize,
-    /// LSNs by the hash of a name; the name itself stands in the record.
-    by_name: HashTable<Lsn>,
+    /// Where records are found by the hash of a number, their key or their id.
+    by_number: HashTable<Place>,
     hasher: DefaultHashBuilder,
     /// One record an LSN; the front one has LSN `first`.
     records: VecDeque<Record>,
@@ -112,7 +124,8 @@ impl Window {
         records.clear();
         Window {
             size,
-            by_name: HashTable::with_capacity(size.commands as usize),
+            // Room for both numbers of each: it never grows, though it may hash again to be rid of what was removed.
+            by_number: HashTable::with_capacity(2 * size.commands as usize),
             hasher: DefaultHashBuilder::default(),
             records,
             first: next,
@@ -130,26 +143,27 @@ impl Window {
         self.floor = self.floor.max(now.plus(limit::ISSUED_AHEAD_MS_MAX));
     }
 
-    fn find(&self, name: Name) -> Option<(Lsn, &Record)> {
-        let record = |lsn: Lsn| &self.records[(lsn.0 - self.first.0) as usize];
-        let lsn = *self.by_name.find(self.hasher.hash_one(name), |lsn| record(*lsn).is(name))?;
-        Some((lsn, record(lsn)))
+    fn at(&self, lsn: Lsn) -> &Record {
+        &self.records[(lsn.0 - self.first.0) as usize]
+    }
+
+    /// The record with this number that is the one meant.
+    fn find(&self, number: u128, is: impl Fn(&Record) -> bool) -> Option<Lsn> {
+        let hash = self.hasher.hash_one(number);
+        self.by_number.find(hash, |place| is(self.at(place.lsn()))).map(|place| place.lsn())
     }
 
     pub fn admit(&self, principal: PrincipalId, command: &Command, now: Millis) -> Admission {
         let asked = Record::of(principal, command);
-        let [by_key, by_id] = asked.names();
-        // A key may also be known as the id of a reservation that used it as key.
-        let as_id = by_key.map(|_| Name::Reservation(ReservationId(asked.key.0)));
-        for name in [by_key, by_id, as_id].into_iter().flatten() {
-            let Some((lsn, first)) = self.find(name) else { continue };
-            if name == Name::Reservation(ReservationId(asked.key.0))
-                && asked.reservation.0 != asked.key.0
-                && (first.principal, first.key) != (principal, asked.key)
-            {
-                // Somebody's reservation has this number as its id, not as its key.
-                continue;
-            }
+        let same = |record: &Record| record.has_key_of(&asked) || record.has_id_of(&asked);
+        let [key, id] = asked.numbers();
+        let known = [key, id].into_iter().flatten().find_map(|number| {
+            self.find(number, same)?;
+            // What has its key speaks before what has its id.
+            self.find(number, |record| record.has_key_of(&asked)).or_else(|| self.find(number, same))
+        });
+        if let Some(lsn) = known {
+            let first = self.at(lsn);
             let same =
                 first.principal == principal && (first.digest == asked.digest || planted(Bug::IgnoreDigest));
             return if same { Admission::Repeat(lsn) } else { Admission::Refused(Code::KeyConflict) };
@@ -170,11 +184,12 @@ impl Window {
         self.records.push_back(record);
         if record.key != Key(0) {
             let (records, first, hasher) = (&self.records, self.first, &self.hasher);
-            for name in record.names().into_iter().flatten() {
-                // Only a table that must grow, which the room reserved above prevents, hashes again.
-                self.by_name.insert_unique(hasher.hash_one(name), lsn, |lsn| {
-                    let names = records[(lsn.0 - first.0) as usize].names();
-                    hasher.hash_one(names[0].or(names[1]).expect("a record has a name"))
+            for (index, number) in record.numbers().into_iter().enumerate() {
+                let Some(number) = number else { continue };
+                let place = Place::new(lsn, index);
+                self.by_number.insert_unique(hasher.hash_one(number), place, |place| {
+                    let numbers = records[(place.lsn().0 - first.0) as usize].numbers();
+                    hasher.hash_one(numbers[place.number()].expect("an entry is for a number"))
                 });
             }
         }
@@ -191,11 +206,11 @@ impl Window {
             }
             if !keyless {
                 self.floor = self.floor.max(record.issued_at);
-                for name in record.names().into_iter().flatten() {
-                    let first = self.first;
-                    if let Ok(entry) =
-                        self.by_name.find_entry(self.hasher.hash_one(name), |lsn| *lsn == first)
-                    {
+                for (index, number) in record.numbers().into_iter().enumerate() {
+                    let Some(number) = number else { continue };
+                    let place = Place::new(self.first, index);
+                    let hash = self.hasher.hash_one(number);
+                    if let Ok(entry) = self.by_number.find_entry(hash, |found| *found == place) {
                         entry.remove();
                     }
                 }

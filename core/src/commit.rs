@@ -119,6 +119,9 @@ impl<T> Done<T> {
                 let ended = !reply.outcome.state.is_active();
                 match &command.body {
                     Body::Reserve(reserve) if new => tell(Learned::Reserved(reserve.id)),
+                    Body::Reserve(reserve) if reply.lsn != Lsn::NONE && !reply.repeat => {
+                        tell(Learned::Refused(reserve.id));
+                    }
                     Body::Transition(transition) if new && ended => {
                         tell(Learned::Ended(transition.reservation, reply.lsn));
                     }

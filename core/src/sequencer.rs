@@ -20,6 +20,8 @@ use crate::outcome::Code;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
     Reserved(ReservationId),
+    /// It was refused, so its id is free again.
+    Refused(ReservationId),
     Ended(ReservationId, Lsn),
 }
 
@@ -30,6 +32,8 @@ pub struct Sequencer {
     /// Ids of reservations that some shard knows. With one shard that shard tells; with several, the ones
     /// that would get the new lines may not be the ones that know the id.
     taken: HashSet<ReservationId>,
+    /// Ids of reservations on their way: what becomes of them is not known yet.
+    pending: HashSet<ReservationId>,
     ended: VecDeque<(Lsn, ReservationId)>,
     last: Lsn,
     now: Millis,
@@ -65,18 +69,30 @@ fn unknown(kind: NameKind) -> Code {
 impl Sequencer {
     /// Goes on after the command with LSN `last`, which took effect at `now`.
     pub fn new(catalogue: Catalogue, window: Window, last: Lsn, now: Millis, shards: u32) -> Sequencer {
-        Sequencer { catalogue, window, taken: HashSet::new(), ended: VecDeque::new(), last, now, shards }
+        Sequencer {
+            catalogue,
+            window,
+            taken: HashSet::new(),
+            pending: HashSet::new(),
+            ended: VecDeque::new(),
+            last,
+            now,
+            shards,
+        }
     }
 
-    /// Hears what became of a reservation, in the order of LSNs; it may come late, because the window knows
-    /// the ids of everything that is still on its way.
+    /// Hears what became of a reservation, in the order of LSNs.
     pub fn learn(&mut self, learned: Learned) {
         if self.shards == 1 {
             return;
         }
         match learned {
             Learned::Reserved(id) => {
+                self.pending.remove(&id);
                 self.taken.insert(id);
+            }
+            Learned::Refused(id) => {
+                self.pending.remove(&id);
             }
             Learned::Ended(id, at) => self.ended.push_back((at, id)),
         }
@@ -161,13 +177,20 @@ impl Sequencer {
             };
         }
         if let Body::Reserve(reserve) = &command.body
-            && self.taken.contains(&reserve.id)
+            && (self.taken.contains(&reserve.id) || self.pending.contains(&reserve.id))
         {
             return Slot::Door { code: Code::KeyConflict };
         }
         let lsn = self.stamp(principal, command);
         match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.now) {
-            Code::Ok => Slot::Execute { lsn, vote: self.vote(batch, &command.body, lines) },
+            Code::Ok => {
+                if let Body::Reserve(reserve) = &command.body
+                    && self.shards > 1
+                {
+                    self.pending.insert(reserve.id);
+                }
+                Slot::Execute { lsn, vote: self.vote(batch, &command.body, lines) }
+            }
             code => Slot::Refused { lsn, code },
         }
     }

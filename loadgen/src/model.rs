@@ -124,6 +124,8 @@ pub struct Model {
 }
 
 type Taken = BTreeMap<(u32, u16), i64>;
+/// Units at a position and open supplies of a sku, to go back to.
+type Before = ([i64; 8], BTreeMap<(u32, u16, u64), i64>);
 
 impl Model {
     pub fn new(setup: Setup) -> Model {
@@ -404,14 +406,15 @@ impl Model {
         }
     }
 
-    fn clone_place(&self, event: &EventRec) -> ([i64; 8], BTreeMap<(u32, u16, u64), i64>) {
+    fn clone_place(&self, event: &EventRec) -> Before {
         let supplies = self.supplies.range((event.sku, 0, 0)..=(event.sku, u16::MAX, u64::MAX));
         (self.at(event.sku, event.node), supplies.map(|(key, units)| (*key, *units)).collect())
     }
 
-    fn restore_place(&mut self, event: &EventRec, before: ([i64; 8], BTreeMap<(u32, u16, u64), i64>)) {
-        if self.units.contains_key(&(event.sku, event.node)) {
-            self.units.insert((event.sku, event.node), before.0);
+    fn restore_place(&mut self, event: &EventRec, before: Before) {
+        if let std::collections::hash_map::Entry::Occupied(mut e) = self.units.entry((event.sku, event.node))
+        {
+            e.insert(before.0);
         }
         self.supplies.retain(|(sku, _, _), _| *sku != event.sku);
         self.supplies.extend(before.1);

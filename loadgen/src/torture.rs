@@ -130,7 +130,7 @@ pub async fn run(profile: &Profile, settings: &TortureSettings) -> Result<Report
     let tasks: Vec<_> = (0..settings.in_flight)
         .map(|task| {
             let (client, ground) = (clients[task % clients.len()].clone(), Arc::clone(&ground));
-            let seed = settings.seed << 20 | task as u64 + 1;
+            let seed = (settings.seed << 20) | (task as u64 + 1);
             tokio::spawn(async move { torment(&client, &ground, seed).await })
         })
         .collect();

@@ -72,6 +72,8 @@ pub enum StartError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
+    #[error("{0} is missing beside its snapshot; put it back, or restore a backup")]
+    Lost(String),
     #[error("the recovered state breaks an invariant: {0}")]
     Broken(String),
     #[error("cannot start a thread: {0}")]
@@ -192,8 +194,13 @@ impl RunningEngine {
         on_failure: impl Fn(Failure) + Send + Sync + 'static,
     ) -> Result<RunningEngine, StartError> {
         let started = Instant::now();
-        let journal = FileJournal::open(&config.data.join(JOURNAL_FILE), config.retain_journal)?;
-        let snapshot = Snapshot::open(&config.data.join(SNAPSHOT_FILE))?;
+        let (journal_file, snapshot_file) = (config.data.join(JOURNAL_FILE), config.data.join(SNAPSHOT_FILE));
+        // The journal is made first: a snapshot without one has lost it.
+        if snapshot_file.exists() && !journal_file.exists() {
+            return Err(StartError::Lost(journal_file.display().to_string()));
+        }
+        let journal = FileJournal::open(&journal_file, config.retain_journal)?;
+        let snapshot = Snapshot::open(&snapshot_file)?;
         let reader = journal.reader();
         let recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use stockline_server::command::{backup, define, import, query, restore, serve, token, verify};
+use stockline_server::exit;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -36,7 +37,12 @@ enum Command {
 }
 
 fn main() {
-    let exit = match Arguments::parse().command {
+    // Whatever panics, the process ends with the documented code: nobody waits for a dead thread.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("stockline: a broken invariant ends it: {panic}");
+        std::process::exit(exit::BROKEN);
+    }));
+    let code = match Arguments::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::Query(options) => query::run(&options),
         Command::Import(options) => import::run(&options),
@@ -46,5 +52,5 @@ fn main() {
         Command::Define(options) => define::run(&options),
         Command::Token(options) => token::run(&options),
     };
-    std::process::exit(exit);
+    std::process::exit(code);
 }

@@ -180,8 +180,11 @@ async fn garbage(profile: Profile, seed: u64) {
     let mut dice = Dice::new(seed);
     loop {
         let bytes: Vec<u8> = (0..dice.roll() % 3_000).map(|_| dice.roll() as u8).collect();
-        let opened =
-            if dice.roll() % 2 == 0 { connect(&profile).await.ok() } else { Some(signed_in(&profile).await) };
+        let opened = if dice.roll().is_multiple_of(2) {
+            connect(&profile).await.ok()
+        } else {
+            Some(signed_in(&profile).await)
+        };
         let Some((mut sink, mut source)) = opened else { continue };
         // It may be closed while this is sent.
         let _ = sink.send(&bytes).await;
@@ -199,7 +202,7 @@ async fn oversized(profile: Profile, number: u64) {
 
 /// One of them; by a stranger if the number is even. It is told at once, and nobody waits for its bytes.
 async fn one_oversized(profile: &Profile, number: u64) {
-    let stranger = number % 2 == 0;
+    let stranger = number.is_multiple_of(2);
     let (mut sink, mut source) = if stranger {
         let Ok(opened) = connect(profile).await else { return };
         opened

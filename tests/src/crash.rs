@@ -266,7 +266,7 @@ fn a_cut_while_folding_leaves_a_snapshot_that_recovers_to_the_same_state() {
         let mut covered = Vec::new();
         for index in 0..records.len() {
             append(&mut journal, &records, index).expect("appends");
-            if (index + seed as usize) % 4 == 0 {
+            if (index + seed as usize).is_multiple_of(4) {
                 let reached = fold(&snapshot, &*journal.reader()).expect("folds").0;
                 covered.push((disk.trace_len(), reached.lsn));
             }

@@ -85,10 +85,10 @@ pub(crate) fn survive(durable: &[u8], unsynced: &[Op], manner: Unsynced, dice: &
         Unsynced::Dropped => {}
         Unsynced::Kept => unsynced.iter().for_each(|op| apply(&mut image, op)),
         Unsynced::Reordered => {
-            let mut order: Vec<&Op> = unsynced.iter().filter(|_| dice.roll() % 2 == 0).collect();
+            let mut order: Vec<&Op> = unsynced.iter().filter(|_| dice.roll().is_multiple_of(2)).collect();
             for at in (1..order.len()).rev() {
                 // Writes to the same place are one page in the cache: the later one is what is written.
-                if dice.roll() % 2 == 0 && !overlap(order[at - 1], order[at]) {
+                if dice.roll().is_multiple_of(2) && !overlap(order[at - 1], order[at]) {
                     order.swap(at - 1, at);
                 }
             }
@@ -97,7 +97,7 @@ pub(crate) fn survive(durable: &[u8], unsynced: &[Op], manner: Unsynced, dice: &
         Unsynced::Torn => {
             for op in unsynced {
                 let Op::Write { offset, data } = op else {
-                    if dice.roll() % 2 == 0 {
+                    if dice.roll().is_multiple_of(2) {
                         apply(&mut image, op);
                     }
                     continue;
@@ -105,7 +105,7 @@ pub(crate) fn survive(durable: &[u8], unsynced: &[Op], manner: Unsynced, dice: &
                 let mut at = 0;
                 while at < data.len() {
                     let end = data.len().min((offset + at) / SECTOR * SECTOR + SECTOR - offset);
-                    if dice.roll() % 2 == 0 {
+                    if dice.roll().is_multiple_of(2) {
                         let part = Op::Write { offset: offset + at, data: data[at..end].to_vec() };
                         apply(&mut image, &part);
                     }

@@ -2,9 +2,9 @@
 
 use stockline_core::admission::{Admission, Window, WindowSize};
 use stockline_core::catalogue::{Catalogue, Defined, Definition, Role};
-use stockline_core::command::{Body, Read};
+use stockline_core::command::{Body, Command, Read, Reserve};
 use stockline_core::event::EventKind;
-use stockline_core::id::{Key, Lsn, PrincipalId};
+use stockline_core::id::{ChannelId, Key, Lsn, PrincipalId, ReservationId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 
@@ -220,4 +220,67 @@ fn an_id_that_left_the_window_is_taken_while_its_reservation_is_known() {
     let told = bench.reserve(7, 0, 1_000, &[any_line(1, 1)]);
     assert_eq!(told.reply.outcome.code, Code::KeyConflict, "it is remembered for a while");
     assert_eq!(bench.reserve(8, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
+}
+
+/// Reservations with a key of their own have two numbers; a window that turns over many times knows both of each.
+#[test]
+fn keys_and_ids_are_known_however_often_the_window_turns_over() {
+    const ROOM: u64 = 1_000;
+    let mut window = window(ROOM, 3_600_000);
+    let command = |number: u128| Command {
+        key: Key(number * 2 + 1),
+        issued_at: START,
+        digest: number as u64,
+        body: Body::Reserve(Reserve {
+            id: ReservationId(number * 2 + 2),
+            channel: ChannelId(0),
+            ttl_ms: 1,
+            first_line: 0,
+            line_count: 0,
+        }),
+    };
+    for number in 0..100_000u128 {
+        let lsn = Lsn(number as u64 + 1);
+        window.record(lsn, WHO, &command(number), START);
+        // By its id alone, under another key, and by its key alone, as an event: the oldest and some other.
+        let oldest = number.saturating_sub(u128::from(ROOM) - 1);
+        for known in [oldest, number - (number - oldest) / 3, number] {
+            let by_id = Command { key: Key(u128::MAX), ..command(known) };
+            assert_eq!(window.admit(WHO, &by_id, START), Admission::Repeat(Lsn(known as u64 + 1)));
+            let transition = stockline_core::command::Transition {
+                reservation: ReservationId(1),
+                verb: stockline_core::command::Verb::Confirm,
+                ttl_ms: 0,
+                scope: None,
+            };
+            let by_key = Command { digest: u64::MAX, body: Body::Transition(transition), ..command(known) };
+            assert_eq!(window.admit(WHO, &by_key, START), Admission::Refused(Code::KeyConflict));
+        }
+    }
+}
+
+#[test]
+fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
+    let mut bench = Bench::new(1);
+    bench.receive(1, 0, 10);
+    let receipt = bench.make(stockline_core::event::EventKind::Receipt, 1, 0, 1);
+    let event = Command { key: Key(500), ..bench.command(Body::Event(receipt), &[]) };
+    assert_eq!(bench.send(event, &[]).reply.outcome.code, Code::Ok);
+    assert_eq!(bench.reserve(500, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::KeyConflict);
+    // A reservation's key, used for another whose id it is.
+    let reserve = |id: u128| {
+        Body::Reserve(Reserve {
+            id: ReservationId(id),
+            channel: ChannelId(0),
+            ttl_ms: 1_000,
+            first_line: 0,
+            line_count: 1,
+        })
+    };
+    let line = [any_line(1, 1)];
+    let first = Command { key: Key(601), ..bench.command(reserve(600), &line) };
+    assert_eq!(bench.send(first, &line).reply.outcome.code, Code::Ok);
+    let second = Command { key: Key(601), ..bench.command(reserve(601), &line) };
+    assert_eq!(bench.send(second, &line).reply.outcome.code, Code::KeyConflict);
+    assert_eq!(bench.units(1, 0)[1], 1);
 }

@@ -109,8 +109,9 @@ fn run_into(kind: &str) -> (i32, String, u64, PathBuf, tempfile::TempDir) {
             if key == 50 {
                 std::fs::write(&trigger, "").expect("written");
             }
-            let events = (0..200u128)
-                .map(|index| event(key << 32 | index + 1, EventKind::Receipt, sku, 0, 1, client.now_ms()));
+            let events = (0..200u128).map(|index| {
+                event((key << 32) | (index + 1), EventKind::Receipt, sku, 0, 1, client.now_ms())
+            });
             let told = tokio::time::timeout(Duration::from_secs(5), client.tell(events.collect())).await;
             let Ok(Ok(told)) = told else { break };
             assert!(told.iter().all(|outcome| outcome.code == Code::Ok));

@@ -222,10 +222,8 @@ impl Simulation {
                 }
             }
             33..36 => self.ask(engine),
-            36 => {
-                if engine.fold().map_err(|error| error.to_string())? {
-                    self.counts.folds += 1;
-                }
+            36 if engine.fold().map_err(|error| error.to_string())? => {
+                self.counts.folds += 1;
             }
             37 => self.pass_time(),
             38 if pick(&mut self.dice, 6) == 0 => {

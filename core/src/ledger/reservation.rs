@@ -244,7 +244,7 @@ impl Reservations {
     pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation) {
         if reservation.state == State::Held {
             self.held += 1;
-            if !(planted(Bug::ForgetEnds) && id.0 % 3 == 0) {
+            if !(planted(Bug::ForgetEnds) && id.0.is_multiple_of(3)) {
                 self.ends.push(reservation.expires_at(), id);
             }
         }

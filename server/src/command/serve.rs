@@ -54,11 +54,6 @@ pub fn run(options: Options) -> i32 {
 }
 
 fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
-    // Whatever panics, the process ends with the documented code: nobody waits for a dead thread.
-    std::panic::set_hook(Box::new(|panic| {
-        eprintln!("stockline: a broken invariant ends the server: {panic}");
-        std::process::exit(exit::BROKEN);
-    }));
     let data_error = |error: &dyn std::fmt::Display| Stop(exit::DATA, error.to_string());
     let data = DataDir::open(&config.data).map_err(|error| data_error(&error))?;
     let engine_config = EngineConfig {

@@ -1,6 +1,6 @@
 //! The clients of the simulation: they send, are cut off, send again, and remember what they were told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use stockline_core::catalogue::Definition;
 use stockline_core::command::{Body, Command, Frame};
@@ -51,6 +51,8 @@ pub(super) struct Clients {
     sent: HashMap<(usize, Key), Sent>,
     known: Vec<(usize, Key)>,
     last_id: u128,
+    /// Ids asked for more than once, under other keys.
+    reused: HashSet<u128>,
     next_key: u128,
     next_mark: u64,
     commands: u64,
@@ -71,6 +73,7 @@ impl Clients {
             sent: HashMap::new(),
             known: Vec::new(),
             last_id: 0,
+            reused: HashSet::new(),
             next_key: 1 << 64,
             next_mark: 0,
             commands: 0,
@@ -140,8 +143,17 @@ impl Clients {
 
     fn new_command(&mut self, dice: &mut Dice, index: usize, step: u64, now: Millis) -> Key {
         let act = self.chance.act(dice, 0, &mut self.last_id, now.0);
+        let (mut act, mut own_key) = (act, false);
+        if let Act::Reserve { id, .. } = &mut act {
+            // Some use keys of their own, some an id that was used before.
+            own_key = pick(dice, 8) == 0;
+            if own_key && pick(dice, 2) == 0 {
+                *id = 1 + u128::from(pick(dice, self.last_id as u64));
+                self.reused.insert(*id);
+            }
+        }
         let key = match &act {
-            Act::Reserve { id, .. } => Key(*id),
+            Act::Reserve { id, .. } if !own_key => Key(*id),
             _ => {
                 self.next_key += 1;
                 Key(self.next_key)
@@ -187,6 +199,11 @@ impl Clients {
                 // The server's clock is behind after a restart: the same again, later.
                 Code::ClockAhead => {
                     self.clients[index].again.push(key);
+                    continue;
+                }
+                // The id was somebody else's.
+                Code::KeyConflict if matches!(sent.act, Act::Reserve { id, .. } if self.reused.contains(&id)) =>
+                {
                     continue;
                 }
                 _ => {}
