@@ -7,7 +7,7 @@
 //! this program, the same run goes on where it was.
 
 pub mod file;
-pub mod model;
+pub mod opening;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,8 +25,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::drive::Tally;
 use crate::error::LoadError;
+use crate::history::{Seen, What, check};
+use crate::model::{ANY, Act, ChannelSetup, Due, Model, Setup};
 use crate::replay::file::{Order, OrderKind};
-use crate::replay::model::{Done, Model, Step};
 use crate::report::{AuditReport, OpReport, Report};
 use crate::stage::{Progress, define, event, resolve};
 
@@ -40,11 +41,26 @@ struct Names {
     channels: BTreeMap<String, u16>,
 }
 
+/// What was sent, when, and what was answered.
+struct Done {
+    /// Its place among the operations reported.
+    op: usize,
+    act: Act,
+    outcome: Outcome,
+    sent: Instant,
+    replied: Instant,
+}
+
 /// What one task brings home.
 #[derive(Default)]
 struct Log {
     done: Vec<Done>,
-    times: Vec<(usize, Duration)>,
+}
+
+impl Log {
+    fn push(&mut self, op: usize, act: Act, outcome: Outcome, sent: Instant) {
+        self.done.push(Done { op, act, outcome, sent, replied: Instant::now() });
+    }
 }
 
 pub struct ReplaySettings<'a> {
@@ -57,7 +73,7 @@ pub struct ReplaySettings<'a> {
 
 pub async fn run(profile: &Profile, settings: &ReplaySettings<'_>) -> Result<Report, LoadError> {
     let read = file::read(settings.file)?;
-    let opening = model::opening(&read, settings.nodes);
+    let opening = opening::opening(&read, settings.nodes);
     eprintln!(
         "{}: {} rows, {} invoices, {} returns, {} write-offs, {} skus, {} channels; {} invoices short in file order",
         settings.file.display(),
@@ -108,11 +124,10 @@ pub async fn run(profile: &Profile, settings: &ReplaySettings<'_>) -> Result<Rep
     for task in tasks {
         let played = task.await.map_err(|error| LoadError::Server(error.to_string()))??;
         log.done.extend(played.done);
-        log.times.extend(played.times);
     }
     progress.end(orders.len());
     let time = started.elapsed();
-    let audit = audit(client, &names, &orders, &opening, &mut log, settings.nodes).await?;
+    let audit = audit(client, &names, &log, settings.nodes).await?;
     Ok(report(settings, &log, time, read.skipped, audit))
 }
 
@@ -124,25 +139,24 @@ fn key(seed: u64, what: &str) -> u128 {
 async fn receive(
     client: &Client,
     names: &Names,
-    opening: &model::Opening,
+    opening: &opening::Opening,
     seed: u64,
 ) -> Result<Log, LoadError> {
     let mut log = Log::default();
-    let mut receipts: Vec<(EventRec, Step)> = Vec::new();
+    let mut receipts: Vec<EventRec> = Vec::new();
     for (sku, by_node) in opening.units.iter().enumerate() {
         for (node, units) in by_node.iter().enumerate().filter(|(_, units)| **units > 0) {
             let key = key(seed, &format!("opening/{sku}/{node}"));
             let at = file::EPOCH_MS;
             let record = event(key, EventKind::Receipt, names.skus[sku], names.nodes[node], *units, at);
-            receipts.push((record, Step::Receipt { sku, node, units: *units }));
+            receipts.push(record);
         }
     }
     for receipts in receipts.chunks(2_000) {
         let started = Instant::now();
-        let outcomes = client.tell(receipts.iter().map(|(record, _)| *record).collect()).await?;
-        for ((_, step), outcome) in receipts.iter().zip(outcomes) {
-            log.times.push((0, started.elapsed()));
-            log.done.push(Done { step: step.clone(), outcome });
+        let outcomes = client.tell(receipts.to_vec()).await?;
+        for (record, outcome) in receipts.iter().zip(outcomes) {
+            log.push(0, Act::Event(Box::new(*record)), outcome, started);
         }
     }
     Ok(log)
@@ -159,8 +173,8 @@ async fn check_fresh(client: &Client, names: &Names, log: &Log) -> Result<(), Lo
     let received: i64 = log
         .done
         .iter()
-        .map(|done| match done.step {
-            Step::Receipt { units, .. } => units,
+        .map(|done| match &done.act {
+            Act::Event(event) => event.quantity,
             _ => 0,
         })
         .sum();
@@ -192,51 +206,43 @@ async fn play(
             OrderKind::Return => (4, EventKind::Return),
             _ => (5, EventKind::Adjustment),
         };
-        let events = order.lines.iter().enumerate().map(|(line, (sku, quantity))| {
+        let event_of = |(line, (sku, quantity)): (usize, &(usize, i64))| {
             let key = key(seed, &format!("{index}/{}/{line}", order.number));
             let signed = if order.kind == OrderKind::Return { *quantity } else { -*quantity };
             event(key, kind, names.skus[*sku], names.nodes[0], signed, order.at_ms)
-        });
+        };
+        let events: Vec<EventRec> = order.lines.iter().enumerate().map(event_of).collect();
         let started = Instant::now();
-        let outcomes = client.tell(events.collect()).await?;
-        log.times.push((op, started.elapsed()));
-        for ((sku, quantity), outcome) in order.lines.iter().zip(outcomes) {
-            let step = match order.kind {
-                OrderKind::Return => Step::Return { sku: *sku, units: *quantity },
-                _ => Step::WriteOff { sku: *sku, units: *quantity },
-            };
-            log.done.push(Done { step, outcome });
+        let outcomes = client.tell(events.clone()).await?;
+        for (record, outcome) in events.iter().zip(outcomes) {
+            log.push(op, Act::Event(Box::new(*record)), outcome, started);
         }
         return Ok(log);
     }
     let id = key(seed, &format!("{index}/{}", order.number));
-    let lines = order.lines.iter().map(|(sku, quantity)| LineRec {
+    let line = |(sku, quantity): &(usize, i64)| LineRec {
         sku: names.skus[*sku],
-        node: u16::MAX,
-        group: u16::MAX,
+        node: ANY,
+        group: ANY,
         quantity: *quantity as u32,
-    });
-    let new = NewReservation {
-        id,
-        channel: names.channels[&order.channel],
-        ttl_ms: TTL_MS,
-        lines: lines.collect(),
     };
+    let lines: Vec<LineRec> = order.lines.iter().map(line).collect();
+    let new =
+        NewReservation { id, channel: names.channels[&order.channel], ttl_ms: TTL_MS, lines: lines.clone() };
+    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, lines };
     let started = Instant::now();
     let outcome = one(client.reserve(&[new]).await?)?;
-    log.times.push((1, started.elapsed()));
     let held = outcome.code == Code::Ok;
-    log.done.push(Done { step: Step::Reserve { order: index }, outcome });
+    log.push(1, act, outcome, started);
     if !held {
         return Ok(log);
     }
-    for (op, verb, step) in [(2, 1, Step::Confirm { order: index }), (3, 4, Step::Fulfil { order: index })] {
+    for (op, verb) in [(2, 1), (3, 4)] {
         let key = key(seed, &format!("{index}/{}/{verb}", order.number));
         let transition = TransitionRec { key, issued_at_ms: 0, reservation: id, verb, ttl_ms: 0 };
         let started = Instant::now();
         let outcome = one(client.transition(vec![transition]).await?)?;
-        log.times.push((op, started.elapsed()));
-        log.done.push(Done { step, outcome });
+        log.push(op, Act::Step { id, verb, ttl_ms: 0 }, outcome, started);
     }
     Ok(log)
 }
@@ -246,34 +252,41 @@ fn one(outcomes: Vec<Outcome>) -> Result<Outcome, ClientError> {
 }
 
 /// Predicts every reply in the order of LSNs, and every position at the end.
-async fn audit(
-    client: &Client,
-    names: &Names,
-    orders: &[Order],
-    opening: &model::Opening,
-    log: &mut Log,
-    nodes: usize,
-) -> Result<AuditReport, LoadError> {
-    let mut tally = Tally::default();
-    log.done.sort_by_key(|done| done.outcome.lsn);
-    let mut model = Model::new(opening.units.len(), nodes);
-    let mut last = 0;
-    for done in &log.done {
-        tally.checked += 1;
-        let lsn = done.outcome.lsn;
-        if lsn <= last {
-            tally.wrong(|| format!("LSN {lsn} was given twice or not at all: {:?}", done.step));
-        }
-        last = lsn;
-        if let Err(reason) = model.check(orders, done, &names.skus, &names.nodes) {
-            tally.wrong(|| format!("LSN {lsn}: {reason}"));
-        }
+async fn audit(client: &Client, names: &Names, log: &Log, nodes: usize) -> Result<AuditReport, LoadError> {
+    let mut tally = Tally { checked: log.done.len() as u64, ..Tally::default() };
+    let setup = Setup {
+        skus: names.skus.iter().max().map_or(0, |most| most + 1),
+        nodes: names.nodes.iter().enumerate().map(|(index, node)| (*node, index as u16 + 1)).collect(),
+        groups: BTreeMap::new(),
+        channels: names.channels.values().map(|channel| (*channel, ChannelSetup::default())).collect(),
+    };
+    let begin = log.done.iter().map(|done| done.sent).min().unwrap_or_else(Instant::now);
+    let seen = |done: &Done| Seen {
+        // A run that goes on where an earlier one was gets answers to what that one sent.
+        sent: if done.outcome.repeat { 0 } else { done.sent.duration_since(begin).as_nanos() as u64 },
+        replied: done.replied.duration_since(begin).as_nanos() as u64,
+        lsn: done.outcome.lsn,
+        what: What::Command {
+            act: done.act.clone(),
+            now_ms: None,
+            answer: Some(Due {
+                code: done.outcome.code,
+                state: done.outcome.state,
+                expires_at_ms: done.outcome.expires_at_ms,
+                parts: done.outcome.parts.clone(),
+            }),
+        },
+    };
+    let mut history: Vec<Seen> = log.done.iter().map(seen).collect();
+    let mut model = Model::new(setup);
+    for wrong in check(&mut model, &mut history) {
+        tally.wrong(|| wrong);
     }
     let places: Vec<PlaceRec> = places(names).collect();
     let positions = client.positions(&places).await?;
     for (index, position) in positions.iter().enumerate() {
         tally.checked += 1;
-        let due = model.units(index / nodes, index % nodes);
+        let due = model.units(names.skus[index / nodes], names.nodes[index % nodes]);
         if position.units != due {
             tally.wrong(|| {
                 format!(
@@ -304,12 +317,10 @@ fn report(
     audit: AuditReport,
 ) -> Report {
     let mut tallies = vec![Tally::default(); OPS.len()];
-    for (op, took) in &log.times {
-        tallies[*op].times_us.saturating_record(took.as_micros() as u64);
-        tallies[*op].frames += 1;
-    }
     for done in &log.done {
-        let tally = &mut tallies[done.step.op()];
+        let tally = &mut tallies[done.op];
+        tally.times_us.saturating_record(done.replied.duration_since(done.sent).as_micros() as u64);
+        tally.frames += 1;
         tally.lines += done.outcome.parts.len().max(1) as u64;
         tally.refused += u64::from(done.outcome.code != Code::Ok);
     }

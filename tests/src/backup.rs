@@ -49,11 +49,16 @@ fn a_backup_is_taken_while_running_and_restores_to_any_lsn() {
     loadgen.args(["run", "--scenario", "torture", "--seconds", "4", "--in-flight", "8", "--profile"]);
     loadgen.arg(data.join("client.toml")).stdout(Stdio::null()).stderr(Stdio::null());
     let mut loadgen = loadgen.spawn().expect("loadgen starts");
+    // What an attempt that was killed has left.
+    let part = dir.path().join("copy.part");
+    std::fs::create_dir(&part).expect("made");
+    std::fs::write(part.join("journal.redb"), "half").expect("written");
     // In the middle of the load.
     while !loadgen_is_busy(&data) {}
     let said = check("stockline", &["backup", "--data", path(&data), path(&copy)], 0, "anchor=");
     let anchor = field(&said, "anchor").to_owned();
     check("stockline", &["backup", "--data", path(&data), path(&copy)], 3, "exists");
+    assert!(!part.exists() && copy.exists());
     assert!(loadgen.wait().expect("ends").success(), "the load went on and its audit is sound");
     serving.terminate();
 
@@ -83,7 +88,17 @@ fn a_backup_is_taken_while_running_and_restores_to_any_lsn() {
     let nowhere = dir.path().join("nowhere");
     let beyond = ["restore", "--from", path(&copy), "--data", path(&nowhere), "--at", "99999999"];
     check("stockline", &beyond, 3, "cannot be restored from here: only those of LSN 1 to");
-    assert!(!nowhere.exists());
+    assert!(!nowhere.exists() && !dir.path().join("nowhere.part").exists());
+
+    // A directory that has lost its journal is not taken for a new one.
+    std::fs::remove_file(restored.join("journal.redb")).expect("removed");
+    check(
+        "stockline",
+        &["serve", "--data", path(&restored)],
+        3,
+        "journal.redb is missing beside its snapshot",
+    );
+    assert!(!restored.join("journal.redb").exists());
 }
 
 /// Whether the journal grows beyond its beginning.
