@@ -29,6 +29,8 @@ const NODES: usize = 3;
 const BUFFER: u32 = 5;
 /// Nothing expires: who only sees answers does not know when.
 const TTL_MS: u32 = 20 * 24 * 3_600_000;
+/// How long to wait for a server that is down at the beginning.
+const REACH: Duration = Duration::from_secs(60);
 /// Commands in a frame at most.
 const FRAME: u64 = 8;
 const OPS: [&str; 4] = ["reserve", "step", "event", "question"];
@@ -113,6 +115,19 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     Ok(Ground { chance, setup, started: Instant::now(), until, done: AtomicU64::new(0) })
 }
 
+/// Connects to a server that may be down just now.
+async fn reach(profile: &Profile) -> Result<Client, ClientError> {
+    let started = Instant::now();
+    loop {
+        match Client::connect(profile).await {
+            Err(ClientError::Unreachable(_)) if started.elapsed() < REACH => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// What one task saw.
 #[derive(Default)]
 struct Log {
@@ -124,7 +139,7 @@ struct Log {
 pub async fn run(profile: &Profile, settings: &TortureSettings) -> Result<Report, LoadError> {
     let mut clients = Vec::new();
     for _ in 0..settings.connections {
-        clients.push(Client::connect(profile).await?);
+        clients.push(reach(profile).await?);
     }
     let ground = Arc::new(ground(&clients[0], settings).await?);
     let tasks: Vec<_> = (0..settings.in_flight)
