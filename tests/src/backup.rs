@@ -46,7 +46,7 @@ fn a_backup_is_taken_while_running_and_restores_to_any_lsn() {
     let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
     let serving = serve(&data, &["--retain-journal"]);
     let mut loadgen = Command::new(program("loadgen"));
-    loadgen.args(["run", "--scenario", "torture", "--seconds", "4", "--in-flight", "8", "--profile"]);
+    loadgen.args(["run", "--scenario", "torture", "--seconds", "8", "--in-flight", "8", "--profile"]);
     loadgen.arg(data.join("client.toml")).stdout(Stdio::null()).stderr(Stdio::null());
     let mut loadgen = loadgen.spawn().expect("loadgen starts");
     // What an attempt that was killed has left.
