@@ -2,7 +2,7 @@
 //!
 //! Every invoice is a reservation of all its lines on its country's channel, then confirmed and fulfilled;
 //! cancellations are returns, write-offs adjustments. Operations overlap as `--in-flight` allows; the LSNs in
-//! the replies say in which order the server took them, and in that order [`model`] predicts every reply and
+//! the replies say in which order the server took them, and in that order [`crate::model`] predicts every reply and
 //! every bucket of every position. Keys come from the file and the seed: after a crash of the server, or of
 //! this program, the same run goes on where it was.
 
