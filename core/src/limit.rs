@@ -71,9 +71,9 @@ pub const TOKEN_BYTES_MAX: usize = 256;
 pub const LANE_FRAMES_MAX: usize = 4_096;
 pub const LANE_COMMANDS_MAX: usize = 131_072;
 /// Commands that one principal may put into the order before it is another's turn ...
-pub const TURN_COMMANDS: usize = 256;
+pub const TURN_COMMANDS: usize = 64;
 /// ... and have there without being durable, while others are at work.
-pub const LANE_SHARE_COMMANDS: usize = 512;
+pub const LANE_SHARE_COMMANDS: usize = 128;
 /// Frames of one connection that wait for durability; more stay unread in the stream.
 pub const CONNECTION_FRAMES_IN_FLIGHT_MAX: usize = 1_024;
 /// Commands of one connection that wait for durability, and their lines.
@@ -84,10 +84,11 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 pub const SESSION_TURN_COMMANDS: usize = 1_024;
 /// Milliseconds for which a connection is not read after a frame of it found its lane full.
 pub const OVERLOADED_PAUSE_MS: u64 = 20;
-/// Handshakes begun a second, and at once after a quiet time; more wait.
+/// Handshakes begun a second, and at once after a quiet time; more must first prove their address (QUIC Retry), and
+/// wait.
 pub const HANDSHAKES_PER_S_MAX: f64 = 500.0;
-pub const HANDSHAKES_BURST_MAX: f64 = 128.0;
-/// Open handshakes above which a client must first prove its address (QUIC Retry).
+pub const HANDSHAKES_BURST_MAX: f64 = 32.0;
+/// Open handshakes above which each must do so, and those that may wait.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// Milliseconds a connection may take to sign in, and to stay silent.
 pub const SIGN_IN_MS_MAX: u64 = 5_000;

@@ -47,22 +47,28 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Handshakes cost signatures: so many a second are begun, the others wait in quinn's bounded queue.
+/// Handshakes cost signatures: so many a second are begun.
 struct Pace {
     tokens: f64,
     at: Instant,
 }
 
 impl Pace {
-    async fn wait(&mut self) {
+    /// Whether the next one need not wait.
+    fn has_token(&mut self) -> bool {
         let now = Instant::now();
         let since = now.duration_since(self.at).as_secs_f64();
         let tokens = self.tokens + since * limit::HANDSHAKES_PER_S_MAX;
-        (self.tokens, self.at) = (tokens.min(limit::HANDSHAKES_BURST_MAX) - 1.0, now);
-        if self.tokens < 0.0 {
-            let missing = Duration::from_secs_f64(-self.tokens / limit::HANDSHAKES_PER_S_MAX);
+        (self.tokens, self.at) = (tokens.min(limit::HANDSHAKES_BURST_MAX), now);
+        self.tokens >= 1.0
+    }
+
+    async fn take(&mut self) {
+        while !self.has_token() {
+            let missing = Duration::from_secs_f64((1.0 - self.tokens) / limit::HANDSHAKES_PER_S_MAX);
             tokio::time::sleep(missing).await;
         }
+        self.tokens -= 1.0;
     }
 }
 
@@ -91,7 +97,7 @@ fn server_config(certificate: Certificate) -> Result<ServerConfig, String> {
         .send_window(limit::CONNECTION_WINDOW_BYTES as u64)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle.map_err(|error| error.to_string())?));
-    config.transport_config(Arc::new(transport)).max_incoming(limit::HANDSHAKES_BEFORE_RETRY * 4);
+    config.transport_config(Arc::new(transport)).max_incoming(limit::HANDSHAKES_BEFORE_RETRY);
     Ok(config)
 }
 
@@ -135,8 +141,10 @@ impl QuicFace {
         let mut pace = Pace { tokens: limit::HANDSHAKES_BURST_MAX, at: Instant::now() };
         while let Some(incoming) = self.endpoint.accept().await {
             let open = counts.handshakes.load(Ordering::Relaxed);
-            if open >= limit::HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() {
-                // An address that cannot answer costs nothing more than this packet.
+            if (open >= limit::HANDSHAKES_BEFORE_RETRY || !pace.has_token())
+                && !incoming.remote_address_validated()
+            {
+                // Whoever cannot answer, or no longer does, costs this packet, and nobody waits behind it.
                 let _ = incoming.retry();
                 continue;
             }
@@ -144,7 +152,7 @@ impl QuicFace {
                 incoming.refuse();
                 continue;
             }
-            pace.wait().await;
+            pace.take().await;
             let (engine, counts) = (engine.clone(), Arc::clone(&counts));
             tokio::spawn(async move {
                 let _connection = Counted::new(&counts.connections);
