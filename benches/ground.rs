@@ -3,7 +3,7 @@
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::catalogue::{Catalogue, Definition, Rules};
-use stockline_core::command::{Body, Command, Frame, Line, Reserve};
+use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
     ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
@@ -75,6 +75,7 @@ impl Ground {
                 id: ReservationId(self.next),
                 channel: ChannelId(0),
                 ttl_ms: 600_000,
+                fill: Fill::All,
                 first_line,
                 line_count: 1,
             };

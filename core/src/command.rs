@@ -37,12 +37,30 @@ pub struct Line {
     pub quantity: u32,
 }
 
-/// All lines or none, held until `ttl_ms` after it took effect.
+/// How much of a reservation must be there. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[repr(u8)]
+pub enum Fill {
+    /// All lines in full, or nothing.
+    #[default]
+    All = 0,
+    /// Of each line what there is; refused only if that is nothing at all.
+    Partial = 1,
+}
+
+impl Fill {
+    pub fn from_number(number: u8) -> Option<Fill> {
+        [Fill::All, Fill::Partial].get(number as usize).copied()
+    }
+}
+
+/// Lines to be held until `ttl_ms` after it took effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reserve {
     pub id: ReservationId,
     pub channel: ChannelId,
     pub ttl_ms: u32,
+    pub fill: Fill,
     /// Its lines within [`Frame::lines`].
     pub first_line: u32,
     pub line_count: u32,

@@ -25,7 +25,7 @@ use crate::outcome::{Code, State};
 pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
 pub use reservation::{Claim, Reservation, Reservations};
-pub(crate) use reserve::merge_movements;
+pub(crate) use reserve::{held, merge_movements};
 pub use state::{PositionState, SkuState, SupplyState};
 
 /// When a command takes effect.

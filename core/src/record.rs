@@ -9,7 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{Definition, Role};
-use crate::command::{Body, Command, Line, Reserve, Transition, Verb};
+use crate::command::{Body, Command, Fill, Line, Reserve, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::Short;
@@ -37,7 +37,7 @@ pub struct ReserveRec {
     pub id: u128,
     pub channel: u16,
     pub ttl_ms: u32,
-    /// 0: all lines or none.
+    /// 0: all lines or none, 1: what there is.
     pub fill: u8,
     pub line_count: u16,
 }
@@ -188,7 +188,7 @@ impl ReserveRec {
             id: reserve.id.0,
             channel: reserve.channel.0,
             ttl_ms: reserve.ttl_ms,
-            fill: 0,
+            fill: reserve.fill as u8,
             line_count: reserve.line_count as u16,
         }
     }
@@ -197,9 +197,8 @@ impl ReserveRec {
 impl ArchivedReserveRec {
     /// The command; `first_line` is where its lines begin.
     pub fn command(&self, first_line: u32, digest: u64) -> Result<Command, &'static str> {
-        if self.fill != 0 {
-            return Err("fill must be 0 (all lines or none)");
-        }
+        let fill = Fill::from_number(self.fill)
+            .ok_or("fill must be 0 (all lines or none) or 1 (what there is of each)")?;
         if self.id.to_native() == 0 {
             return Err("id must not be 0");
         }
@@ -211,6 +210,7 @@ impl ArchivedReserveRec {
                 id: ReservationId(self.id.to_native()),
                 channel: ChannelId(self.channel.to_native()),
                 ttl_ms: self.ttl_ms.to_native(),
+                fill,
                 first_line,
                 line_count: u32::from(self.line_count.to_native()),
             }),
@@ -472,7 +472,8 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
         Body::Reserve(reserve) => {
             digest.put(1);
             digest.put_wide(reserve.id.0);
-            digest.put(u64::from(reserve.channel.0) << 32 | u64::from(reserve.ttl_ms));
+            let channel = (reserve.fill as u64) << 16 | u64::from(reserve.channel.0);
+            digest.put(channel << 32 | u64::from(reserve.ttl_ms));
             for line in reserve.lines(lines) {
                 digest.put(u64::from(line.sku.0) << 32 | u64::from(line.quantity));
                 digest.put(u64::from(line.node.0) << 16 | u64::from(line.group.0));

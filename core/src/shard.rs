@@ -3,10 +3,10 @@
 //! No thread and no queue is known here: the caller says how to wait for a vote.
 
 use crate::batch::{Batch, NO_VOTE, Slot};
-use crate::command::{Body, Line};
+use crate::command::{Body, Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
 use crate::id::{Lsn, NodeId, SkuId};
-use crate::ledger::{Answer, Effects, Ledger, Moment, Outcome};
+use crate::ledger::{Answer, Effects, Ledger, Moment, Outcome, held};
 use crate::outcome::Code;
 
 /// What one shard did for one command.
@@ -134,7 +134,10 @@ impl Progress {
                 // No part of it is here.
                 let Some(outcome) = decided else { return Some(()) };
                 if vote != NO_VOTE {
-                    batch.votes[vote as usize].cast(outcome.code == Code::Ok);
+                    // Who fills what there is asks the other way round: has nobody anything? No other refusal
+                    // comes this far on several shards: the sequencer knows all ids.
+                    let ok = outcome.code == Code::Ok;
+                    batch.votes[vote as usize].cast(if fills_partly(body).is_some() { !ok } else { ok });
                 }
                 Waiting { moment, vote, outcome, movements, shorts }
             }
@@ -145,9 +148,14 @@ impl Progress {
                 self.waiting = Some(waiting);
                 return None;
             };
-            if !agreed && outcome.code == Code::Ok && !planted(Bug::SkipRollBack) {
-                outcome = Outcome::of(Code::InsufficientStock);
-                output.effects.movements.truncate(movements);
+            match fills_partly(body) {
+                Some(reserve) if !agreed => outcome = held(moment, reserve),
+                Some(_) => {}
+                None if !agreed && outcome.code == Code::Ok && !planted(Bug::SkipRollBack) => {
+                    outcome = Outcome::of(Code::InsufficientStock);
+                    output.effects.movements.truncate(movements);
+                }
+                None => {}
             }
         }
         ledger.settle(moment, body, lines, outcome, &output.effects.movements[movements..]);
@@ -158,5 +166,13 @@ impl Progress {
             shorts: (output.effects.shorts.len() - shorts) as u32,
         });
         Some(())
+    }
+}
+
+/// The reservation, if it takes what there is.
+fn fills_partly(body: &Body) -> Option<&Reserve> {
+    match body {
+        Body::Reserve(reserve) if reserve.fill == Fill::Partial => Some(reserve),
+        _ => None,
     }
 }

@@ -37,7 +37,8 @@ impl Chance {
                 let lines = (0..=pick(dice, 4)).map(|_| self.line(dice)).collect();
                 let ttl = pick(dice, u64::from(self.ttl_ms)) as u32 + 1;
                 let ttl_ms = if pick(dice, 60) == 0 { 0 } else { ttl };
-                Act::Reserve { id: base + *last, channel: one(dice, &self.channels), ttl_ms, lines }
+                let (channel, partial) = (one(dice, &self.channels), pick(dice, 3) == 0);
+                Act::Reserve { id: base + *last, channel, ttl_ms, partial, lines }
             }
             7..13 => {
                 // Mostly young ones: the others have ended.

@@ -28,6 +28,8 @@ pub enum Act {
         id: u128,
         channel: u16,
         ttl_ms: u32,
+        /// Of each line what there is.
+        partial: bool,
         lines: Vec<LineRec>,
     },
     /// Verb: 1 confirm, 2 release, 3 extend, 4 fulfil.
@@ -186,9 +188,9 @@ impl Model {
             return bare(refused);
         }
         match act {
-            Act::Reserve { id, channel, ttl_ms, lines } => {
+            Act::Reserve { id, channel, ttl_ms, partial, lines } => {
                 let ends_ms = now_ms.map_or(u64::MAX, |now| now + u64::from(*ttl_ms));
-                self.reserve(*id, *channel, ends_ms, lines)
+                self.reserve((*id, *channel), ends_ms, *partial, lines)
             }
             Act::Step { id, verb, ttl_ms } => self.step(now_ms, *id, *verb, *ttl_ms),
             Act::Event(event) => self.event(now_ms, event),
@@ -267,7 +269,7 @@ impl Model {
         found.first().copied().unwrap_or(Code::Ok)
     }
 
-    fn reserve(&mut self, id: u128, channel: u16, ends_ms: u64, lines: &[LineRec]) -> Due {
+    fn reserve(&mut self, (id, channel): (u128, u16), ends_ms: u64, partial: bool, lines: &[LineRec]) -> Due {
         if self.reservations.contains_key(&id) {
             return bare(Code::ReservationExists);
         }
@@ -298,7 +300,10 @@ impl Model {
             if most < open {
                 let line_number = index as u16;
                 shorts.push(PartRec { line: line_number, sku: line.sku, node: ANY, quantity: most as u32 });
-                continue;
+                if !partial {
+                    continue;
+                }
+                open = most;
             }
             let one = nodes.iter().copied().find(|node| left(node) >= open);
             let takes: Vec<(u16, i64)> = one
@@ -314,8 +319,8 @@ impl Model {
                 *taken.entry((line.sku, node)).or_default() += units;
             }
         }
-        if !shorts.is_empty() {
-            shorts.sort_by_key(|short| short.line);
+        shorts.sort_by_key(|short| short.line);
+        if !shorts.is_empty() && (!partial || taken.is_empty()) {
             return Due { parts: shorts, ..bare(Code::InsufficientStock) };
         }
         let mut parts = Vec::new();
@@ -326,6 +331,7 @@ impl Model {
             parts.push(PartRec { line: 0, sku: place.0, node: place.1, quantity: units as u32 });
             claims.insert(place, Claim { quantity: units, ..Claim::default() });
         }
+        parts.extend(shorts);
         self.reservations.insert(id, Reservation { state: State::Held, ends_ms, claims });
         Due { code: Code::Ok, state: State::Held, expires_at_ms: ends_ms, parts }
     }

@@ -19,7 +19,7 @@ use stockline_client::event::EventKind;
 use stockline_client::outcome::Code;
 use stockline_client::record::{EventRec, LineRec, TransitionRec};
 use stockline_client::wire::PlaceRec;
-use stockline_client::{Client, ClientError, NewReservation, Outcome, Profile};
+use stockline_client::{Client, ClientError, Fill, NewReservation, Outcome, Profile};
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -227,9 +227,14 @@ async fn play(
         quantity: *quantity as u32,
     };
     let lines: Vec<LineRec> = order.lines.iter().map(line).collect();
-    let new =
-        NewReservation { id, channel: names.channels[&order.channel], ttl_ms: TTL_MS, lines: lines.clone() };
-    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, lines };
+    let new = NewReservation {
+        id,
+        channel: names.channels[&order.channel],
+        ttl_ms: TTL_MS,
+        fill: Fill::All,
+        lines: lines.clone(),
+    };
+    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, partial: false, lines };
     let started = Instant::now();
     let outcome = one(client.reserve(&[new]).await?)?;
     let held = outcome.code == Code::Ok;

@@ -13,7 +13,7 @@ use stockline_client::catalogue::{Definition, NameKind};
 use stockline_client::outcome::Code;
 use stockline_client::record::TransitionRec;
 use stockline_client::wire::{Availability, PlaceRec, QueryRec};
-use stockline_client::{Client, ClientError, NewReservation, Outcome, Profile};
+use stockline_client::{Client, ClientError, Fill, NewReservation, Outcome, Profile};
 
 use crate::chance::{Chance, pick};
 use crate::dice::Dice;
@@ -239,8 +239,9 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
     let (mut reservations, mut steps, mut events) = (Vec::new(), Vec::new(), Vec::new());
     for act in acts {
         match act.clone() {
-            Act::Reserve { id, channel, ttl_ms, lines } => {
-                reservations.push(NewReservation { id, channel, ttl_ms, lines });
+            Act::Reserve { id, channel, ttl_ms, partial, lines } => {
+                let fill = if partial { Fill::Partial } else { Fill::All };
+                reservations.push(NewReservation { id, channel, ttl_ms, fill, lines });
             }
             Act::Step { id, verb, ttl_ms } => {
                 steps.push(TransitionRec { key: key(), issued_at_ms: 0, reservation: id, verb, ttl_ms });

@@ -34,7 +34,10 @@ pub fn begin(name: &str, profile: &Profile, sku: u32, told: &Arc<Told>) -> Optio
         "stalled" => many(32, |_| stalled(profile(), sku)),
         "silent" => many(300, |_| silent(profile())),
         "handshakes" => many(8, |number| handshakes(profile(), number)),
-        "keys" => many(4, |number| keys(profile(), number, sku, Arc::clone(told))),
+        "keys" => many(4, |number| keys(profile(), number, sku, 50, Arc::clone(told))),
+        "large" => {
+            many(4, |number| keys(profile(), number, sku, limit::FRAME_COMMANDS_MAX, Arc::clone(told)))
+        }
         _ => return None,
     })
 }
@@ -162,8 +165,8 @@ async fn handshakes(profile: Profile, seed: u64) {
     }
 }
 
-/// Reservations with ever new ids, a thousand frames ahead of the answers.
-async fn keys(profile: Profile, number: u64, sku: u32, told: Arc<Told>) {
+/// Reservations with ever new ids, as many of them ahead of the answers as can be.
+async fn keys(profile: Profile, number: u64, sku: u32, batch: usize, told: Arc<Told>) {
     let connection = loop {
         if let Ok(connection) = Connection::open(&profile).await {
             break connection;
@@ -198,7 +201,7 @@ async fn keys(profile: Profile, number: u64, sku: u32, told: Arc<Told>) {
         let mut frame = Vec::new();
         loop {
             let mut body = Reservations::default();
-            for _ in 0..50 {
+            for _ in 0..batch {
                 id += 1;
                 body.reservations.push(ReserveRec {
                     key: id,

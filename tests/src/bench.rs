@@ -6,7 +6,7 @@ use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::catalogue::{Catalogue, Definition};
 use stockline_core::chain::Chain;
-use stockline_core::command::{Body, Command, Frame, Line, Reserve, Transition, Verb};
+use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
     ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
@@ -176,10 +176,21 @@ impl Bench {
     }
 
     pub fn reserve(&mut self, id: u128, channel: u16, ttl_ms: u32, lines: &[Line]) -> Told {
+        self.reserve_filled(Fill::All, id, (channel, ttl_ms), lines)
+    }
+
+    pub fn reserve_filled(
+        &mut self,
+        fill: Fill,
+        id: u128,
+        (channel, ttl_ms): (u16, u32),
+        lines: &[Line],
+    ) -> Told {
         let reserve = Reserve {
             id: ReservationId(id),
             channel: ChannelId(channel),
             ttl_ms,
+            fill,
             first_line: 0,
             line_count: lines.len() as u32,
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_core::bucket::Bucket;
-use stockline_core::command::{Body, Line, Reserve, Transition, Verb};
+use stockline_core::command::{Body, Fill, Line, Reserve, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use stockline_core::journal::{Decoded, Entry};
@@ -39,7 +39,7 @@ pub fn chance() -> Chance {
 /// The command in the core's types; its lines are appended to `lines`.
 pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
     match act {
-        Act::Reserve { id, channel, ttl_ms, lines: asked } => {
+        Act::Reserve { id, channel, ttl_ms, partial, lines: asked } => {
             let first_line = lines.len() as u32;
             lines.extend(asked.iter().map(|line| Line {
                 sku: SkuId(line.sku),
@@ -51,6 +51,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
                 id: ReservationId(*id),
                 channel: ChannelId(*channel),
                 ttl_ms: *ttl_ms,
+                fill: if *partial { Fill::Partial } else { Fill::All },
                 first_line,
                 line_count: asked.len() as u32,
             })

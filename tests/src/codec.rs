@@ -258,7 +258,7 @@ fn records_that_make_no_command_are_named() {
     assert!(text.contains("line_count reaches beyond"), "{text}");
     let text = judge(frame(FrameType::Reserve, &of(reserve, vec![line; 3])));
     assert!(text.contains("belongs to no reservation"), "{text}");
-    let text = judge(frame(FrameType::Reserve, &of(ReserveRec { fill: 1, ..reserve }, vec![line; 2])));
+    let text = judge(frame(FrameType::Reserve, &of(ReserveRec { fill: 2, ..reserve }, vec![line; 2])));
     assert!(text.contains("fill must be 0"), "{text}");
     let many = vec![step; limit::FRAME_COMMANDS_MAX + 1];
     let text = judge(frame(FrameType::Transitions, &Transitions { transitions: many }));

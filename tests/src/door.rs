@@ -2,7 +2,7 @@
 
 use stockline_core::admission::{Admission, Window, WindowSize};
 use stockline_core::catalogue::{Catalogue, Defined, Definition, Role};
-use stockline_core::command::{Body, Command, Read, Reserve};
+use stockline_core::command::{Body, Command, Fill, Read, Reserve};
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, Key, Lsn, PrincipalId, ReservationId};
 use stockline_core::limit;
@@ -174,6 +174,7 @@ fn keys_and_ids_of_reservations_guard_each_other() {
         id: stockline_core::id::ReservationId(id),
         channel: stockline_core::id::ChannelId(0),
         ttl_ms: 1_000,
+        fill: Fill::All,
         first_line: 0,
         line_count: 1,
     };
@@ -235,6 +236,7 @@ fn keys_and_ids_are_known_however_often_the_window_turns_over() {
             id: ReservationId(number * 2 + 2),
             channel: ChannelId(0),
             ttl_ms: 1,
+            fill: Fill::All,
             first_line: 0,
             line_count: 0,
         }),
@@ -273,6 +275,7 @@ fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
             id: ReservationId(id),
             channel: ChannelId(0),
             ttl_ms: 1_000,
+            fill: Fill::All,
             first_line: 0,
             line_count: 1,
         })

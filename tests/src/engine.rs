@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stockline_client::{Client, ClientError, Connection, NewReservation, Profile, connect};
+use stockline_client::{Client, ClientError, Connection, Fill, NewReservation, Profile, connect};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::event::EventKind;
@@ -148,7 +148,7 @@ fn new(id: u128, channel: u16, ttl_ms: u32, lines: &[(u32, u32)]) -> NewReservat
         group: 65_535,
         quantity: *quantity,
     });
-    NewReservation { id, channel, ttl_ms, lines: lines.collect() }
+    NewReservation { id, channel, ttl_ms, fill: Fill::All, lines: lines.collect() }
 }
 
 fn step(key: u128, reservation: u128, verb: u8) -> TransitionRec {

@@ -135,8 +135,13 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
         let receipt = stockline_client::event::EventKind::Receipt;
         client.tell(vec![stockline_loadgen::stage::event(1, receipt, sku, 0, 5, at)]).await.expect("told");
         let line = stockline_client::record::LineRec { sku, node: u16::MAX, group: u16::MAX, quantity: 2 };
-        let hold =
-            |id, ttl_ms| stockline_client::NewReservation { id, channel: 0, ttl_ms, lines: vec![line] };
+        let hold = |id, ttl_ms| stockline_client::NewReservation {
+            id,
+            channel: 0,
+            ttl_ms,
+            fill: stockline_client::Fill::All,
+            lines: vec![line],
+        };
         let held = client.reserve(&[hold(7, 3_600_000)]).await.expect("answered");
         assert_eq!(held[0].state, stockline_client::outcome::State::Held);
     });

@@ -1,7 +1,7 @@
 //! Rule tables: what each command does in each situation.
 
 use stockline_core::bucket::Bucket;
-use stockline_core::command::{Body, Line, Reserve, Transition, Verb};
+use stockline_core::command::{Body, Fill, Line, Reserve, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use stockline_core::limit;
@@ -20,13 +20,25 @@ fn check_reserve(
     code: Code,
     parts: &[(u32, u16, u32)],
 ) {
+    check_fill(stock, (channel, Fill::All), lines, code, parts);
+}
+
+/// The same for either fill.
+#[track_caller]
+fn check_fill(
+    stock: &[(u32, u16, i64)],
+    (channel, fill): (u16, Fill),
+    lines: &[Line],
+    code: Code,
+    parts: &[(u32, u16, u32)],
+) {
     for shards in [1, 4] {
         let mut bench = Bench::new(shards);
         for (sku, node, units) in stock {
             bench.receive(*sku, *node, *units);
         }
         let before: Vec<_> = stock.iter().map(|(sku, node, _)| bench.units(*sku, *node)).collect();
-        let told = bench.reserve(7, channel, TTL, lines);
+        let told = bench.reserve_filled(fill, 7, (channel, TTL), lines);
         assert_eq!(told.reply.outcome.code, code, "{shards} shards");
         assert_eq!(told.parts, parts, "{shards} shards");
         if code != Code::Ok {
@@ -84,6 +96,46 @@ fn all_lines_or_none_over_skus_of_different_shards() {
     let lines: Vec<Line> = (0..4).map(|sku| any_line(sku, 5 + u32::from(sku != 1))).collect();
     let short = [(0, u16::MAX, 5), (2, u16::MAX, 5), (3, u16::MAX, 5)];
     check_reserve(&stock, 0, &lines, Code::InsufficientStock, &short);
+}
+
+#[test]
+fn a_partial_fill_takes_what_there_is_and_says_what_was_short() {
+    let partial = (0, Fill::Partial);
+    let stock = [(1, 0, 5), (2, 0, 3), (3, 0, 9)];
+    // All there: as without it.
+    check_fill(&stock, partial, &[any_line(1, 5), any_line(2, 3)], Code::Ok, &[(1, 0, 5), (2, 0, 3)]);
+    // Short lines get what there is; after the claims stand the lines that got less, and how much.
+    let lines = [any_line(1, 6), any_line(2, 2), any_line(4, 1)];
+    let short = [(1, 0, 5), (2, 0, 2), (1, u16::MAX, 5), (4, u16::MAX, 0)];
+    check_fill(&stock, partial, &lines, Code::Ok, &short);
+    // The same sku on two lines: the second finds what the first left.
+    let lines = [any_line(3, 7), any_line(3, 4)];
+    check_fill(&stock, partial, &lines, Code::Ok, &[(3, 0, 9), (3, u16::MAX, 2)]);
+    // Nothing of anything is a refusal.
+    let lines = [any_line(4, 1), any_line(5, 2)];
+    let nothing = [(4, u16::MAX, 0), (5, u16::MAX, 0)];
+    check_fill(&stock, partial, &lines, Code::InsufficientStock, &nothing);
+    check_fill(&stock, partial, &[any_line(1, 0)], Code::InvalidQuantity, &[]);
+    // Channel 2 leaves 5 units of each sku alone.
+    check_fill(&stock, (2, Fill::Partial), &[any_line(3, 9)], Code::Ok, &[(3, 0, 4), (3, u16::MAX, 4)]);
+    check_fill(&stock, (2, Fill::Partial), &[any_line(1, 1)], Code::InsufficientStock, &[(1, u16::MAX, 0)]);
+    // A line over several nodes.
+    let stock = [(1, 0, 5), (1, 1, 8)];
+    check_fill(&stock, partial, &[any_line(1, 20)], Code::Ok, &[(1, 0, 5), (1, 1, 8), (1, u16::MAX, 13)]);
+}
+
+#[test]
+fn a_partial_fill_whose_first_line_got_nothing_still_ends_in_time() {
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        bench.receive(2, 0, 3);
+        let told = bench.reserve_filled(Fill::Partial, 7, (0, TTL), &[any_line(1, 1), any_line(2, 5)]);
+        assert_eq!(told.parts, [(2, 0, 3), (1, u16::MAX, 0), (2, u16::MAX, 3)], "{shards} shards");
+        bench.now = bench.now.plus(u64::from(TTL) + limit::TICK_MS);
+        assert_eq!(bench.expire_due(), 1, "{shards} shards");
+        assert_eq!(bench.units(2, 0)[..2], [3, 0], "{shards} shards");
+        bench.assert_sound();
+    }
 }
 
 #[test]
@@ -212,8 +264,14 @@ fn expiries_and_steps_that_find_something_else() {
     let told = bench.send_body(Body::Transition(foreign), &[]);
     assert_eq!(told.reply.outcome.code, Code::UnknownReservation, "a foreign channel's looks unknown");
     // The id is taken, also under another key.
-    let again =
-        Reserve { id: ReservationId(7), channel: ChannelId(0), ttl_ms: 9, first_line: 0, line_count: 1 };
+    let again = Reserve {
+        id: ReservationId(7),
+        channel: ChannelId(0),
+        ttl_ms: 9,
+        fill: Fill::All,
+        first_line: 0,
+        line_count: 1,
+    };
     let mut command = bench.command(Body::Reserve(again), &[any_line(1, 1)]);
     command.key = bench.key();
     assert_eq!(bench.send(command, &[any_line(1, 1)]).reply.outcome.code, Code::KeyConflict);
@@ -544,6 +602,7 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
                 id: stockline_core::id::ReservationId(id),
                 channel: stockline_core::id::ChannelId(0),
                 ttl_ms: ends.since(bench.now) as u32,
+                fill: Fill::All,
                 first_line: frame.lines.len() as u32 - 1,
                 line_count: 1,
             };

@@ -38,7 +38,7 @@ impl Claim {
 pub struct Reservation {
     pub channel: ChannelId,
     pub state: State,
-    /// Sku of its first line; the shard that owns it reports the expiry.
+    /// Sku of its first line; the shard that owns it has a part, an empty one if need be, and reports the expiry.
     pub anchor: SkuId,
     /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
     /// for both keeps the part of a single claim, with its id, at one cache line.

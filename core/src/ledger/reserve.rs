@@ -3,11 +3,11 @@
 //! Lines that name a node choose first, then those that name a group, then those that take any node of the
 //! channel; within that, in the order given. A line goes to the node of best priority that has it all, and is
 //! split over nodes in order of priority when none has. Units taken by one line are gone for the next, so
-//! the same sku on two lines is summed.
+//! the same sku on two lines is summed. With [`Fill::Partial`] a line takes what there is of it.
 
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, Rules};
-use crate::command::{Line, Reserve};
+use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
 use crate::id::{GroupId, NodeId};
 use crate::ledger::{Effects, Ledger, Moment, Outcome, Short};
@@ -59,7 +59,7 @@ impl Ledger {
         for class in 0..3 {
             for (index, line) in lines.iter().enumerate() {
                 if specificity(line) == class && self.shard.owns(line.sku) {
-                    self.take_line(rules, channel, index, line, effects);
+                    self.take_line(rules, channel, reserve.fill, (index, line), effects);
                 }
             }
         }
@@ -67,16 +67,14 @@ impl Ledger {
             self.positions.at_mut(take.at).free += take.quantity;
         }
         if effects.shorts.len() > shorts_before {
-            effects.movements.truncate(movements_before);
             effects.shorts[shorts_before..].sort_unstable();
-            return Some(Outcome::of(Code::InsufficientStock));
+            if reserve.fill == Fill::All || effects.movements.len() == movements_before {
+                effects.movements.truncate(movements_before);
+                return Some(Outcome::of(Code::InsufficientStock));
+            }
         }
         merge_movements(&mut effects.movements, movements_before);
-        Some(Outcome {
-            code: Code::Ok,
-            state: State::Held,
-            expires_at: moment.now.plus(u64::from(reserve.ttl_ms)),
-        })
+        Some(held(moment, reserve))
     }
 
     /// Sets units aside for one line, or says how many there would be.
@@ -84,12 +82,12 @@ impl Ledger {
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
-        index: usize,
-        line: &Line,
+        fill: Fill,
+        (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
         let group = rules.group(line.group);
-        let wanted = i64::from(line.quantity);
+        let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         let mut offered = 0;
         let mut total = 0;
@@ -122,7 +120,10 @@ impl Ledger {
                 quantity: line.quantity,
                 available: available as u32,
             });
-            return;
+            if fill == Fill::All || available == 0 {
+                return;
+            }
+            wanted = available;
         }
         let whole = self.candidates.iter().filter(|candidate| candidate.free >= wanted).min().copied();
         if let Some(candidate) = whole {
@@ -155,6 +156,12 @@ impl Ledger {
             quantity: quantity as u32,
         });
     }
+}
+
+/// The outcome of a reservation that is granted.
+pub(crate) fn held(moment: Moment, reserve: &Reserve) -> Outcome {
+    let expires_at = moment.now.plus(u64::from(reserve.ttl_ms));
+    Outcome { code: Code::Ok, state: State::Held, expires_at }
 }
 
 /// Brings movements from `start` on into their one order and makes one of those alike but for the quantity.

@@ -45,7 +45,7 @@ impl Ledger {
                     (outcome.expires_at, Lsn::NONE),
                     claims.collect(),
                 );
-                if !reservation.claims.is_empty() {
+                if !reservation.claims.is_empty() || shard.owns(reservation.anchor) {
                     self.reservations.insert(reserve.id, reservation);
                 }
             }

@@ -95,12 +95,12 @@ impl Ledger {
         }
     }
 
-    /// Takes over a reservation: this shard's claims of it, or nothing.
+    /// Takes over a reservation: this shard's claims of it, or nothing unless its expiry is reported here.
     pub fn load_reservation(&mut self, id: ReservationId, reservation: &Reservation) {
         let shard = self.shard;
         let mut part = reservation.clone();
         part.claims.retain(|claim: &mut Claim| shard.owns(claim.sku));
-        if !part.claims.is_empty() && part.state != State::None {
+        if (!part.claims.is_empty() || shard.owns(part.anchor)) && part.state != State::None {
             self.reservations.insert(id, part);
         }
     }

@@ -13,6 +13,7 @@ use rkyv::api::high::HighSerializer;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, NameKind};
+use stockline_core::command::Fill;
 use stockline_core::outcome::{Code, State};
 use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, Texts, TransitionRec};
 use stockline_core::wire::{
@@ -38,6 +39,7 @@ pub struct NewReservation {
     pub id: u128,
     pub channel: u16,
     pub ttl_ms: u32,
+    pub fill: Fill,
     pub lines: Vec<LineRec>,
 }
 
@@ -175,7 +177,7 @@ impl Client {
         self.results(FrameType::Define, &DefinitionList::of(definitions)).await
     }
 
-    /// Reserves, each all lines or none.
+    /// Reserves. What a line got less of stands among the parts, with no node and the units it got.
     pub async fn reserve(&self, new: &[NewReservation]) -> Result<Vec<Outcome>, ClientError> {
         let issued_at_ms = self.now_ms();
         let mut body = Reservations::default();
@@ -186,7 +188,7 @@ impl Client {
                 id: reservation.id,
                 channel: reservation.channel,
                 ttl_ms: reservation.ttl_ms,
-                fill: 0,
+                fill: reservation.fill as u8,
                 line_count: reservation.lines.len().min(usize::from(u16::MAX)) as u16,
             });
             body.lines.extend_from_slice(&reservation.lines);

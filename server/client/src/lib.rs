@@ -14,5 +14,6 @@ pub use client::{Client, NewReservation, Outcome, ReservationView};
 pub use connection::{Connection, FrameSink, FrameSource, connect};
 pub use error::ClientError;
 pub use profile::Profile;
+pub use stockline_core::command::Fill;
 pub use stockline_core::{bucket, catalogue, event, id, limit, outcome, record, wire};
 pub use stream::EventStream;

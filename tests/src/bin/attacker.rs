@@ -21,7 +21,7 @@ async fn main() {
     let told = Arc::new(Told::default());
     let attackers = begin(name, &profile, sku.parse().expect("a number"), &told).expect("an attack");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    if name == "keys" {
+    if name == "keys" || name == "large" {
         let begun = async {
             while told.granted.load(Ordering::Relaxed) == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
