@@ -124,8 +124,8 @@ pub struct Command {
     pub body: Body,
 }
 
-/// Commands of one principal that arrived together, are answered together and stand side by side in the
-/// order. `tag` is the engine's: whom to answer.
+/// Commands of one principal that arrived together and are answered together. Lines stand in the order of their
+/// reservations. `tag` is the engine's: whom to answer.
 #[derive(Debug)]
 pub struct Frame<T> {
     pub tag: T,

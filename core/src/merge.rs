@@ -82,6 +82,12 @@ fn push_reply(
 }
 
 impl FrameReply {
+    /// Appends the answers to the rest of a frame of commands that entered the order in pieces.
+    pub fn append(&mut self, rest: FrameReply) {
+        self.replies.extend(rest.replies);
+        self.parts.extend(rest.parts);
+    }
+
     /// Puts what the journal says in place of the answer at `at`, which said only that it is a repeat.
     pub fn fill_repeat(&mut self, at: usize, decoded: &Decoded, entry: &Entry) {
         let mut found = FrameReply::default();

@@ -88,12 +88,14 @@ pub struct Failure {
 }
 
 /// Whom to answer. Sent back with the reply.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tag {
     /// None for commands of the system itself.
     pub reply_to: Option<UnboundedSender<Answered>>,
     /// The sender's own mark, handed back as it is.
     pub mark: u64,
+    /// This is a piece of a frame, and not its last.
+    pub more: bool,
 }
 
 /// A frame's replies, with the mark it came with.
@@ -421,7 +423,7 @@ impl Engine {
 /// A frame of the system's own.
 fn system_frame(commands: Vec<stockline_core::command::Command>) -> Frame<Tag> {
     Frame {
-        tag: Tag { reply_to: None, mark: 0 },
+        tag: Tag { reply_to: None, mark: 0, more: false },
         principal: PrincipalId::SYSTEM,
         commands,
         lines: Vec::new(),

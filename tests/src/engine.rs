@@ -66,7 +66,7 @@ impl Server {
         };
         let body = Body::Define(Box::new(definition));
         let frame = Frame {
-            tag: stockline_server::engine::Tag { reply_to: Some(reply_to), mark: 0 },
+            tag: stockline_server::engine::Tag { reply_to: Some(reply_to), mark: 0, more: false },
             principal: PrincipalId::SYSTEM,
             commands: vec![Command { key: Key(0), issued_at: Millis(0), digest: 0, body }],
             lines: vec![],
@@ -527,5 +527,54 @@ async fn large_answers_to_large_frames_never_end_the_server() {
     for busy in busy {
         busy.await.expect("ends");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_frames_of_several_principals_go_in_turns_and_each_is_answered_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 1, None).await;
+    let admin = Client::connect(&server.profile).await.expect("connects");
+    let Stage { skus, web, .. } = stage(&admin).await;
+    const LARGE: usize = 1_000;
+    let (mut granted, mut rounds, mut in_turns) = (0, 0u128, false);
+    while !in_turns || granted < 100 {
+        assert!(rounds < 200, "two at work for that long, and never in turns");
+        let mut tasks = Vec::new();
+        for (number, token, channel) in [(1u128, "web-shop", web), (2, "edi-desk", web + 1)] {
+            let client = Client::connect(&server.with_token(token)).await.expect("connects");
+            let sku = skus[0];
+            tasks.push(tokio::spawn(async move {
+                // The sku's number of lines says which of the frame's reservations an answer is for.
+                let lines = |index: usize| vec![(sku, 1); 1 + index % 2];
+                let all: Vec<_> = (0..LARGE)
+                    .map(|index| {
+                        let id = number << 64 | (rounds * LARGE as u128 + index as u128 + 1);
+                        new(id, channel, 60_000, &lines(index))
+                    })
+                    .collect();
+                (client.reserve(&all).await.expect("answers"), client.reserve(&all).await.expect("answers"))
+            }));
+        }
+        for task in tasks {
+            let (told, again) = task.await.expect("no panic");
+            assert_eq!((told.len(), again.len()), (LARGE, LARGE));
+            assert!(told.is_sorted_by_key(|outcome| outcome.lsn), "in the order given");
+            for (index, (outcome, repeat)) in told.iter().zip(&again).enumerate() {
+                let units = outcome.parts.iter().map(|part| part.quantity).sum::<u32>();
+                if outcome.code == Code::Ok {
+                    assert_eq!(units as usize, 1 + index % 2);
+                    granted += units;
+                }
+                assert_eq!(
+                    (repeat.repeat, repeat.lsn, repeat.code, &repeat.parts),
+                    (true, outcome.lsn, outcome.code, &outcome.parts)
+                );
+            }
+            in_turns |= told[LARGE - 1].lsn - told[0].lsn >= LARGE as u64;
+        }
+        rounds += 1;
+    }
+    assert_eq!(granted, 100);
     server.stop().await;
 }

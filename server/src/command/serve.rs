@@ -157,7 +157,7 @@ async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
     let command =
         Command { key: Key(0), issued_at: Millis(0), digest: 0, body: Body::Define(Box::new(definition)) };
     let frame = Frame {
-        tag: Tag { reply_to: Some(reply_to), mark: 0 },
+        tag: Tag { reply_to: Some(reply_to), mark: 0, more: false },
         principal: PrincipalId::SYSTEM,
         commands: vec![command],
         lines: Vec::new(),

@@ -12,6 +12,7 @@ use stockline_core::limit;
 use stockline_core::shard::Output;
 use stockline_core::view::Publisher;
 
+use super::lanes::{LANES, lane_of};
 use super::pause::pause;
 use super::{Answered, Executed, Shared, Tag};
 
@@ -24,6 +25,7 @@ pub(super) fn run(
     mut publisher: Publisher,
 ) {
     shared.journal_bell.mine();
+    let mut unfinished: Vec<Option<Answered>> = (0..LANES).map(|_| None).collect();
     loop {
         while !commit.is_full()
             && let Some((batch, output)) = shared.outputs[0].pop()
@@ -50,7 +52,7 @@ pub(super) fn run(
         shared.sequencer_bell.ring();
         for done in commit.finish() {
             spread(shared, &done);
-            answer(done);
+            answer(done, &mut unfinished);
         }
     }
     shared.written_all.store(true, Ordering::SeqCst);
@@ -94,11 +96,27 @@ fn spread(shared: &Shared, done: &Done<Tag>) {
     shared.active_reservations.store(active, Ordering::Relaxed);
 }
 
-fn answer(done: Done<Tag>) {
+/// Sends replies to whoever waits. A frame that went in pieces is answered whole: its pieces come one after the
+/// other in its lane, and `unfinished` has, by lane, what is there of it.
+fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
-        let Tag { reply_to: Some(reply_to), mark } = &stamped.frame.tag else { continue };
-        let commands = stamped.frame.commands.len();
-        // Whoever went away meanwhile asks again with the same key.
-        let _ = reply_to.send(Answered { mark: *mark, commands, reply });
+        let frame = &stamped.frame;
+        let Tag { reply_to: Some(reply_to), mark, more } = &frame.tag else { continue };
+        let commands = frame.commands.len();
+        let before = &mut unfinished[lane_of(frame.principal)];
+        let answered = match before.take() {
+            Some(mut whole) => {
+                whole.commands += commands;
+                whole.reply.append(reply);
+                whole
+            }
+            None => Answered { mark: *mark, commands, reply },
+        };
+        if *more {
+            *before = Some(answered);
+        } else {
+            // Whoever went away meanwhile asks again with the same key.
+            let _ = reply_to.send(answered);
+        }
     }
 }

@@ -2,29 +2,56 @@
 //!
 //! Whoever sends more than can be done waits behind itself: its lane is full and answers OVERLOADED, while a frame
 //! in another lane waits for one turn. While several lanes are at work, each has only so many commands between its
-//! place in the order and the disk, so that a turn is short.
+//! place in the order and the disk, and a frame larger than a turn enters the order in pieces, so that a turn is short.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use stockline_core::command::Frame;
+use stockline_core::command::{Body, Frame};
 use stockline_core::id::{Lsn, Millis, PrincipalId};
 use stockline_core::limit;
 
 use super::Tag;
 
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 /// For how long a lane counts as at work after its last frame.
 const AT_WORK_MS: u64 = 1_000;
 
-fn lane_of(principal: PrincipalId) -> usize {
+pub(super) fn lane_of(principal: PrincipalId) -> usize {
     principal.0 as usize % LANES
 }
 
 /// What a frame weighs: its commands, or its lines where they are more.
 fn weight(frame: &Frame<Tag>) -> usize {
     frame.commands.len().max(frame.lines.len()).max(1)
+}
+
+/// Cuts a frame into pieces no heavier than a turn, as far as its commands allow; all but the last say that more
+/// follows. One whose answers show one state together (reads, definitions) stays whole.
+fn pieces(frame: Frame<Tag>) -> VecDeque<Frame<Tag>> {
+    let whole = weight(&frame) <= limit::TURN_COMMANDS
+        || frame.commands.iter().any(|command| matches!(command.body, Body::Read(_) | Body::Define(_)));
+    if whole {
+        return VecDeque::from([frame]);
+    }
+    let Frame { tag, principal, commands, lines } = frame;
+    let mut lines = lines.into_iter();
+    let mut pieces: VecDeque<Frame<Tag>> = VecDeque::new();
+    for mut command in commands {
+        if pieces.back().is_none_or(|piece| weight(piece) >= limit::TURN_COMMANDS) {
+            let tag = Tag { more: true, ..tag.clone() };
+            pieces.push_back(Frame { tag, principal, commands: Vec::new(), lines: Vec::new() });
+        }
+        let piece = pieces.back_mut().expect("there is one");
+        if let Body::Reserve(reserve) = &mut command.body {
+            reserve.first_line = piece.lines.len() as u32;
+            piece.lines.extend(lines.by_ref().take(reserve.line_count as usize));
+        }
+        piece.commands.push(command);
+    }
+    pieces.back_mut().expect("a heavy frame has commands").tag.more = tag.more;
+    pieces
 }
 
 struct Lane {
@@ -89,6 +116,8 @@ struct Share {
     open: VecDeque<(Lsn, usize)>,
     weight: usize,
     seen: Option<Millis>,
+    /// What is left of a frame that goes in pieces.
+    pieces: VecDeque<Frame<Tag>>,
 }
 
 /// Whose turn it is; the sequencer's own.
@@ -100,6 +129,8 @@ pub(super) struct Turns {
     contended: bool,
     /// Lanes passed over because they have their share.
     blocked: u64,
+    /// Lanes with pieces left.
+    cut: u64,
     /// Weight taken by each lane since the last batch was closed.
     taken: Vec<(usize, usize)>,
 }
@@ -112,6 +143,7 @@ impl Turns {
             left: limit::TURN_COMMANDS,
             contended: false,
             blocked: 0,
+            cut: 0,
             taken: Vec::new(),
         }
     }
@@ -131,21 +163,37 @@ impl Turns {
         self.blocked = 0;
     }
 
+    /// The next frame of a lane, or the next piece of it.
+    fn take(&mut self, lanes: &Lanes) -> Option<Frame<Tag>> {
+        let pieces = &mut self.shares[self.turn].pieces;
+        let taken = match pieces.pop_front() {
+            Some(piece) => Some(piece),
+            None if self.contended => {
+                *pieces = lanes.pop(self.turn).map(self::pieces).unwrap_or_default();
+                pieces.pop_front()
+            }
+            None => lanes.pop(self.turn),
+        };
+        let bit = 1 << self.turn;
+        self.cut = if pieces.is_empty() { self.cut & !bit } else { self.cut | bit };
+        taken
+    }
+
     /// The next frame, each lane in turn.
     pub(super) fn next(&mut self, lanes: &Lanes, now: Millis) -> Option<Frame<Tag>> {
         for _ in 0..=LANES {
-            let ready = lanes.ready.load(Ordering::Acquire) & !self.blocked;
+            let ready = (lanes.ready.load(Ordering::Acquire) | self.cut) & !self.blocked;
             if ready == 0 {
                 return None;
             }
             let bit = 1 << self.turn;
             if ready & bit != 0 && self.left > 0 {
-                let share = &mut self.shares[self.turn];
-                if self.contended && share.weight >= limit::LANE_SHARE_COMMANDS {
+                if self.contended && self.shares[self.turn].weight >= limit::LANE_SHARE_COMMANDS {
                     self.blocked |= bit;
-                } else if let Some(frame) = lanes.pop(self.turn) {
+                } else if let Some(frame) = self.take(lanes) {
                     let weight = weight(&frame);
                     self.left = self.left.saturating_sub(weight);
+                    let share = &mut self.shares[self.turn];
                     share.weight += weight;
                     share.seen = Some(now);
                     self.taken.push((self.turn, weight));
@@ -188,7 +236,7 @@ mod tests {
             body: stockline_core::command::Body::Expire(stockline_core::id::ReservationId(1)),
         };
         Frame {
-            tag: Tag { reply_to: None, mark },
+            tag: Tag { reply_to: None, mark, more: false },
             principal: PrincipalId(principal),
             commands: vec![command; commands],
             lines: Vec::new(),
@@ -231,8 +279,10 @@ mod tests {
             assert!(lanes.push(frame(1, mark, 100)).is_ok());
         }
         turns.begin(Lsn(2), Millis(2));
+        // Two pieces, of 64 and 36, a frame.
         let share = drain(&mut turns, &lanes).len();
-        assert_eq!(share, limit::LANE_SHARE_COMMANDS.div_ceil(100));
+        assert_eq!(share, 3);
+        assert_eq!(turns.shares[lane_of(PrincipalId(1))].weight, 164);
         turns.end(Lsn(700));
         assert!(!lanes.is_ready(turns.blocked()), "nothing to do until something is durable");
         assert!(lanes.push(frame(2, 1, 1)).is_ok());
@@ -242,6 +292,47 @@ mod tests {
         turns.end(Lsn(701));
         turns.begin(Lsn(700), Millis(4));
         assert_eq!(drain(&mut turns, &lanes).len(), share);
+    }
+
+    #[test]
+    fn a_large_frame_goes_in_pieces_with_their_own_lines_while_others_are_at_work() {
+        let mut large = frame(1, 7, 0);
+        for number in 0..150u32 {
+            let line_count = number % 3;
+            let mut command = frame(1, 0, 1).commands.remove(0);
+            command.body = Body::Reserve(stockline_core::command::Reserve {
+                id: stockline_core::id::ReservationId(u128::from(number)),
+                channel: stockline_core::id::ChannelId(0),
+                ttl_ms: 1,
+                fill: stockline_core::command::Fill::All,
+                first_line: large.lines.len() as u32,
+                line_count,
+            });
+            large.commands.push(command);
+            large.lines.extend((0..line_count).map(|_| stockline_core::command::Line {
+                sku: stockline_core::id::SkuId(number),
+                node: stockline_core::id::NodeId::ANY,
+                group: stockline_core::id::GroupId::ANY,
+                quantity: 1,
+            }));
+        }
+        let pieces = pieces(large);
+        assert!(pieces.len() > 2);
+        let mut next = 0;
+        for (index, piece) in pieces.iter().enumerate() {
+            assert_eq!(piece.tag.more, index + 1 < pieces.len());
+            assert!(weight(piece) <= limit::TURN_COMMANDS + 2);
+            for command in &piece.commands {
+                let Body::Reserve(reserve) = &command.body else { panic!("reservations only") };
+                assert_eq!(reserve.id.0, next);
+                let lines = reserve.lines(&piece.lines);
+                assert!(
+                    lines.len() == next as usize % 3 && lines.iter().all(|line| line.sku.0 == next as u32)
+                );
+                next += 1;
+            }
+        }
+        assert_eq!(next, 150);
     }
 
     #[test]

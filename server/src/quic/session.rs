@@ -289,6 +289,7 @@ impl Session {
             tag: Tag {
                 reply_to: Some(self.answers.clone()),
                 mark: u64::from(raw.request) << 8 | raw.kind as u64,
+                more: false,
             },
             principal: self.principal.id,
             commands: read.commands,
