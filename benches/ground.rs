@@ -36,7 +36,7 @@ impl Ground {
         let mut ground = Ground { sequencer, ledger: Ledger::new(ShardOf::ALL), skus, next: 1 };
         let node =
             Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
-        let channel = Definition::Channel { name: "c".into(), group: None, buffer: 0 };
+        let channel = Definition::channel("c");
         let plain = |body| Command { key: Key(0), issued_at: START, digest: 0, body };
         ground.execute(vec![plain(Body::Define(Box::new(node)))], vec![]);
         ground.execute(vec![plain(Body::Define(Box::new(channel)))], vec![]);
@@ -59,7 +59,7 @@ impl Ground {
         let mut effects = Effects::default();
         let moment = Moment { lsn: Lsn(1), now: START };
         let outcome = ledger.decide(moment, &Rules::default(), &body, &[], &mut effects);
-        ledger.settle(moment, &body, &[], outcome.expect("it owns the sku"), &effects.movements);
+        ledger.settle(moment, &body, &[], outcome.expect("it owns the sku").outcome, &effects.movements);
         ledger.sku_state(SkuId(0))
     }
 
@@ -76,6 +76,7 @@ impl Ground {
                 channel: ChannelId(0),
                 ttl_ms: 600_000,
                 fill: Fill::All,
+                customer: 0,
                 first_line,
                 line_count: 1,
             };

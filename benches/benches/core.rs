@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stockline_benches::{Ground, START, scatter};
-use stockline_core::catalogue::{ChannelRule, NodeSet, Rules};
+use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
 use stockline_core::chain::Chain;
 use stockline_core::id::{Lsn, NodeId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
@@ -61,7 +61,7 @@ fn view(criterion: &mut Criterion) {
         publisher.store(SkuId(sku), NodeId(0), i64::from(sku), Lsn(1));
     }
     publisher.raise(Lsn(1));
-    let rule = ChannelRule { nodes: NodeSet::All, buffer: 0 };
+    let rule = ChannelRule { nodes: NodeSet::All, buffer: 0, policy: Policy::default() };
     let mut group = criterion.benchmark_group("view");
     group.throughput(Throughput::Elements(BATCH as u64));
     let mut at = 0u128;
@@ -94,6 +94,7 @@ fn codec(criterion: &mut Criterion) {
             channel: 0,
             ttl_ms: 9,
             fill: 0,
+            customer: 0,
             line_count: 1,
         });
         body.lines.push(LineRec { sku: id as u32, node: u16::MAX, group: u16::MAX, quantity: 1 });

@@ -34,6 +34,41 @@ impl Role {
     }
 }
 
+/// What a confirmation hears that comes when the hold's time is over. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum LateConfirm {
+    /// `EXPIRED`.
+    #[default]
+    Refuse = 0,
+    /// The units are claimed again if they are there, and the answer says so.
+    Reacquire = 1,
+}
+
+impl LateConfirm {
+    pub fn from_number(number: u8) -> Option<LateConfirm> {
+        [LateConfirm::Refuse, LateConfirm::Reacquire].get(number as usize).copied()
+    }
+}
+
+/// What a channel may do besides, and how it is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// Units of a sku left at which the channel is told that it is low; 0 for never.
+    pub low: u32,
+    pub late_confirm: LateConfirm,
+    /// Holds the channel may have open at once, and each of its customers; 0 for no limit.
+    pub holds_max: u32,
+    pub customer_holds_max: u32,
+}
+
+impl Policy {
+    /// Whether open holds are counted.
+    pub fn counts_holds(&self) -> bool {
+        self.holds_max > 0 || self.customer_holds_max > 0
+    }
+}
+
 /// A request to create or replace an entry of the catalogue. It says names; ids come from the catalogue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Definition {
@@ -54,6 +89,7 @@ pub enum Definition {
         name: String,
         group: Option<String>,
         buffer: u32,
+        policy: Policy,
     },
     Principal {
         name: String,
@@ -65,6 +101,11 @@ pub enum Definition {
 }
 
 impl Definition {
+    /// A channel that is offered every node, with nothing withheld.
+    pub fn channel(name: &str) -> Definition {
+        Definition::Channel { name: name.into(), group: None, buffer: 0, policy: Policy::default() }
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Definition::Sku { name }
@@ -116,6 +157,7 @@ pub struct Channel {
     pub group: Option<GroupId>,
     /// Units of each sku withheld from this channel.
     pub buffer: u32,
+    pub policy: Policy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +203,7 @@ impl NodeSet {
 pub struct ChannelRule {
     pub nodes: NodeSet,
     pub buffer: u32,
+    pub policy: Policy,
 }
 
 /// The part of the catalogue that decisions and queries read; immutable.
@@ -172,6 +215,8 @@ pub struct Rules {
     pub groups: Vec<NodeSet>,
     /// By node id: its place when nodes are tried one after the other.
     pub ranks: Vec<u16>,
+    /// Some channel's late confirmations claim again what expired.
+    pub reacquires: bool,
 }
 
 impl Rules {
@@ -312,14 +357,14 @@ impl Catalogue {
                 let at = self.find(NameKind::Group, name).map(|at| at as usize);
                 self.put(|catalogue| &mut catalogue.groups, at, group, limit::GROUPS_MAX)
             }
-            Definition::Channel { name, group, buffer } => {
+            Definition::Channel { name, group, buffer, policy } => {
                 let group = match group {
                     Some(group) => {
                         Some(GroupId(self.find(NameKind::Group, group).ok_or(Code::UnknownGroup)? as u16))
                     }
                     None => None,
                 };
-                let channel = Channel { name: name.clone(), group, buffer: *buffer };
+                let channel = Channel { name: name.clone(), group, buffer: *buffer, policy: *policy };
                 let at = self.find(NameKind::Channel, name).map(|at| at as usize);
                 self.put(|catalogue| &mut catalogue.channels, at, channel, limit::CHANNELS_MAX)
             }
@@ -386,12 +431,13 @@ impl Catalogue {
 
     fn derive(&self) -> Rules {
         let groups: Vec<NodeSet> = self.groups.iter().map(|group| NodeSet::of(&group.nodes)).collect();
-        let channels = self
+        let channels: Vec<ChannelRule> = self
             .channels
             .iter()
             .map(|channel| ChannelRule {
                 nodes: channel.group.map_or(NodeSet::All, |group| groups[group.0 as usize].clone()),
                 buffer: channel.buffer,
+                policy: channel.policy,
             })
             .collect();
         let mut order: Vec<usize> = (0..self.nodes.len()).collect();
@@ -400,7 +446,9 @@ impl Catalogue {
         for (rank, node) in order.into_iter().enumerate() {
             ranks[node] = rank as u16;
         }
-        Rules { channels, groups, ranks }
+        let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
+        let reacquires = channels.iter().any(late);
+        Rules { channels, groups, ranks, reacquires }
     }
 
     /// Every entry as the definition that would make it again, in an order that gives the same ids.
@@ -418,7 +466,8 @@ impl Catalogue {
         }
         for channel in &self.channels {
             let group = channel.group.map(|group| self.groups[group.0 as usize].name.clone());
-            all.push(Definition::Channel { name: channel.name.clone(), group, buffer: channel.buffer });
+            let Channel { name, buffer, policy, .. } = channel.clone();
+            all.push(Definition::Channel { name, group, buffer, policy });
         }
         for principal in &self.principals {
             all.push(Definition::Principal {

@@ -12,18 +12,30 @@ pub enum Verb {
     Release = 2,
     Extend = 3,
     Fulfil = 4,
+    /// Claims go to other nodes.
+    Move = 5,
 }
 
 impl Verb {
     pub fn from_number(number: u8) -> Option<Verb> {
-        [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil]
+        [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil, Verb::Move]
             .get(number.wrapping_sub(1) as usize)
             .copied()
     }
 
     pub fn name(self) -> &'static str {
-        ["confirm", "release", "extend", "fulfil"][self as usize - 1]
+        ["confirm", "release", "extend", "fulfil", "move"][self as usize - 1]
     }
+}
+
+/// Some of what a reservation claims, for a step that takes a part of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StepLine {
+    pub sku: SkuId,
+    pub node: NodeId,
+    /// Move: where the units are claimed instead; else [`NodeId::ANY`].
+    pub to_node: NodeId,
+    pub quantity: u32,
 }
 
 /// One line of a reservation. The lines of all reservations of a frame lie in one array.
@@ -61,6 +73,8 @@ pub struct Reserve {
     pub channel: ChannelId,
     pub ttl_ms: u32,
     pub fill: Fill,
+    /// Who it is for, as the channel numbers its customers; 0 for nobody in particular.
+    pub customer: u64,
     /// Its lines within [`Frame::lines`].
     pub first_line: u32,
     pub line_count: u32,
@@ -73,7 +87,7 @@ impl Reserve {
 }
 
 /// A step in a reservation's life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transition {
     pub reservation: ReservationId,
     pub verb: Verb,
@@ -81,6 +95,8 @@ pub struct Transition {
     pub ttl_ms: u32,
     /// Whoever acts for one channel only sees that channel's reservations; others look unknown.
     pub scope: Option<ChannelId>,
+    /// What the step takes; empty for all of it. Move has some, extend none.
+    pub lines: Box<[StepLine]>,
 }
 
 /// A question that needs the ledger itself and not the published view. It takes its place in the order but

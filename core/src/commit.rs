@@ -122,6 +122,9 @@ impl<T> Done<T> {
                     Body::Reserve(reserve) if reply.lsn != Lsn::NONE && !reply.repeat => {
                         tell(Learned::Refused(reserve.id));
                     }
+                    Body::Transition(transition) if new && reply.outcome.reacquired => {
+                        tell(Learned::Reserved(transition.reservation));
+                    }
                     Body::Transition(transition) if new && ended => {
                         tell(Learned::Ended(transition.reservation, reply.lsn));
                     }

@@ -90,6 +90,11 @@ impl ShardOf {
         self.count == 1 || sku.0 % self.count == self.index
     }
 
+    /// Whether open holds of a channel are counted here.
+    pub fn counts(self, channel: ChannelId) -> bool {
+        self.count == 1 || u32::from(channel.0) % self.count == self.index
+    }
+
     /// Index of a sku's row in the ledger that owns it.
     pub fn row(self, sku: SkuId) -> usize {
         if self.count == 1 { sku.0 as usize } else { (sku.0 / self.count) as usize }

@@ -5,6 +5,8 @@
 
 pub mod file;
 
+use std::borrow::Cow;
+
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,17 +15,20 @@ use crate::bucket::Movement;
 use crate::chain::{Anchor, Chain};
 use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
+use crate::format2;
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::ledger::{Outcome, Short};
 use crate::outcome::{Code, State};
 use crate::record::{
-    DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, TextReader, TextRec, Texts,
-    TransitionRec,
+    DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, StepLineRec, TextReader, TextRec,
+    Texts, TransitionRec,
 };
 
-/// Version of the stored form. Records of the version before it are read too; others are refused by name.
-pub const JOURNAL_VERSION: u8 = 2;
-/// Records without a chain.
+/// Version of the stored form. Records of the versions before it are read too; others are refused by name.
+pub const JOURNAL_VERSION: u8 = 3;
+/// Records whose commands are those of [`format2`].
+const VERSION_2: u8 = 2;
+/// The same, without a chain.
 const UNCHAINED_VERSION: u8 = 1;
 /// Version byte, three zeros, checksum of the archive.
 const UNCHAINED_PREFIX: usize = 12;
@@ -100,6 +105,34 @@ pub struct EntryRec {
     pub kind: u8,
     pub code: u8,
     pub state: u8,
+    /// Bit 0: counted, 1: reacquired, 2: partly.
+    pub flags: u8,
+}
+
+const FLAGS: [u8; 3] = [1, 2, 4];
+
+impl EntryRec {
+    fn flags(outcome: Outcome) -> u8 {
+        let set = [outcome.counted, outcome.reacquired, outcome.partly];
+        set.into_iter().zip(FLAGS).map(|(is, bit)| if is { bit } else { 0 }).sum()
+    }
+}
+
+impl ArchivedEntryRec {
+    fn outcome(&self) -> Result<Outcome, &'static str> {
+        if self.flags & !FLAGS.into_iter().sum::<u8>() != 0 {
+            return Err("an outcome has flags that mean nothing");
+        }
+        let [counted, reacquired, partly] = FLAGS.map(|bit| self.flags & bit != 0);
+        Ok(Outcome {
+            code: Code::from_number(self.code).ok_or("an outcome code is not known")?,
+            state: State::from_number(self.state).ok_or("a state is not known")?,
+            expires_at: Millis(self.expires_at_ms.to_native()),
+            counted,
+            reacquired,
+            partly,
+        })
+    }
 }
 
 /// The commands of one group commit, column by column.
@@ -110,6 +143,7 @@ pub struct JournalRecord {
     pub reserves: Vec<ReserveRec>,
     pub lines: Vec<LineRec>,
     pub transitions: Vec<TransitionRec>,
+    pub step_lines: Vec<StepLineRec>,
     pub events: Vec<EventRec>,
     pub expiries: Vec<u128>,
     pub definitions: Vec<DefinitionRec>,
@@ -127,6 +161,7 @@ impl JournalRecord {
         self.reserves.clear();
         self.lines.clear();
         self.transitions.clear();
+        self.step_lines.clear();
         self.events.clear();
         self.expiries.clear();
         self.definitions.clear();
@@ -138,10 +173,11 @@ impl JournalRecord {
 
     /// A good guess of its size on disk.
     pub fn bytes(&self) -> usize {
-        self.entries.len() * 39
-            + self.reserves.len() * 49
+        self.entries.len() * 40
+            + self.reserves.len() * 57
             + self.lines.len() * 12
-            + self.transitions.len() * 45
+            + self.transitions.len() * 47
+            + self.step_lines.len() * 12
             + self.events.len() * 112
             + self.movements.len() * 12
             + self.shorts.len() * 14
@@ -166,6 +202,7 @@ impl JournalRecord {
             }
             Body::Transition(transition) => {
                 self.transitions.push(TransitionRec::new(command, transition));
+                self.step_lines.extend(transition.lines.iter().map(|line| StepLineRec::from(*line)));
                 2
             }
             Body::Event(event) => {
@@ -195,6 +232,7 @@ impl JournalRecord {
             kind,
             code: outcome.code as u8,
             state: outcome.state as u8,
+            flags: EntryRec::flags(outcome),
         });
     }
 
@@ -206,6 +244,8 @@ impl JournalRecord {
         let (expiries, definitions) = (of(4), of(5));
         self.reserves.truncate(reserves);
         self.transitions.truncate(transitions);
+        let lines = self.transitions.iter().map(|step| usize::from(step.line_count)).sum();
+        self.step_lines.truncate(lines);
         self.events.truncate(events);
         self.expiries.truncate(expiries);
         self.definitions.truncate(definitions);
@@ -254,7 +294,7 @@ pub struct Decoded {
 fn open(first: Lsn, bytes: &[u8]) -> Result<(Option<Chain>, &[u8]), JournalError> {
     let damaged = |reason| JournalError::Damaged { lsn: first, reason };
     let prefix = match bytes.first() {
-        Some(&JOURNAL_VERSION) => PREFIX,
+        Some(&(JOURNAL_VERSION | VERSION_2)) => PREFIX,
         Some(&UNCHAINED_VERSION) => UNCHAINED_PREFIX,
         Some(&found) => return Err(JournalError::Format { lsn: first, found }),
         None => return Err(damaged("it is empty")),
@@ -265,6 +305,15 @@ fn open(first: Lsn, bytes: &[u8]) -> Result<(Option<Chain>, &[u8]), JournalError
         return Err(damaged("its checksum does not fit"));
     }
     Ok((chain.try_into().ok().map(Chain), archive))
+}
+
+/// The archive of a record in the form of this version.
+fn current(version: u8, archive: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if version == JOURNAL_VERSION {
+        return Some(Cow::Borrowed(archive));
+    }
+    let record = format2::journal_record(archive)?;
+    rkyv::api::high::to_bytes_in::<_, Failure>(&record, Vec::new()).ok().map(Cow::Owned)
 }
 
 /// Follows the chain over a record; `None` where what came before is not known.
@@ -289,7 +338,8 @@ fn cut(first: Lsn, bytes: &[u8], last: Lsn, before: Option<Chain>) -> Result<(Ch
     let damaged = |reason| JournalError::Damaged { lsn: first, reason };
     decode(first, bytes)?;
     let (_, archive) = open(first, bytes)?;
-    let mut record = rkyv::from_bytes::<JournalRecord, Failure>(archive)
+    let archive = current(bytes[0], archive).ok_or(damaged("its archive is not valid"))?;
+    let mut record = rkyv::from_bytes::<JournalRecord, Failure>(&archive)
         .map_err(|_| damaged("its archive is not valid"))?;
     record.truncate((last.0 + 1 - first.0) as usize);
     let (mut chain, mut cut) = (before.unwrap_or(Chain::START), Vec::new());
@@ -301,7 +351,8 @@ fn cut(first: Lsn, bytes: &[u8], last: Lsn, before: Option<Chain>) -> Result<(Ch
 pub fn decode(first: Lsn, bytes: &[u8]) -> Result<Decoded, JournalError> {
     let damaged = |reason| JournalError::Damaged { lsn: first, reason };
     let (_, archive) = open(first, bytes)?;
-    let record = rkyv::access::<ArchivedJournalRecord, Failure>(archive)
+    let archive = current(bytes[0], archive).ok_or(damaged("its archive is not valid"))?;
+    let record = rkyv::access::<ArchivedJournalRecord, Failure>(&archive)
         .map_err(|_| damaged("its archive is not valid"))?;
     if record.first.to_native() != first.0 {
         return Err(damaged("it is stored under another LSN"));
@@ -321,6 +372,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     }
     let mut texts = TextReader { names: &record.names, text: &record.text, next_name: 0 };
     let (mut reserves, mut transitions) = (record.reserves.iter(), record.transitions.iter());
+    let mut step_lines = record.step_lines.iter();
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
     let mut definitions = record.definitions.iter();
     let (mut line, mut movement, mut short) = (0usize, 0usize, 0usize);
@@ -337,7 +389,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
                 }
                 command
             }
-            2 => transitions.next().ok_or(few)?.command(None, digest)?,
+            2 => transitions.next().ok_or(few)?.command(&mut step_lines, None, digest)?,
             3 => events.next().ok_or(few)?.command(digest)?,
             4 => system(Body::Expire(ReservationId(expiries.next().ok_or(few)?.to_native()))),
             5 => {
@@ -354,17 +406,15 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
             now,
             principal: PrincipalId(entry.principal.to_native()),
             command,
-            outcome: Outcome {
-                code: Code::from_number(entry.code).ok_or("an outcome code is not known")?,
-                state: State::from_number(entry.state).ok_or("a state is not known")?,
-                expires_at: Millis(entry.expires_at_ms.to_native()),
-            },
+            outcome: entry.outcome()?,
             movements,
             shorts,
         });
     }
-    let sums =
-        line == decoded.lines.len() && movement == decoded.movements.len() && short == decoded.shorts.len();
+    let sums = step_lines.next().is_none()
+        && line == decoded.lines.len()
+        && movement == decoded.movements.len()
+        && short == decoded.shorts.len();
     if sums { Ok(decoded) } else { Err("its lists do not add up") }
 }
 

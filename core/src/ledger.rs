@@ -19,13 +19,15 @@ use hashbrown::HashMap;
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
+use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::outcome::{Code, State};
 
+pub use crate::vote::Ballot;
 pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
 pub use reservation::{Claim, Reservation, Reservations};
-pub(crate) use reserve::{held, merge_movements};
+pub(crate) use reserve::merge_movements;
 pub use state::{PositionState, SkuState, SupplyState};
 
 /// When a command takes effect.
@@ -43,11 +45,45 @@ pub struct Outcome {
     pub state: State,
     /// When that hold ends; 0 where it has no end.
     pub expires_at: Millis,
+    /// A reservation that counts against the open holds of its channel and customer.
+    pub counted: bool,
+    /// A confirmation that came late: the hold's time was over, and it took what there was.
+    pub reacquired: bool,
+    /// Held, but some of it is confirmed already.
+    pub partly: bool,
 }
 
 impl Outcome {
     pub fn of(code: Code) -> Outcome {
-        Outcome { code, state: State::None, expires_at: Millis(0) }
+        Outcome {
+            code,
+            state: State::None,
+            expires_at: Millis(0),
+            counted: false,
+            reacquired: false,
+            partly: false,
+        }
+    }
+}
+
+/// What one shard's part of a command says, before it knows what the others say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    pub outcome: Outcome,
+    pub ballot: Ballot,
+    /// What becomes of it depends on what the others say.
+    pub waits: bool,
+}
+
+impl Decision {
+    /// What every part decides alike.
+    fn alone(outcome: Outcome) -> Decision {
+        Decision { outcome, ballot: Ballot::NONE, waits: false }
+    }
+
+    /// What cannot be done here cannot be done at all.
+    fn refused(outcome: Outcome) -> Decision {
+        Decision { outcome, ballot: Ballot::NO, waits: true }
     }
 }
 
@@ -143,6 +179,7 @@ impl Ledger {
     }
 
     /// Decides a command without changing anything a reader could see. `None`: this shard has no part in it.
+    /// What comes of it, [`Ledger::conclude`] says once all parts have said what they have.
     pub fn decide(
         &mut self,
         moment: Moment,
@@ -150,16 +187,42 @@ impl Ledger {
         body: &Body,
         lines: &[Line],
         effects: &mut Effects,
-    ) -> Option<Outcome> {
+    ) -> Option<Decision> {
         match body {
             Body::Reserve(reserve) => self.decide_reserve(moment, rules, reserve, lines, effects),
-            Body::Transition(transition) => self.decide_transition(moment, transition, effects),
-            Body::Expire(id) => self.decide_expiry(moment, *id, effects),
+            Body::Transition(transition) => self.decide_transition(moment, rules, transition, effects),
+            Body::Expire(id) => self.decide_expiry(moment, *id, effects).map(Decision::alone),
             Body::Event(event) => {
-                self.shard.owns(event.sku).then(|| self.decide_event(moment, event, effects))
+                let owned = self.shard.owns(event.sku);
+                owned.then(|| Decision::alone(self.decide_event(moment, event, effects)))
             }
             Body::Define(_) | Body::Read(_) => None,
         }
+    }
+
+    /// The outcome of a decision, where `said` is what all parts said together; of what is refused, no movement
+    /// from `first` on stays.
+    pub fn conclude(
+        body: &Body,
+        decision: Decision,
+        said: Ballot,
+        movements: &mut Vec<Movement>,
+        first: usize,
+    ) -> Outcome {
+        if planted(Bug::SkipRollBack) && !decision.ballot.says(Ballot::NO) && said.says(Ballot::NO) {
+            return decision.outcome;
+        }
+        let outcome = match body {
+            Body::Reserve(reserve) => Ledger::conclude_reserve(reserve, decision.outcome, said),
+            Body::Transition(transition) if decision.waits => {
+                Ledger::conclude_transition(transition, decision.outcome, said)
+            }
+            _ => return decision.outcome,
+        };
+        if outcome.code != Code::Ok {
+            movements.truncate(first);
+        }
+        outcome
     }
 
     /// Answers a read of this shard's state; `None`: this shard has no part in it.

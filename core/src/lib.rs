@@ -24,6 +24,7 @@ pub mod command;
 pub mod commit;
 pub mod drill;
 pub mod event;
+mod format2;
 pub mod id;
 pub mod journal;
 pub mod ledger;

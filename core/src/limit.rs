@@ -147,7 +147,7 @@ const _: () = {
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
     // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
-    assert!(FRAME_LINES_MAX * LINE_SPLITS_MAX * 12 + FRAME_COMMANDS_MAX * 27 < REPLY_BYTES_MAX);
+    assert!(FRAME_LINES_MAX * LINE_SPLITS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
     assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);

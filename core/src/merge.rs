@@ -6,10 +6,10 @@
 use crate::batch::{Batch, Slot};
 use crate::bucket::Movement;
 use crate::command::{Body, Command};
-use crate::id::{Lsn, Millis, NodeId, SkuId};
+use crate::id::{Lsn, NodeId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
 use crate::ledger::{Answer, Claim, Outcome, PositionAnswer, Short, merge_movements};
-use crate::outcome::{Code, State};
+use crate::outcome::Code;
 use crate::record::{MovementRec, ShortRec};
 use crate::shard::Output;
 
@@ -63,7 +63,7 @@ fn push_reply(
     shorts: &[Short],
 ) {
     let before = reply.parts.len();
-    if matches!(body, Body::Reserve(_)) {
+    if matches!(body, Body::Reserve(_)) || outcome.reacquired {
         reply.parts.extend(movements.iter().map(|movement| Part {
             line: 0,
             sku: movement.sku,
@@ -192,6 +192,7 @@ fn gather(
     shorts: &mut Vec<Short>,
 ) -> Outcome {
     let mut found: Option<Outcome> = None;
+    let mut unknown = false;
     for cursor in cursors.iter_mut() {
         let Some(result) = cursor.output.results.get(cursor.result).filter(|result| result.at == at) else {
             continue;
@@ -202,6 +203,10 @@ fn gather(
         shorts.extend_from_slice(&effects.shorts[cursor.short..][..result.shorts as usize]);
         cursor.movement += result.movements as usize;
         cursor.short += result.shorts as usize;
+        if result.outcome.code == Code::UnknownReservation {
+            unknown = true;
+            continue;
+        }
         // Parts agree, except where one refuses what another could do: the refusal of higher precedence
         // (the lower number) speaks for all.
         found = Some(match found {
@@ -221,10 +226,15 @@ fn gather(
             shorts.sort_unstable();
         }
     }
-    let outcome = found.unwrap_or_else(|| match command.body {
-        Body::Expire(_) => Outcome::of(Code::NotDue),
-        _ => Outcome::of(Code::UnknownReservation),
-    });
+    let outcome = match (found, &command.body) {
+        // A shard was asked for a line of a reservation that others know: it claims nothing there.
+        (Some(outcome), _) if unknown => {
+            Outcome { code: outcome.code.min(Code::InsufficientClaim), ..outcome }
+        }
+        (Some(outcome), _) => outcome,
+        (None, Body::Expire(_)) => Outcome::of(Code::NotDue),
+        (None, _) => Outcome::of(Code::UnknownReservation),
+    };
     // Granted: what some lines got less of.
     if !matches!(outcome.code, Code::Ok | Code::InsufficientStock) {
         shorts.clear();
@@ -251,10 +261,7 @@ fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &m
     if let Body::Read(crate::command::Read::Position { .. }) = command.body {
         reply.positions.push(position);
     } else {
-        let mut found = reservation.unwrap_or((
-            Outcome { code: Code::UnknownReservation, state: State::None, expires_at: Millis(0) },
-            Vec::new(),
-        ));
+        let mut found = reservation.unwrap_or((Outcome::of(Code::UnknownReservation), Vec::new()));
         found.1.sort_unstable_by_key(|claim| (claim.sku, claim.node));
         reply.reservations.push(found);
     }

@@ -74,6 +74,8 @@ codes! {
     TokenInUse = 36, "TOKEN_IN_USE";
 
     // Decided by the ledger.
+    /// The channel, or its customer, has as many open holds as it may.
+    HoldLimit = 38, "HOLD_LIMIT";
     /// The id belongs to another reservation.
     ReservationExists = 40, "RESERVATION_EXISTS";
     UnknownReservation = 41, "UNKNOWN_RESERVATION";

@@ -8,8 +8,8 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{Definition, Role};
-use crate::command::{Body, Command, Fill, Line, Reserve, Transition, Verb};
+use crate::catalogue::{Definition, LateConfirm, Policy, Role};
+use crate::command::{Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::Short;
@@ -39,6 +39,8 @@ pub struct ReserveRec {
     pub ttl_ms: u32,
     /// 0: all lines or none, 1: what there is.
     pub fill: u8,
+    /// 0: nobody in particular.
+    pub customer: u64,
     pub line_count: u16,
 }
 
@@ -57,6 +59,18 @@ pub struct TransitionRec {
     pub reservation: u128,
     pub verb: u8,
     pub ttl_ms: u32,
+    /// How many of the frame's lines are its own; none for all of the reservation.
+    pub line_count: u16,
+}
+
+/// Some of what a reservation claims.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct StepLineRec {
+    pub sku: u32,
+    pub node: u16,
+    /// Move: to here; else 65535.
+    pub to_node: u16,
+    pub quantity: u32,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -93,6 +107,13 @@ pub struct DefinitionRec {
     pub role: u8,
     pub priority: u16,
     pub buffer: u32,
+    /// Channel: what is left at which it counts as low.
+    pub low: u32,
+    /// Channel: open holds at once, and of one customer; 0 for no limit.
+    pub holds_max: u32,
+    pub customer_holds_max: u32,
+    /// Channel: 0 refuse, 1 acquire again.
+    pub late_confirm: u8,
     pub name: TextRec,
     /// Node: its type.
     pub node_type: TextRec,
@@ -180,6 +201,23 @@ impl ArchivedLineRec {
     }
 }
 
+impl From<StepLine> for StepLineRec {
+    fn from(line: StepLine) -> StepLineRec {
+        StepLineRec { sku: line.sku.0, node: line.node.0, to_node: line.to_node.0, quantity: line.quantity }
+    }
+}
+
+impl ArchivedStepLineRec {
+    pub fn line(&self) -> StepLine {
+        StepLine {
+            sku: SkuId(self.sku.to_native()),
+            node: NodeId(self.node.to_native()),
+            to_node: NodeId(self.to_node.to_native()),
+            quantity: self.quantity.to_native(),
+        }
+    }
+}
+
 impl ReserveRec {
     pub fn new(command: &Command, reserve: &Reserve) -> ReserveRec {
         ReserveRec {
@@ -189,6 +227,7 @@ impl ReserveRec {
             channel: reserve.channel.0,
             ttl_ms: reserve.ttl_ms,
             fill: reserve.fill as u8,
+            customer: reserve.customer,
             line_count: reserve.line_count as u16,
         }
     }
@@ -211,6 +250,7 @@ impl ArchivedReserveRec {
                 channel: ChannelId(self.channel.to_native()),
                 ttl_ms: self.ttl_ms.to_native(),
                 fill,
+                customer: self.customer.to_native(),
                 first_line,
                 line_count: u32::from(self.line_count.to_native()),
             }),
@@ -226,14 +266,39 @@ impl TransitionRec {
             reservation: transition.reservation.0,
             verb: transition.verb as u8,
             ttl_ms: transition.ttl_ms,
+            line_count: transition.lines.len() as u16,
         }
     }
 }
 
 impl ArchivedTransitionRec {
-    pub fn command(&self, scope: Option<ChannelId>, digest: u64) -> Result<Command, &'static str> {
+    /// The command; its lines are the next of all.
+    pub fn command<'a>(
+        &self,
+        lines: &mut impl Iterator<Item = &'a ArchivedStepLineRec>,
+        scope: Option<ChannelId>,
+        digest: u64,
+    ) -> Result<Command, &'static str> {
         let verb = Verb::from_number(self.verb)
-            .ok_or("verb must be 1 (confirm), 2 (release), 3 (extend) or 4 (fulfil)")?;
+            .ok_or("verb must be 1 (confirm), 2 (release), 3 (extend), 4 (fulfil) or 5 (move)")?;
+        let count = self.line_count.to_native() as usize;
+        let lines: Box<[StepLine]> = lines.take(count).map(ArchivedStepLineRec::line).collect();
+        if lines.len() < count {
+            return Err("line_count reaches beyond the lines");
+        }
+        if verb == Verb::Extend && count > 0 {
+            return Err("extend takes no lines: a reservation ends as a whole");
+        }
+        if verb == Verb::Move && count == 0 {
+            return Err("move needs lines");
+        }
+        let to_nodes_fit = |line: &StepLine| match verb {
+            Verb::Move => line.to_node != NodeId::ANY && line.to_node != line.node,
+            _ => line.to_node == NodeId::ANY,
+        };
+        if !lines.iter().all(to_nodes_fit) {
+            return Err("to_node must be another node for a move, and 65535 else");
+        }
         Ok(Command {
             key: Key(self.key.to_native()),
             issued_at: Millis(self.issued_at_ms.to_native()),
@@ -243,6 +308,7 @@ impl ArchivedTransitionRec {
                 verb,
                 ttl_ms: self.ttl_ms.to_native(),
                 scope,
+                lines,
             }),
         })
     }
@@ -361,6 +427,10 @@ impl Texts {
             role: 0,
             priority: 0,
             buffer: 0,
+            low: 0,
+            holds_max: 0,
+            customer_holds_max: 0,
+            late_confirm: 0,
             name: self.put(definition.name()),
             node_type: TextRec::default(),
             timezone: TextRec::default(),
@@ -387,9 +457,13 @@ impl Texts {
                 rec.kind = 3;
                 put_nodes(&mut rec, nodes);
             }
-            Definition::Channel { group, buffer, .. } => {
+            Definition::Channel { group, buffer, policy, .. } => {
                 rec.kind = 4;
                 rec.buffer = *buffer;
+                rec.low = policy.low;
+                rec.holds_max = policy.holds_max;
+                rec.customer_holds_max = policy.customer_holds_max;
+                rec.late_confirm = policy.late_confirm as u8;
                 rec.refers_to = self.put(group.as_deref().unwrap_or_default());
             }
             Definition::Principal { role, channel, nodes, token_sha256, .. } => {
@@ -436,7 +510,18 @@ impl<'a> TextReader<'a> {
                 timezone: self.get(&rec.timezone)?.to_owned(),
             }),
             3 => Ok(Definition::Group { name, nodes }),
-            4 => Ok(Definition::Channel { name, group: refers_to, buffer: rec.buffer.to_native() }),
+            4 => Ok(Definition::Channel {
+                name,
+                group: refers_to,
+                buffer: rec.buffer.to_native(),
+                policy: Policy {
+                    low: rec.low.to_native(),
+                    late_confirm: LateConfirm::from_number(rec.late_confirm)
+                        .ok_or("late_confirm must be 0 (refuse) or 1 (acquire again)")?,
+                    holds_max: rec.holds_max.to_native(),
+                    customer_holds_max: rec.customer_holds_max.to_native(),
+                },
+            }),
             5 => Ok(Definition::Principal {
                 name,
                 role: Role::from_number(rec.role)
@@ -474,6 +559,9 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put_wide(reserve.id.0);
             let channel = (reserve.fill as u64) << 16 | u64::from(reserve.channel.0);
             digest.put(channel << 32 | u64::from(reserve.ttl_ms));
+            if reserve.customer != 0 {
+                digest.put(reserve.customer);
+            }
             for line in reserve.lines(lines) {
                 digest.put(u64::from(line.sku.0) << 32 | u64::from(line.quantity));
                 digest.put(u64::from(line.node.0) << 16 | u64::from(line.group.0));
@@ -483,6 +571,10 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put(2);
             digest.put_wide(transition.reservation.0);
             digest.put((transition.verb as u64) << 32 | u64::from(transition.ttl_ms));
+            for line in &transition.lines {
+                digest.put(u64::from(line.sku.0) << 32 | u64::from(line.quantity));
+                digest.put(u64::from(line.node.0) << 16 | u64::from(line.to_node.0));
+            }
         }
         Body::Event(event) => {
             digest.put(3);

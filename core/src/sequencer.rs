@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, Definition, NameKind, check};
-use crate::command::{Body, Command, Frame, Line, Read, Reserve};
+use crate::catalogue::{Catalogue, Defined, Definition, NameKind, Rules, check};
+use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::limit;
@@ -31,7 +31,8 @@ pub struct Sequencer {
     pub window: Window,
     /// Ids of reservations that some shard knows. With one shard that shard tells; with several, the ones
     /// that would get the new lines may not be the ones that know the id.
-    taken: HashSet<ReservationId>,
+    /// Where it has ended, at which LSN; 0 while it has not.
+    taken: HashMap<ReservationId, Lsn>,
     /// Ids of reservations on their way: what becomes of them is not known yet.
     pending: HashSet<ReservationId>,
     ended: VecDeque<(Lsn, ReservationId)>,
@@ -72,7 +73,7 @@ impl Sequencer {
         Sequencer {
             catalogue,
             window,
-            taken: HashSet::new(),
+            taken: HashMap::new(),
             pending: HashSet::new(),
             ended: VecDeque::new(),
             last,
@@ -89,19 +90,25 @@ impl Sequencer {
         match learned {
             Learned::Reserved(id) => {
                 self.pending.remove(&id);
-                self.taken.insert(id);
+                self.taken.insert(id, Lsn::NONE);
             }
             Learned::Refused(id) => {
                 self.pending.remove(&id);
             }
-            Learned::Ended(id, at) => self.ended.push_back((at, id)),
+            Learned::Ended(id, at) => {
+                self.taken.insert(id, at);
+                self.ended.push_back((at, id));
+            }
         }
         while let Some((at, id)) = self.ended.front().copied() {
             if at.0 + limit::ENDED_RESERVATION_LSNS >= self.last.0 {
                 break;
             }
             self.ended.pop_front();
-            self.taken.remove(&id);
+            // A late confirmation may have brought it back since.
+            if self.taken.get(&id) == Some(&at) {
+                self.taken.remove(&id);
+            }
         }
     }
 
@@ -177,7 +184,7 @@ impl Sequencer {
             };
         }
         if let Body::Reserve(reserve) = &command.body
-            && (self.taken.contains(&reserve.id) || self.pending.contains(&reserve.id))
+            && (self.taken.contains_key(&reserve.id) || self.pending.contains(&reserve.id))
         {
             return Slot::Door { code: Code::KeyConflict };
         }
@@ -204,11 +211,17 @@ impl Sequencer {
         self.last
     }
 
-    /// Only a reservation over several shards needs the consent of each of its parts: the parts of every
-    /// other command decide alike, because they know alike.
+    /// Only a reservation over several shards, a step of some of its lines and a late confirmation need the consent
+    /// of each part: the parts of every other command decide alike, because they know alike. Which shards have a
+    /// part of a reservation is not known here, so a step asks all.
     fn vote<T>(&self, batch: &mut Batch<T>, body: &Body, lines: &[Line]) -> u32 {
-        let Body::Reserve(reserve) = body else { return NO_VOTE };
-        let parts = if self.shards == 1 { 1 } else { self.parts(reserve, lines) };
+        let parts = match body {
+            _ if self.shards == 1 => 1,
+            Body::Reserve(reserve) => self.parts(&batch.rules, reserve, lines),
+            Body::Transition(step) if !step.lines.is_empty() => self.shards,
+            Body::Transition(step) if step.verb == Verb::Confirm && batch.rules.reacquires => self.shards,
+            _ => 1,
+        };
         if parts < 2 {
             return NO_VOTE;
         }
@@ -216,9 +229,11 @@ impl Sequencer {
         batch.votes.len() as u32 - 1
     }
 
-    fn parts(&self, reserve: &Reserve, lines: &[Line]) -> u32 {
-        let shards =
-            reserve.lines(lines).iter().fold(0u64, |set, line| set | 1 << (line.sku.0 % self.shards));
-        shards.count_ones()
+    /// How many shards have lines of it, or count its channel's holds.
+    fn parts(&self, rules: &Rules, reserve: &Reserve, lines: &[Line]) -> u32 {
+        let counted = rules.channel(reserve.channel).is_some_and(|rule| rule.policy.counts_holds());
+        let counts = if counted { 1 << (u32::from(reserve.channel.0) % self.shards) } else { 0u64 };
+        let lines = reserve.lines(lines).iter();
+        lines.fold(counts, |set, line| set | 1 << (line.sku.0 % self.shards)).count_ones()
     }
 }

@@ -3,11 +3,9 @@
 //! No thread and no queue is known here: the caller says how to wait for a vote.
 
 use crate::batch::{Batch, NO_VOTE, Slot};
-use crate::command::{Body, Fill, Line, Reserve};
-use crate::drill::{Bug, planted};
+use crate::command::{Body, Line};
 use crate::id::{Lsn, NodeId, SkuId};
-use crate::ledger::{Answer, Effects, Ledger, Moment, Outcome, held};
-use crate::outcome::Code;
+use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Moment, Outcome};
 
 /// What one shard did for one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +43,7 @@ pub struct Output {
 struct Waiting {
     moment: Moment,
     vote: u32,
-    outcome: Outcome,
+    decision: Decision,
     /// Where its movements and shortages begin in the output.
     movements: usize,
     shorts: usize,
@@ -131,33 +129,32 @@ impl Progress {
             None => {
                 let (movements, shorts) = (output.effects.movements.len(), output.effects.shorts.len());
                 let decided = ledger.decide(moment, &batch.rules, body, lines, &mut output.effects);
-                // No part of it is here.
-                let Some(outcome) = decided else { return Some(()) };
-                if vote != NO_VOTE {
-                    // Who fills what there is asks the other way round: has nobody anything? No other refusal
-                    // comes this far on several shards: the sequencer knows all ids.
-                    let ok = outcome.code == Code::Ok;
-                    batch.votes[vote as usize].cast(if fills_partly(body).is_some() { !ok } else { ok });
-                }
-                Waiting { moment, vote, outcome, movements, shorts }
+                let cast = |ballot| {
+                    if vote != NO_VOTE {
+                        batch.votes[vote as usize].cast(ballot);
+                    }
+                };
+                let Some(decision) = decided else {
+                    // No part of it is here. Who has parts of a reservation nobody else knows, so all are asked.
+                    if matches!(body, Body::Transition(_)) {
+                        cast(Ballot::NONE);
+                    }
+                    return Some(());
+                };
+                cast(decision.ballot);
+                Waiting { moment, vote, decision, movements, shorts }
             }
         };
-        let Waiting { moment, vote, mut outcome, movements, shorts } = waiting;
-        if vote != NO_VOTE {
-            let Some(agreed) = batch.votes[vote as usize].verdict() else {
+        let Waiting { moment, vote, decision, movements, shorts } = waiting;
+        let mut said = decision.ballot;
+        if vote != NO_VOTE && decision.waits {
+            let Some(verdict) = batch.votes[vote as usize].verdict() else {
                 self.waiting = Some(waiting);
                 return None;
             };
-            match fills_partly(body) {
-                Some(reserve) if !agreed => outcome = held(moment, reserve),
-                Some(_) => {}
-                None if !agreed && outcome.code == Code::Ok && !planted(Bug::SkipRollBack) => {
-                    outcome = Outcome::of(Code::InsufficientStock);
-                    output.effects.movements.truncate(movements);
-                }
-                None => {}
-            }
+            said = verdict;
         }
+        let outcome = Ledger::conclude(body, decision, said, &mut output.effects.movements, movements);
         ledger.settle(moment, body, lines, outcome, &output.effects.movements[movements..]);
         output.results.push(PartResult {
             at: self.at,
@@ -166,13 +163,5 @@ impl Progress {
             shorts: (output.effects.shorts.len() - shorts) as u32,
         });
         Some(())
-    }
-}
-
-/// The reservation, if it takes what there is.
-fn fills_partly(body: &Body) -> Option<&Reserve> {
-    match body {
-        Body::Reserve(reserve) if reserve.fill == Fill::Partial => Some(reserve),
-        _ => None,
     }
 }

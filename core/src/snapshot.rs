@@ -23,6 +23,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, Definition};
 use crate::chain::Chain;
+use crate::format2;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::journal::file::open_or_create;
 use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
@@ -30,8 +31,8 @@ use crate::limit;
 use crate::outcome::State;
 use crate::record::{ArchivedDefinitionList, DefinitionList};
 
-/// Version of the tables and rows. One of the version before it, which has no chain, becomes one of this.
-pub const SNAPSHOT_VERSION: u64 = 2;
+/// Version of the tables and rows. One of a version before it becomes one of this when it is opened.
+pub const SNAPSHOT_VERSION: u64 = 3;
 const CACHE_BYTES: usize = 128 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -91,22 +92,27 @@ struct SkuRow {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct ClaimRow {
-    sku: u32,
-    node: u16,
-    quantity: u32,
-    picked: u32,
-    shipped: u32,
+pub(crate) struct ClaimRow {
+    pub(crate) sku: u32,
+    pub(crate) node: u16,
+    pub(crate) quantity: u32,
+    pub(crate) held: u32,
+    pub(crate) picked: u32,
+    pub(crate) shipped: u32,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct ReservationRow {
-    channel: u16,
-    state: u8,
-    anchor: u32,
-    expires_at_ms: u64,
-    ended: u64,
-    claims: Vec<ClaimRow>,
+pub(crate) struct ReservationRow {
+    pub(crate) channel: u16,
+    pub(crate) state: u8,
+    pub(crate) partly: u8,
+    pub(crate) anchor: u32,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) ended: u64,
+    /// 1 for a hold that counts, and whose it is.
+    pub(crate) counted: u8,
+    pub(crate) customer: u64,
+    pub(crate) claims: Vec<ClaimRow>,
 }
 
 fn archive<T>(row: &T) -> Vec<u8>
@@ -187,13 +193,16 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
     })
 }
 
-fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
+fn encode_reservation(reservation: &Reservation, customer: Option<u64>) -> Vec<u8> {
     archive(&ReservationRow {
         channel: reservation.channel.0,
         state: reservation.state as u8,
+        partly: u8::from(reservation.partly),
         anchor: reservation.anchor.0,
         expires_at_ms: reservation.expires_at().0,
         ended: reservation.ended().0,
+        counted: u8::from(customer.is_some()),
+        customer: customer.unwrap_or(0),
         claims: reservation
             .claims
             .iter()
@@ -201,6 +210,7 @@ fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
                 sku: claim.sku.0,
                 node: claim.node.0,
                 quantity: claim.quantity,
+                held: claim.held,
                 picked: claim.picked,
                 shipped: claim.shipped,
             })
@@ -208,22 +218,26 @@ fn encode_reservation(reservation: &Reservation) -> Vec<u8> {
     })
 }
 
-fn decode_reservation(bytes: &[u8]) -> Option<Reservation> {
+/// A reservation, and the customer of a hold that counts.
+fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>)> {
     let row = rkyv::access::<ArchivedReservationRow, Failure>(bytes).ok()?;
     let claims = row.claims.iter().map(|claim| Claim {
         sku: SkuId(claim.sku.to_native()),
         node: NodeId(claim.node.to_native()),
         quantity: claim.quantity.to_native(),
+        held: claim.held.to_native(),
         picked: claim.picked.to_native(),
         shipped: claim.shipped.to_native(),
     });
-    Some(Reservation::new(
+    let mut reservation = Reservation::new(
         ChannelId(row.channel.to_native()),
         State::from_number(row.state)?,
         SkuId(row.anchor.to_native()),
         (Millis(row.expires_at_ms.to_native()), Lsn(row.ended.to_native())),
         claims.collect(),
-    ))
+    );
+    reservation.partly = row.partly != 0;
+    Some((reservation, (row.counted != 0).then_some(row.customer.to_native())))
 }
 
 /// Whether bytes are a sound row of a table: `skus`, `reservations` or `definitions`.
@@ -273,11 +287,13 @@ impl Snapshot {
             let mut meta = write.open_table(META).map_err(storage)?;
             let version = meta.get("version").map_err(storage)?.map(|found| found.value());
             match version {
-                None | Some(1) => {
-                    meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
-                }
+                None => {}
+                Some(1 | 2) => upgrade(&write)?,
                 Some(SNAPSHOT_VERSION) => {}
                 Some(found) => return Err(SnapshotError::Format { found }),
+            }
+            if version != Some(SNAPSHOT_VERSION) {
+                meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
             }
             write.open_table(SKUS).map_err(storage)?;
             write.open_table(RESERVATIONS).map_err(storage)?;
@@ -349,11 +365,11 @@ impl Snapshot {
         for pair in reservations.iter().map_err(storage)? {
             let (id, bytes) = pair.map_err(storage)?;
             let id = ReservationId(id.value());
-            let reservation = decode_reservation(bytes.value())
+            let (reservation, customer) = decode_reservation(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
             if reservation.state.is_active() {
                 for ledger in ledgers.iter_mut() {
-                    ledger.load_reservation(id, &reservation);
+                    ledger.load_reservation(id, &reservation, customer);
                 }
             } else {
                 ended.push((id, reservation));
@@ -362,7 +378,7 @@ impl Snapshot {
         ended.sort_by_key(|(id, reservation)| (reservation.ended(), *id));
         for (id, reservation) in &ended {
             for ledger in ledgers.iter_mut() {
-                ledger.load_reservation(*id, reservation);
+                ledger.load_reservation(*id, reservation, None);
             }
         }
         let meta = read.open_table(META).map_err(storage)?;
@@ -413,6 +429,36 @@ impl Snapshot {
     }
 }
 
+/// Writes the rows that are others in this version again.
+fn upgrade(write: &WriteTransaction) -> Result<(), SnapshotError> {
+    let mut table = write.open_table(RESERVATIONS).map_err(storage)?;
+    let mut rows: Vec<(u128, Vec<u8>)> = Vec::new();
+    for pair in table.iter().map_err(storage)? {
+        let (id, bytes) = pair.map_err(storage)?;
+        let row = format2::reservation(bytes.value()).ok_or_else(|| SnapshotError::Damaged {
+            table: "reservations",
+            key: ReservationId(id.value()).to_string(),
+        })?;
+        rows.push((id.value(), archive(&row)));
+    }
+    for (id, row) in rows {
+        table.insert(id, row.as_slice()).map_err(storage)?;
+    }
+    let mut table = write.open_table(DEFINITIONS).map_err(storage)?;
+    let mut rows: Vec<(u8, String, u32, Vec<u8>)> = Vec::new();
+    for pair in table.iter().map_err(storage)? {
+        let (key, value) = pair.map_err(storage)?;
+        let ((kind, name), (order, bytes)) = (key.value(), value.value());
+        let list = format2::definitions(bytes)
+            .ok_or_else(|| SnapshotError::Damaged { table: "definitions", key: name.to_owned() })?;
+        rows.push((kind, name.to_owned(), order, archive(&list)));
+    }
+    for (kind, name, order, row) in rows {
+        table.insert((kind, name.as_str()), (order, row.as_slice())).map_err(storage)?;
+    }
+    Ok(())
+}
+
 fn covered(meta: &redb::ReadOnlyTable<&str, u64>) -> Result<Covered, SnapshotError> {
     let number = |name| -> Result<u64, SnapshotError> {
         Ok(meta.get(name).map_err(storage)?.map_or(0, |found| found.value()))
@@ -449,9 +495,9 @@ impl SnapshotStep {
         let table = self.write.open_table(RESERVATIONS).map_err(storage)?;
         for id in reservations {
             if let Some(bytes) = table.get(id.0).map_err(storage)? {
-                let reservation = decode_reservation(bytes.value())
+                let (reservation, customer) = decode_reservation(bytes.value())
                     .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
-                ledger.load_reservation(*id, &reservation);
+                ledger.load_reservation(*id, &reservation, customer);
             }
         }
         Ok(())
@@ -476,7 +522,8 @@ impl SnapshotStep {
         let mut ended = self.write.open_table(ENDED).map_err(storage)?;
         for id in reservations {
             let Some(reservation) = ledger.reservations().find(*id, at) else { continue };
-            table.insert(id.0, encode_reservation(reservation).as_slice()).map_err(storage)?;
+            let row = encode_reservation(reservation, ledger.reservations().counted(*id));
+            table.insert(id.0, row.as_slice()).map_err(storage)?;
             if !reservation.state.is_active() {
                 ended.insert((reservation.ended().0, id.0), ()).map_err(storage)?;
             }
@@ -487,7 +534,7 @@ impl SnapshotStep {
             let (lsn, id) = pair.map_err(storage)?.0.value();
             let same = match table.get(id).map_err(storage)? {
                 Some(bytes) => {
-                    decode_reservation(bytes.value()).is_some_and(|found| found.ended() == Lsn(lsn))
+                    decode_reservation(bytes.value()).is_some_and(|(found, _)| found.ended() == Lsn(lsn))
                 }
                 None => false,
             };

@@ -139,10 +139,14 @@ fn execute(
         Code::Ok => {}
         code => return Outcome::of(code),
     }
-    let outcome = ledger.decide(moment, &rules, body, lines, effects).unwrap_or(match body {
-        Body::Expire(_) => Outcome::of(Code::NotDue),
-        _ => Outcome::of(Code::UnknownReservation),
-    });
+    let outcome = match ledger.decide(moment, &rules, body, lines, effects) {
+        Some(decision) => Ledger::conclude(body, decision, decision.ballot, &mut effects.movements, 0),
+        None if matches!(body, Body::Expire(_)) => Outcome::of(Code::NotDue),
+        None => Outcome::of(Code::UnknownReservation),
+    };
+    if !matches!(outcome.code, Code::Ok | Code::InsufficientStock) {
+        effects.shorts.clear();
+    }
     if !matches!(body, Body::Event(_)) {
         merge_movements(&mut effects.movements, 0);
         effects.shorts.sort_unstable();

@@ -1,7 +1,7 @@
 //! Random commands of every kind, sound and unsound, over a few skus that everybody wants.
 
 use stockline_client::event::{EventKind, KINDS};
-use stockline_client::record::{EventRec, LineRec};
+use stockline_client::record::{EventRec, LineRec, StepLineRec};
 
 use crate::dice::Dice;
 use crate::model::{ANY, Act};
@@ -34,11 +34,15 @@ impl Chance {
         match pick(dice, 20) {
             0..7 => {
                 *last += 1;
-                let lines = (0..=pick(dice, 4)).map(|_| self.line(dice)).collect();
+                let mut lines: Vec<LineRec> = (0..=pick(dice, 4)).map(|_| self.line(dice)).collect();
+                // So that steps of some lines know what to ask for.
+                lines[0].sku =
+                    if lines[0].sku == 60_000_000 { 60_000_000 } else { self.sku_of(base + *last) };
                 let ttl = pick(dice, u64::from(self.ttl_ms)) as u32 + 1;
                 let ttl_ms = if pick(dice, 60) == 0 { 0 } else { ttl };
                 let (channel, partial) = (one(dice, &self.channels), pick(dice, 3) == 0);
-                Act::Reserve { id: base + *last, channel, ttl_ms, partial, lines }
+                let customer = pick(dice, 3);
+                Act::Reserve { id: base + *last, channel, ttl_ms, partial, customer, lines }
             }
             7..13 => {
                 // Mostly young ones: the others have ended.
@@ -48,7 +52,11 @@ impl Chance {
                     last.saturating_sub(u128::from(pick(dice, 12))).max(1)
                 };
                 let ttl_ms = pick(dice, u64::from(self.ttl_ms) + 1_000) as u32 + 1;
-                Act::Step { id: base + id, verb: pick(dice, 4) as u8 + 1, ttl_ms }
+                let verb = pick(dice, 5) as u8 + 1;
+                let by_line = verb == 5 || (verb != 3 && pick(dice, 2) == 0);
+                let count = if by_line { 1 + pick(dice, 2) } else { 0 };
+                let lines = (0..count).map(|_| self.step_line(dice, base + id, verb)).collect();
+                Act::Step { id: base + id, verb, ttl_ms, lines }
             }
             _ => Act::Event(Box::new(self.event(dice, base, *last, now_ms))),
         }
@@ -65,6 +73,28 @@ impl Chance {
             _ => (ANY, ANY),
         };
         LineRec { sku, node, group, quantity }
+    }
+
+    /// The sku of a reservation's first line.
+    fn sku_of(&self, id: u128) -> u32 {
+        one(&mut Dice::new(id as u64), &self.skus)
+    }
+
+    fn step_line(&self, dice: &mut Dice, id: u128, verb: u8) -> StepLineRec {
+        let sku = match pick(dice, 100) {
+            0 => 60_000_000,
+            1..20 => one(dice, &self.skus),
+            _ => self.sku_of(id),
+        };
+        let quantity = if pick(dice, 100) == 0 { 0 } else { pick(dice, 4) as u32 + 1 };
+        let node = if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) };
+        let to_node = match verb {
+            5 => {
+                *self.nodes.iter().cycle().skip(pick(dice, 8) as usize).find(|to| **to != node).expect("two")
+            }
+            _ => ANY,
+        };
+        StepLineRec { sku, node, to_node, quantity }
     }
 
     fn kind(&self, dice: &mut Dice) -> EventKind {

@@ -4,12 +4,14 @@
 //! It is told commands one after another in the order of their LSNs and says what each must be answered. Model
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
+mod reservation;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use stockline_client::event::EventKind;
 use stockline_client::limit;
 use stockline_client::outcome::{Code, State};
-use stockline_client::record::{EventRec, LineRec};
+use stockline_client::record::{EventRec, LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
 /// No node, no group.
@@ -30,13 +32,15 @@ pub enum Act {
         ttl_ms: u32,
         /// Of each line what there is.
         partial: bool,
+        customer: u64,
         lines: Vec<LineRec>,
     },
-    /// Verb: 1 confirm, 2 release, 3 extend, 4 fulfil.
+    /// Verb: 1 confirm, 2 release, 3 extend, 4 fulfil, 5 move. No lines: all of it.
     Step {
         id: u128,
         verb: u8,
         ttl_ms: u32,
+        lines: Vec<StepLineRec>,
     },
     Event(Box<EventRec>),
     /// The system ends a hold.
@@ -56,6 +60,8 @@ pub struct Due {
     pub code: Code,
     pub state: State,
     pub expires_at_ms: u64,
+    /// A confirmation that came late.
+    pub late: bool,
     /// Claims by sku and node, or shortages by line.
     pub parts: Vec<PartRec>,
 }
@@ -64,6 +70,11 @@ pub struct Due {
 pub struct ChannelSetup {
     pub group: Option<u16>,
     pub buffer: i64,
+    /// A late confirmation claims again what expired.
+    pub reacquires: bool,
+    /// Open holds at once, and of one customer; 0 for no limit.
+    pub holds_max: usize,
+    pub customer_holds_max: usize,
 }
 
 /// The part of the catalogue that decides.
@@ -79,19 +90,29 @@ pub struct Setup {
 #[derive(Clone, Debug, Default)]
 struct Claim {
     quantity: i64,
+    held: i64,
     picked: i64,
     shipped: i64,
 }
 
 impl Claim {
-    fn open(&self) -> i64 {
-        self.quantity - self.picked - self.shipped
+    fn confirmed(&self) -> i64 {
+        self.quantity - self.held - self.picked - self.shipped
+    }
+
+    fn of(&self, bucket: usize) -> i64 {
+        [0, self.held, self.confirmed(), self.picked][bucket]
     }
 }
 
 #[derive(Clone, Debug)]
 struct Reservation {
+    channel: u16,
+    /// Whose it is, if it counts against the open holds of its channel.
+    counted: Option<u64>,
     state: State,
+    /// Some of it was confirmed while the rest stayed held.
+    partly: bool,
     ends_ms: u64,
     claims: BTreeMap<(u32, u16), Claim>,
 }
@@ -188,11 +209,14 @@ impl Model {
             return bare(refused);
         }
         match act {
-            Act::Reserve { id, channel, ttl_ms, partial, lines } => {
+            Act::Reserve { id, channel, ttl_ms, partial, customer, lines } => {
                 let ends_ms = now_ms.map_or(u64::MAX, |now| now + u64::from(*ttl_ms));
-                self.reserve((*id, *channel), ends_ms, *partial, lines)
+                self.reserve((*id, *channel, *customer), ends_ms, *partial, lines)
             }
-            Act::Step { id, verb, ttl_ms } => self.step(now_ms, *id, *verb, *ttl_ms),
+            Act::Step { id, verb, ttl_ms, lines } if lines.is_empty() => {
+                self.step(now_ms, *id, *verb, *ttl_ms)
+            }
+            Act::Step { id, verb, lines, .. } => self.step_lines(now_ms, *id, *verb, lines),
             Act::Event(event) => self.event(now_ms, event),
             Act::Expire { id } => self.expire(now_ms, *id),
             Act::Rule { channel, setup } => {
@@ -233,7 +257,17 @@ impl Model {
                     }
                 }
             }
-            Act::Step { verb, ttl_ms, .. } => refuse(*verb == 3 && !ttl_ok(*ttl_ms), Code::InvalidTtl),
+            Act::Step { verb, ttl_ms, lines, .. } => {
+                refuse(*verb == 3 && !ttl_ok(*ttl_ms), Code::InvalidTtl);
+                refuse(lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);
+                for line in lines {
+                    refuse(line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+                    refuse(line.sku >= setup.skus, Code::UnknownSku);
+                    refuse(!setup.nodes.contains_key(&line.node), Code::UnknownNode);
+                    let to_known = line.to_node == ANY || setup.nodes.contains_key(&line.to_node);
+                    refuse(!to_known, Code::UnknownNode);
+                }
+            }
             Act::Event(event) => {
                 let kind = EventKind::from_number(event.kind);
                 let max = i64::from(limit::QUANTITY_MAX);
@@ -267,138 +301,6 @@ impl Model {
             Act::Expire { .. } | Act::Rule { .. } => {}
         }
         found.first().copied().unwrap_or(Code::Ok)
-    }
-
-    fn reserve(&mut self, (id, channel): (u128, u16), ends_ms: u64, partial: bool, lines: &[LineRec]) -> Due {
-        if self.reservations.contains_key(&id) {
-            return bare(Code::ReservationExists);
-        }
-        let rule = self.setup.channels[&channel].clone();
-        let offered = self.offered(&rule);
-        let mut taken = Taken::new();
-        let mut shorts = Vec::new();
-        let class = |line: &LineRec| if line.node != ANY { 0 } else { 1 + u8::from(line.group == ANY) };
-        let mut order: Vec<usize> = (0..lines.len()).collect();
-        order.sort_by_key(|index| class(&lines[*index]));
-        for index in order {
-            let line = &lines[index];
-            let left = |node: &u16| {
-                let taken = taken.get(&(line.sku, *node)).copied().unwrap_or(0);
-                (self.at(line.sku, *node)[FREE] - taken).max(0)
-            };
-            let group = self.setup.groups.get(&line.group);
-            let nodes: Vec<u16> = offered
-                .iter()
-                .copied()
-                .filter(|node| line.node == ANY || line.node == *node)
-                .filter(|node| group.is_none_or(|group| group.contains(node)))
-                .collect();
-            let whole: i64 = offered.iter().map(left).sum();
-            let here: i64 = nodes.iter().map(left).sum();
-            let most = here.min(whole - rule.buffer).max(0);
-            let mut open = i64::from(line.quantity);
-            if most < open {
-                let line_number = index as u16;
-                shorts.push(PartRec { line: line_number, sku: line.sku, node: ANY, quantity: most as u32 });
-                if !partial {
-                    continue;
-                }
-                open = most;
-            }
-            let one = nodes.iter().copied().find(|node| left(node) >= open);
-            let takes: Vec<(u16, i64)> = one
-                .map_or(nodes, |node| vec![node])
-                .into_iter()
-                .map(|node| {
-                    let units = open.min(left(&node));
-                    open -= units;
-                    (node, units)
-                })
-                .collect();
-            for (node, units) in takes.into_iter().filter(|(_, units)| *units > 0) {
-                *taken.entry((line.sku, node)).or_default() += units;
-            }
-        }
-        shorts.sort_by_key(|short| short.line);
-        if !shorts.is_empty() && (!partial || taken.is_empty()) {
-            return Due { parts: shorts, ..bare(Code::InsufficientStock) };
-        }
-        let mut parts = Vec::new();
-        let mut claims = BTreeMap::new();
-        for (place, units) in taken {
-            self.add(place, FREE, -units);
-            self.add(place, HELD, units);
-            parts.push(PartRec { line: 0, sku: place.0, node: place.1, quantity: units as u32 });
-            claims.insert(place, Claim { quantity: units, ..Claim::default() });
-        }
-        parts.extend(shorts);
-        self.reservations.insert(id, Reservation { state: State::Held, ends_ms, claims });
-        Due { code: Code::Ok, state: State::Held, expires_at_ms: ends_ms, parts }
-    }
-
-    fn step(&mut self, now_ms: Option<u64>, id: u128, verb: u8, ttl_ms: u32) -> Due {
-        let Some(found) = self.reservations.get(&id) else { return bare(Code::UnknownReservation) };
-        let over = found.state == State::Held && now_ms.is_some_and(|now| found.ends_ms <= now);
-        let code = match (found.state, verb) {
-            (State::Held, 1..=3) if over => Code::Expired,
-            (State::Expired, 1..=3) => Code::Expired,
-            (State::Held, 1..=3) | (State::Confirmed, 2 | 4) => Code::Ok,
-            _ => Code::WrongState,
-        };
-        if code != Code::Ok {
-            return told(found, code);
-        }
-        match verb {
-            1 => self.end(id, State::Confirmed, Some(CONFIRMED)),
-            2 => self.end(id, State::Released, Some(FREE)),
-            3 => {
-                let found = self.reservations.get_mut(&id).expect("found before");
-                let end = now_ms.map_or(u64::MAX, |now| now + u64::from(ttl_ms));
-                found.ends_ms = found.ends_ms.max(end);
-            }
-            _ => {
-                let left: Vec<_> = self.reservations[&id]
-                    .claims
-                    .iter()
-                    .flat_map(|(place, claim)| [(*place, claim.open()), (*place, claim.picked)])
-                    .filter(|(_, units)| *units > 0)
-                    .collect();
-                self.end(id, State::Fulfilled, None);
-                for ((sku, node), units) in left {
-                    // Without a clock nothing is counted late.
-                    let at_ms = now_ms.unwrap_or(0);
-                    self.remember(now_ms, sku, Change { node, at_ms, units: -units });
-                }
-            }
-        }
-        told(&self.reservations[&id], Code::Ok)
-    }
-
-    /// Moves what is left of a reservation's claims to another bucket, or out.
-    fn end(&mut self, id: u128, state: State, to: Option<usize>) {
-        let mut found = self.reservations.remove(&id).expect("found before");
-        let from = if found.state == State::Held { HELD } else { CONFIRMED };
-        for (place, claim) in &mut found.claims {
-            for (from, units) in [(from, claim.open()), (PICKED, claim.picked)] {
-                self.add(*place, from, -units);
-                if let Some(to) = to {
-                    self.add(*place, to, units);
-                }
-            }
-            *self.picked_for.entry(*place).or_default() -= claim.picked;
-            claim.picked = 0;
-        }
-        found.state = state;
-        self.reservations.insert(id, found);
-    }
-
-    fn expire(&mut self, now_ms: Option<u64>, id: u128) -> Due {
-        let Some(found) = self.reservations.get(&id) else { return bare(Code::NotDue) };
-        if found.state != State::Held || now_ms.is_none_or(|now| found.ends_ms > now) {
-            return told(found, Code::NotDue);
-        }
-        self.end(id, State::Expired, Some(FREE));
-        told(&self.reservations[&id], Code::Ok)
     }
 
     fn event(&mut self, now_ms: Option<u64>, event: &EventRec) -> Due {
@@ -551,12 +453,12 @@ impl Model {
         if found.claims.keys().all(|(sku, _)| *sku != event.sku) {
             return Err(Code::UnknownReservation);
         }
-        if found.state != State::Confirmed {
+        if found.state != State::Confirmed && !(found.state == State::Held && found.partly) {
             return Ok(told(found, Code::WrongState));
         }
         let claim = found.claims.get_mut(&place).ok_or(Code::InsufficientClaim)?;
         let picked = if ship { units.min(claim.picked) } else { 0 };
-        if claim.open() < units - picked {
+        if claim.confirmed() < units - picked {
             return Err(Code::InsufficientClaim);
         }
         if ship {
@@ -618,11 +520,11 @@ impl Model {
 }
 
 fn bare(code: Code) -> Due {
-    Due { code, state: State::None, expires_at_ms: 0, parts: Vec::new() }
+    Due { code, state: State::None, expires_at_ms: 0, late: false, parts: Vec::new() }
 }
 
 /// An answer about a reservation.
 fn told(reservation: &Reservation, code: Code) -> Due {
     let expires_at_ms = if reservation.state == State::Held { reservation.ends_ms } else { 0 };
-    Due { code, state: reservation.state, expires_at_ms, parts: Vec::new() }
+    Due { state: reservation.state, expires_at_ms, ..bare(code) }
 }

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use stockline_client::catalogue::NameKind;
 use stockline_client::event::EventKind;
 use stockline_client::outcome::Code;
-use stockline_client::record::{EventRec, LineRec, TransitionRec};
+use stockline_client::record::{EventRec, LineRec};
 use stockline_client::wire::PlaceRec;
-use stockline_client::{Client, ClientError, Fill, NewReservation, Outcome, Profile};
+use stockline_client::{Client, ClientError, Fill, NewReservation, NewStep, Outcome, Profile, Verb};
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -232,9 +232,10 @@ async fn play(
         channel: names.channels[&order.channel],
         ttl_ms: TTL_MS,
         fill: Fill::All,
+        customer: 0,
         lines: lines.clone(),
     };
-    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, partial: false, lines };
+    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, partial: false, customer: 0, lines };
     let started = Instant::now();
     let outcome = one(client.reserve(&[new]).await?)?;
     let held = outcome.code == Code::Ok;
@@ -242,12 +243,11 @@ async fn play(
     if !held {
         return Ok(log);
     }
-    for (op, verb) in [(2, 1), (3, 4)] {
-        let key = key(seed, &format!("{index}/{}/{verb}", order.number));
-        let transition = TransitionRec { key, issued_at_ms: 0, reservation: id, verb, ttl_ms: 0 };
+    for (op, verb) in [(2, Verb::Confirm), (3, Verb::Fulfil)] {
+        let key = key(seed, &format!("{index}/{}/{}", order.number, verb as u8));
         let started = Instant::now();
-        let outcome = one(client.transition(vec![transition]).await?)?;
-        log.push(op, Act::Step { id, verb, ttl_ms: 0 }, outcome, started);
+        let outcome = one(client.transition(&[NewStep::whole(key, id, verb)]).await?)?;
+        log.push(op, Act::Step { id, verb: verb as u8, ttl_ms: 0, lines: Vec::new() }, outcome, started);
     }
     Ok(log)
 }
@@ -277,6 +277,7 @@ async fn audit(client: &Client, names: &Names, log: &Log, nodes: usize) -> Resul
             answer: Some(Due {
                 code: done.outcome.code,
                 state: done.outcome.state,
+                late: done.outcome.late,
                 expires_at_ms: done.outcome.expires_at_ms,
                 parts: done.outcome.parts.clone(),
             }),

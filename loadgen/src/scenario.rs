@@ -181,6 +181,7 @@ impl Load for Buyer {
                 channel: self.stage.channel,
                 ttl_ms: TTL_MS,
                 fill: 0,
+                customer: 0,
                 line_count: 1,
             });
             let sku = self.stage.skus[self.sku(request, line)];

@@ -86,8 +86,7 @@ pub async fn define(client: &Client, nodes: &[String], channels: &[String]) -> R
         kind: "warehouse".into(),
         timezone: "UTC".into(),
     });
-    let channels =
-        channels.iter().map(|name| Definition::Channel { name: name.clone(), group: None, buffer: 0 });
+    let channels = channels.iter().map(|name| Definition::channel(name));
     let definitions: Vec<Definition> = nodes.chain(channels).collect();
     let refused = client.define(&definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);
     match refused {

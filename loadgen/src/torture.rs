@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stockline_client::catalogue::{Definition, NameKind};
+use stockline_client::catalogue::{Definition, NameKind, Policy};
 use stockline_client::outcome::Code;
-use stockline_client::record::TransitionRec;
 use stockline_client::wire::{Availability, PlaceRec, QueryRec};
-use stockline_client::{Client, ClientError, Fill, NewReservation, Outcome, Profile};
+use stockline_client::{Client, ClientError, Fill, NewReservation, NewStep, Outcome, Profile, Verb};
 
 use crate::chance::{Chance, pick};
 use crate::dice::Dice;
@@ -27,6 +26,8 @@ use crate::stage::{Progress, resolve};
 const SKUS: usize = 8;
 const NODES: usize = 3;
 const BUFFER: u32 = 5;
+/// Holds that a customer may have open.
+const CUSTOMER_HOLDS: u32 = 40;
 /// Nothing expires: who only sees answers does not know when.
 const TTL_MS: u32 = 20 * 24 * 3_600_000;
 /// How long to wait for a server that is down at the beginning.
@@ -79,6 +80,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
             name: channel.clone(),
             group: Some(name(if index == 1 { "some" } else { "all" })),
             buffer: if index == 2 { BUFFER } else { 0 },
+            policy: Policy { customer_holds_max: CUSTOMER_HOLDS, ..Policy::default() },
         });
     }
     let refused = client.define(&definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);
@@ -93,6 +95,8 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     let of = |index: usize| ChannelSetup {
         group: Some(groups[usize::from(index == 1)]),
         buffer: if index == 2 { i64::from(BUFFER) } else { 0 },
+        customer_holds_max: CUSTOMER_HOLDS as usize,
+        ..ChannelSetup::default()
     };
     let setup = Setup {
         skus: skus.iter().max().map_or(0, |most| most + 1),
@@ -209,6 +213,7 @@ async fn torment(client: &Client, ground: &Ground, seed: u64) -> Result<Log, Cli
             let answer = Some(Due {
                 code: outcome.code,
                 state: outcome.state,
+                late: outcome.late,
                 expires_at_ms: outcome.expires_at_ms,
                 parts: outcome.parts,
             });
@@ -239,12 +244,13 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
     let (mut reservations, mut steps, mut events) = (Vec::new(), Vec::new(), Vec::new());
     for act in acts {
         match act.clone() {
-            Act::Reserve { id, channel, ttl_ms, partial, lines } => {
+            Act::Reserve { id, channel, ttl_ms, partial, customer, lines } => {
                 let fill = if partial { Fill::Partial } else { Fill::All };
-                reservations.push(NewReservation { id, channel, ttl_ms, fill, lines });
+                reservations.push(NewReservation { id, channel, ttl_ms, fill, customer, lines });
             }
-            Act::Step { id, verb, ttl_ms } => {
-                steps.push(TransitionRec { key: key(), issued_at_ms: 0, reservation: id, verb, ttl_ms });
+            Act::Step { id, verb, ttl_ms, lines } => {
+                let verb = Verb::from_number(verb).expect("verbs are 1 to 5");
+                steps.push(NewStep { key: key(), reservation: id, verb, ttl_ms, lines });
             }
             Act::Event(mut event) => {
                 event.key = key();
@@ -255,7 +261,7 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
     }
     match op(&acts[0]) {
         0 => client.reserve(&reservations).await,
-        1 => client.transition(steps).await,
+        1 => client.transition(&steps).await,
         _ => client.tell(events).await,
     }
 }

@@ -52,7 +52,7 @@ async fn ground(dir: &Path) -> Ground {
         nodes: vec![],
         token_sha256: token_sha256(name.as_bytes()),
     };
-    let channel = |name: &str| Definition::Channel { name: name.into(), group: None, buffer: 0 };
+    let channel = |name: &str| Definition::channel(name);
     let node =
         Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
     let definitions = [node, channel("honest"), channel("flood"), principal("honest"), principal("flood")];
@@ -88,6 +88,7 @@ impl Ground {
                 channel: 0,
                 ttl_ms: 3_600_000,
                 fill: Fill::All,
+                customer: 0,
                 lines: vec![line],
             };
             let started = Instant::now();

@@ -210,6 +210,7 @@ async fn keys(profile: Profile, number: u64, sku: u32, batch: usize, told: Arc<T
                     channel: 1,
                     ttl_ms: 3_600_000,
                     fill: 0,
+                    customer: 0,
                     line_count: 1,
                 });
                 body.lines.push(LineRec { sku, node: u16::MAX, group: u16::MAX, quantity: 1 });

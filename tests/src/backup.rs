@@ -250,12 +250,12 @@ fn files_of_a_newer_format_are_refused_by_name() {
     write.commit().expect("commits");
     drop(db);
     let says =
-        "the snapshot has format 9, this program reads formats 1 to 2; use the stockline that wrote it";
+        "the snapshot has format 9, this program reads formats 1 to 3; use the stockline that wrote it";
     check("stockline", &["serve", "--data", path(&data), "--quic", "127.0.0.1:0"], 3, says);
 
     let (_dir, data, _) = golden("1-stopped");
     edit(&data, 5, |bytes| bytes[0] = 9);
-    let says = "has format 9, this program reads formats 1 to 2; use the stockline that wrote it";
+    let says = "has format 9, this program reads formats 1 to 3; use the stockline that wrote it";
     check("stockline", &["serve", "--data", path(&data), "--quic", "127.0.0.1:0"], 3, says);
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
-use stockline_core::catalogue::{Catalogue, Definition};
+use stockline_core::catalogue::{Catalogue, Definition, LateConfirm, Policy};
 use stockline_core::chain::Chain;
-use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve, Transition, Verb};
+use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
     ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
@@ -19,6 +19,8 @@ use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
 
 pub const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
+pub const HOLDS_MAX: u32 = 4;
+pub const CUSTOMER_HOLDS_MAX: u32 = 2;
 pub const WHO: PrincipalId = PrincipalId(1);
 pub const START: Millis = Millis(1_700_000_000_000);
 
@@ -50,7 +52,7 @@ pub fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
 }
 
 /// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over group 0,
-/// channel 2 over all with a buffer of 5; skus 0 to 9.
+/// channel 2 over all with a buffer of 5, channel 3 over all with late confirmations and few open holds; skus 0 to 9.
 pub fn definitions() -> Vec<Definition> {
     let node = |name: &str, priority| Definition::Node {
         name: name.into(),
@@ -62,6 +64,7 @@ pub fn definitions() -> Vec<Definition> {
         name: name.into(),
         group: group.map(str::to_owned),
         buffer,
+        policy: Policy::default(),
     };
     let mut definitions = vec![
         node("n0", 10),
@@ -72,6 +75,17 @@ pub fn definitions() -> Vec<Definition> {
         channel("c1", Some("g0"), 0),
         channel("c2", None, 5),
     ];
+    definitions.push(Definition::Channel {
+        name: "c3".into(),
+        group: None,
+        buffer: 0,
+        policy: Policy {
+            low: 3,
+            late_confirm: LateConfirm::Reacquire,
+            holds_max: HOLDS_MAX,
+            customer_holds_max: CUSTOMER_HOLDS_MAX,
+        },
+    });
     definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
     definitions
 }
@@ -191,6 +205,7 @@ impl Bench {
             channel: ChannelId(channel),
             ttl_ms,
             fill,
+            customer: 0,
             first_line: 0,
             line_count: lines.len() as u32,
         };
@@ -198,8 +213,17 @@ impl Bench {
     }
 
     pub fn step(&mut self, id: u128, verb: Verb, ttl_ms: u32) -> Told {
-        let transition = Transition { reservation: ReservationId(id), verb, ttl_ms, scope: None };
-        self.send_body(Body::Transition(transition), &[])
+        self.send_step(id, verb, ttl_ms, &[])
+    }
+
+    /// A step that takes some lines.
+    pub fn step_lines(&mut self, id: u128, verb: Verb, lines: &[StepLine]) -> Told {
+        self.send_step(id, verb, 0, lines)
+    }
+
+    fn send_step(&mut self, id: u128, verb: Verb, ttl_ms: u32, lines: &[StepLine]) -> Told {
+        let (reservation, lines) = (ReservationId(id), lines.into());
+        self.send_body(Body::Transition(Transition { reservation, verb, ttl_ms, scope: None, lines }), &[])
     }
 
     pub fn event(&mut self, event: StockEvent) -> Told {

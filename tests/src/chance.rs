@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_core::bucket::Bucket;
-use stockline_core::command::{Body, Fill, Line, Reserve, Transition, Verb};
+use stockline_core::command::{Body, Fill, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use stockline_core::journal::{Decoded, Entry};
@@ -13,14 +13,27 @@ use stockline_core::wire::PartRec;
 use stockline_loadgen::chance::Chance;
 use stockline_loadgen::model::{ANY, Act, ChannelSetup, Due, Setup};
 
+use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX};
+
 /// What [`crate::bench::definitions`] defines, as the model has it.
 pub fn setup() -> Setup {
-    let channel = |group, buffer| ChannelSetup { group, buffer };
+    let channel = |group, buffer| ChannelSetup { group, buffer, ..ChannelSetup::default() };
+    let policed = ChannelSetup {
+        reacquires: true,
+        holds_max: HOLDS_MAX as usize,
+        customer_holds_max: CUSTOMER_HOLDS_MAX as usize,
+        ..ChannelSetup::default()
+    };
     Setup {
         skus: 10,
         nodes: BTreeMap::from([(0, 10), (1, 20), (2, 30)]),
         groups: BTreeMap::from([(0, BTreeSet::from([1, 2]))]),
-        channels: BTreeMap::from([(0, channel(None, 0)), (1, channel(Some(0), 0)), (2, channel(None, 5))]),
+        channels: BTreeMap::from([
+            (0, channel(None, 0)),
+            (1, channel(Some(0), 0)),
+            (2, channel(None, 5)),
+            (3, policed),
+        ]),
     }
 }
 
@@ -30,7 +43,7 @@ pub fn chance() -> Chance {
         skus: (0..6).collect(),
         nodes: vec![0, 1, 2],
         group: (0, vec![1, 2]),
-        channels: vec![0, 1, 2],
+        channels: vec![0, 1, 2, 3],
         ttl_ms: 2_000,
         clock_known: true,
     }
@@ -39,7 +52,7 @@ pub fn chance() -> Chance {
 /// The command in the core's types; its lines are appended to `lines`.
 pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
     match act {
-        Act::Reserve { id, channel, ttl_ms, partial, lines: asked } => {
+        Act::Reserve { id, channel, ttl_ms, partial, customer, lines: asked } => {
             let first_line = lines.len() as u32;
             lines.extend(asked.iter().map(|line| Line {
                 sku: SkuId(line.sku),
@@ -52,15 +65,25 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
                 channel: ChannelId(*channel),
                 ttl_ms: *ttl_ms,
                 fill: if *partial { Fill::Partial } else { Fill::All },
+                customer: *customer,
                 first_line,
                 line_count: asked.len() as u32,
             })
         }
-        Act::Step { id, verb, ttl_ms } => Body::Transition(Transition {
+        Act::Step { id, verb, ttl_ms, lines: asked } => Body::Transition(Transition {
             reservation: ReservationId(*id),
-            verb: Verb::from_number(*verb).expect("verbs are 1 to 4"),
+            verb: Verb::from_number(*verb).expect("verbs are 1 to 5"),
             ttl_ms: *ttl_ms,
             scope: None,
+            lines: asked
+                .iter()
+                .map(|line| StepLine {
+                    sku: SkuId(line.sku),
+                    node: NodeId(line.node),
+                    to_node: NodeId(line.to_node),
+                    quantity: line.quantity,
+                })
+                .collect(),
         }),
         Act::Event(event) => Body::Event(StockEvent {
             kind: EventKind::from_number(event.kind).expect("kinds come from the list"),
@@ -95,6 +118,7 @@ pub fn due(reply: &Reply, parts: &[Part]) -> Due {
         code: reply.outcome.code,
         state: reply.outcome.state,
         expires_at_ms: reply.outcome.expires_at.0,
+        late: reply.outcome.reacquired,
         parts: parts.collect(),
     }
 }
@@ -102,7 +126,7 @@ pub fn due(reply: &Reply, parts: &[Part]) -> Due {
 /// What the journal says that the sender was told.
 pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
     let mut parts = Vec::new();
-    if matches!(entry.command.body, Body::Reserve(_)) {
+    if matches!(entry.command.body, Body::Reserve(_)) || entry.outcome.reacquired {
         parts.extend(decoded.movements[entry.movements.clone()].iter().map(|movement| PartRec {
             line: 0,
             sku: movement.sku.0,
@@ -120,6 +144,7 @@ pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
         code: entry.outcome.code,
         state: entry.outcome.state,
         expires_at_ms: entry.outcome.expires_at.0,
+        late: entry.outcome.reacquired,
         parts,
     }
 }

@@ -4,7 +4,7 @@ use rkyv::Serialize;
 use rkyv::api::high::HighSerializer;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
-use stockline_core::catalogue::Definition;
+use stockline_core::catalogue::{Definition, Policy};
 use stockline_core::id::Millis;
 use stockline_core::limit;
 use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, TextRec, TransitionRec};
@@ -31,6 +31,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         channel: 0,
         ttl_ms: 900_000,
         fill: 0,
+        customer: 0,
         line_count: 1,
     };
     let line = LineRec { sku: 3, node: 65_535, group: 65_535, quantity: 2 };
@@ -53,8 +54,14 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         to: 0,
         reason: *b"po 4711\0\0\0\0\0\0\0\0\0",
     };
-    let step = TransitionRec { key: 0xb1, issued_at_ms: T0, reservation: 0xa1, verb: 1, ttl_ms: 0 };
-    let channel = Definition::Channel { name: "web".into(), group: Some("eu".into()), buffer: 5 };
+    let step =
+        TransitionRec { key: 0xb1, issued_at_ms: T0, reservation: 0xa1, verb: 1, ttl_ms: 0, line_count: 0 };
+    let channel = Definition::Channel {
+        name: "web".into(),
+        group: Some("eu".into()),
+        buffer: 5,
+        policy: Policy::default(),
+    };
     let wanted = ResolveRec { kind: 1, create: 1, name: TextRec { start: 0, len: 6 } };
     let query = QueryRec { channel: 0, group: 65_535, detail: 1, sku_count: 2 };
     let result = ResultRec {
@@ -65,6 +72,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         code: 0,
         state: 1,
         repeat: 0,
+        late: 0,
     };
     vec![
         frame(FrameType::SignIn, &SignIn { token: b"secret".to_vec() }),
@@ -72,7 +80,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::Define, &DefinitionList::of([&channel])),
         frame(FrameType::Events, &Events { events: vec![event] }),
         frame(FrameType::Reserve, &wire::Reservations { reservations: vec![reserve], lines: vec![line] }),
-        frame(FrameType::Transitions, &Transitions { transitions: vec![step] }),
+        frame(FrameType::Transitions, &Transitions { transitions: vec![step], lines: vec![] }),
         frame(FrameType::Availability, &Availability { queries: vec![query], skus: vec![3, 4] }),
         frame(FrameType::ReadPositions, &ReadPositions { places: vec![PlaceRec { sku: 3, node: 1 }] }),
         frame(FrameType::ReadReservations, &ReadReservations { ids: vec![0xa1] }),
@@ -126,7 +134,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     code: 0,
                     state: 1,
                 }],
-                claims: vec![ClaimRec { sku: 3, quantity: 2, picked: 0, shipped: 0, node: 1 }],
+                claims: vec![ClaimRec { sku: 3, quantity: 2, held: 2, picked: 0, shipped: 0, node: 1 }],
             },
         ),
         frame(FrameType::Refusal, &Refusal { code: 3, text: b"no".to_vec() }),
@@ -244,14 +252,23 @@ fn records_that_make_no_command_are_named() {
         let raw = RawFrame { kind, request: 1, archive: &bytes[HEADER_BYTES..] };
         wire::read_commands(raw, None, Millis(T0)).map(|_| ()).expect_err("refused").to_string()
     };
-    let step = TransitionRec { key: 1, issued_at_ms: T0, reservation: 1, verb: 9, ttl_ms: 0 };
-    let text = judge(frame(FrameType::Transitions, &Transitions { transitions: vec![step] }));
+    let step = TransitionRec { key: 1, issued_at_ms: T0, reservation: 1, verb: 9, ttl_ms: 0, line_count: 0 };
+    let text = judge(frame(FrameType::Transitions, &Transitions { transitions: vec![step], lines: vec![] }));
     assert!(text.contains("record 0 of transitions: verb must be"), "{text}");
     let keyless = TransitionRec { key: 0, verb: 1, ..step };
-    let text = judge(frame(FrameType::Transitions, &Transitions { transitions: vec![keyless] }));
+    let text =
+        judge(frame(FrameType::Transitions, &Transitions { transitions: vec![keyless], lines: vec![] }));
     assert!(text.contains("key must not be 0"), "{text}");
-    let reserve =
-        ReserveRec { key: 1, issued_at_ms: T0, id: 1, channel: 0, ttl_ms: 1, fill: 0, line_count: 2 };
+    let reserve = ReserveRec {
+        key: 1,
+        issued_at_ms: T0,
+        id: 1,
+        channel: 0,
+        ttl_ms: 1,
+        fill: 0,
+        customer: 0,
+        line_count: 2,
+    };
     let line = LineRec { sku: 1, node: 0, group: 0, quantity: 1 };
     let of = |reserve, lines| wire::Reservations { reservations: vec![reserve], lines };
     let text = judge(frame(FrameType::Reserve, &of(reserve, vec![line])));
@@ -261,6 +278,6 @@ fn records_that_make_no_command_are_named() {
     let text = judge(frame(FrameType::Reserve, &of(ReserveRec { fill: 2, ..reserve }, vec![line; 2])));
     assert!(text.contains("fill must be 0"), "{text}");
     let many = vec![step; limit::FRAME_COMMANDS_MAX + 1];
-    let text = judge(frame(FrameType::Transitions, &Transitions { transitions: many }));
+    let text = judge(frame(FrameType::Transitions, &Transitions { transitions: many, lines: vec![] }));
     assert!(text.contains("at most 8192"), "{text}");
 }

@@ -1,7 +1,7 @@
 //! The door: idempotency window and catalogue.
 
 use stockline_core::admission::{Admission, Window, WindowSize};
-use stockline_core::catalogue::{Catalogue, Defined, Definition, Role};
+use stockline_core::catalogue::{Catalogue, Defined, Definition, Policy, Role};
 use stockline_core::command::{Body, Command, Fill, Read, Reserve};
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, Key, Lsn, PrincipalId, ReservationId};
@@ -123,7 +123,12 @@ fn definitions_that_make_no_sense_are_refused() {
     assert_eq!(catalogue.define(&sku("a")), Ok(Defined::Same(0)));
     let group = Definition::Group { name: "g".into(), nodes: vec!["nowhere".into()] };
     assert_eq!(catalogue.define(&group), Err(Code::UnknownNode));
-    let channel = Definition::Channel { name: "c".into(), group: Some("g".into()), buffer: 0 };
+    let channel = Definition::Channel {
+        name: "c".into(),
+        group: Some("g".into()),
+        buffer: 0,
+        policy: Policy::default(),
+    };
     assert_eq!(catalogue.define(&channel), Err(Code::UnknownGroup));
     let principal = |role, channel: Option<&str>| Definition::Principal {
         name: "p".into(),
@@ -148,7 +153,12 @@ fn a_rule_change_counts_from_its_place_in_the_order() {
     let mut bench = Bench::new(4);
     bench.receive(1, 0, 10);
     assert_eq!(bench.reserve(7, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
-    let narrowed = Definition::Channel { name: "c0".into(), group: Some("g0".into()), buffer: 0 };
+    let narrowed = Definition::Channel {
+        name: "c0".into(),
+        group: Some("g0".into()),
+        buffer: 0,
+        policy: Policy::default(),
+    };
     bench.send_body(Body::Define(Box::new(narrowed)), &[]);
     assert_eq!(bench.reserve(8, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::InsufficientStock);
 }
@@ -175,6 +185,7 @@ fn keys_and_ids_of_reservations_guard_each_other() {
         channel: stockline_core::id::ChannelId(0),
         ttl_ms: 1_000,
         fill: Fill::All,
+        customer: 0,
         first_line: 0,
         line_count: 1,
     };
@@ -237,6 +248,7 @@ fn keys_and_ids_are_known_however_often_the_window_turns_over() {
             channel: ChannelId(0),
             ttl_ms: 1,
             fill: Fill::All,
+            customer: 0,
             first_line: 0,
             line_count: 0,
         }),
@@ -254,6 +266,7 @@ fn keys_and_ids_are_known_however_often_the_window_turns_over() {
                 verb: stockline_core::command::Verb::Confirm,
                 ttl_ms: 0,
                 scope: None,
+                lines: [].into(),
             };
             let by_key = Command { digest: u64::MAX, body: Body::Transition(transition), ..command(known) };
             assert_eq!(window.admit(WHO, &by_key, START), Admission::Refused(Code::KeyConflict));
@@ -276,6 +289,7 @@ fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
             channel: ChannelId(0),
             ttl_ms: 1_000,
             fill: Fill::All,
+            customer: 0,
             first_line: 0,
             line_count: 1,
         })

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stockline_client::{Client, ClientError, Connection, Fill, NewReservation, Profile, connect};
+use stockline_client::{
+    Client, ClientError, Connection, Fill, NewReservation, NewStep, Profile, Verb, connect,
+};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::event::EventKind;
 use stockline_core::outcome::{Code, State};
-use stockline_core::record::{LineRec, TransitionRec};
+use stockline_core::record::LineRec;
 use stockline_core::wire::{self, Availability, FrameType, PlaceRec, QueryRec, SignIn};
 use stockline_loadgen::stage::event;
 use stockline_server::data::DataDir;
@@ -104,7 +106,7 @@ async fn stage(admin: &Client) -> Stage {
         kind: String::new(),
         timezone: String::new(),
     };
-    let channel = |name: &str| Definition::Channel { name: name.into(), group: None, buffer: 0 };
+    let channel = |name: &str| Definition::channel(name);
     let principal = |name: &str, role, channel: Option<&str>, nodes: &[&str]| Definition::Principal {
         name: name.into(),
         role,
@@ -148,11 +150,11 @@ fn new(id: u128, channel: u16, ttl_ms: u32, lines: &[(u32, u32)]) -> NewReservat
         group: 65_535,
         quantity: *quantity,
     });
-    NewReservation { id, channel, ttl_ms, fill: Fill::All, lines: lines.collect() }
+    NewReservation { id, channel, ttl_ms, fill: Fill::All, customer: 0, lines: lines.collect() }
 }
 
-fn step(key: u128, reservation: u128, verb: u8) -> TransitionRec {
-    TransitionRec { key, issued_at_ms: 0, reservation, verb, ttl_ms: 1_000 }
+fn step(key: u128, reservation: u128, verb: Verb) -> NewStep {
+    NewStep { ttl_ms: 1_000, ..NewStep::whole(key, reservation, verb) }
 }
 
 fn question(channel: u16, skus: &[u32]) -> Availability {
@@ -181,12 +183,12 @@ async fn life_of_a_reservation(shards: u32) {
     let short = short.expect("answers").remove(0);
     assert_eq!(short.code, Code::InsufficientStock);
     assert_eq!((short.parts[0].sku, short.parts[0].node, short.parts[0].quantity), (skus[1], 65_535, 90));
-    let told = client.transition(vec![step(0xb1, 0xa1, 1)]).await.expect("answers").remove(0);
+    let told = client.transition(&[step(0xb1, 0xa1, Verb::Confirm)]).await.expect("answers").remove(0);
     assert_eq!((told.code, told.state), (Code::Ok, State::Confirmed));
     let found = client.reservations(&[0xa1, 0xa2]).await.expect("answers");
     assert_eq!((found[0].state, found[0].claims.len()), (State::Confirmed, 4));
     assert_eq!(found[1].code, Code::UnknownReservation);
-    let told = client.transition(vec![step(0xb2, 0xa1, 4)]).await.expect("answers").remove(0);
+    let told = client.transition(&[step(0xb2, 0xa1, Verb::Fulfil)]).await.expect("answers").remove(0);
     assert_eq!((told.code, told.state), (Code::Ok, State::Fulfilled));
     let places = [PlaceRec { sku: skus[0], node: nodes[0] }, PlaceRec { sku: skus[0], node: nodes[1] }];
     let positions = client.positions(&places).await.expect("answers");
@@ -336,7 +338,7 @@ async fn each_role_may_do_its_own_and_nothing_else() {
         other => panic!("{other:?} instead of {due:?}"),
     };
     let receipt = |key, node| event(key, EventKind::Receipt, skus[0], node, 1, 1);
-    let channel = Definition::Channel { name: "new".into(), group: None, buffer: 0 };
+    let channel = Definition::channel("new");
 
     // A channel: its own claims and questions.
     assert_eq!(shop.reserve(&[new(0xa1, web, 60_000, &[(skus[0], 1)])]).await.expect("ok")[0].code, Code::Ok);
@@ -352,7 +354,7 @@ async fn each_role_may_do_its_own_and_nothing_else() {
 
     // Another channel: what is not its own looks unknown.
     assert_eq!(desk.reservations(&[0xa1]).await.expect("ok")[0].code, Code::UnknownReservation);
-    let told = desk.transition(vec![step(0xd1, 0xa1, 2)]).await.expect("ok").remove(0);
+    let told = desk.transition(&[step(0xd1, 0xa1, Verb::Release)]).await.expect("ok").remove(0);
     assert_eq!(told.code, Code::UnknownReservation);
     assert_eq!(shop.reservations(&[0xa1]).await.expect("ok")[0].state, State::Held);
     // The same id from another principal is a conflict, and tells nothing of the first.

@@ -41,7 +41,7 @@ async fn client(data: &Path) -> Client {
 async fn stage(client: &Client) -> u32 {
     let node =
         Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
-    let channel = Definition::Channel { name: "c".into(), group: None, buffer: 0 };
+    let channel = Definition::channel("c");
     client.define(&[node, channel]).await.expect("defined");
     client.resolve(NameKind::Sku, &["s"], true).await.expect("resolved")[0].expect("an id")
 }

@@ -126,8 +126,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
             kind: String::new(),
             timezone: String::new(),
         };
-        let channel =
-            stockline_client::catalogue::Definition::Channel { name: "c".into(), group: None, buffer: 0 };
+        let channel = stockline_client::catalogue::Definition::channel("c");
         client.define(&[node, channel]).await.expect("defined");
         let kind = stockline_client::catalogue::NameKind::Sku;
         let sku = client.resolve(kind, &["s"], true).await.expect("resolved").remove(0).expect("an id");
@@ -140,6 +139,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
             channel: 0,
             ttl_ms,
             fill: stockline_client::Fill::All,
+            customer: 0,
             lines: vec![line],
         };
         let held = client.reserve(&[hold(7, 3_600_000)]).await.expect("answered");

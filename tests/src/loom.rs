@@ -9,7 +9,7 @@ mod bell;
 #[expect(unreachable_pub, reason = "a file of the core")]
 mod cell;
 #[path = "../../core/src/vote.rs"]
-#[expect(unreachable_pub, reason = "a file of the core")]
+#[expect(unreachable_pub, dead_code, reason = "a file of the core")]
 mod vote;
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ use stockline_core::drill;
 use bell::Bell;
 use cell::Cell;
 use sync::{AtomicU32, AtomicU64, Ordering};
-use vote::Vote;
+use vote::{Ballot, Vote};
 
 mod sync {
     pub(super) use loom::hint::spin_loop;
@@ -107,7 +107,7 @@ fn all_parts_come_to_the_same_verdict_and_only_when_all_have_voted() {
                 .map(|yes| {
                     let vote = Arc::clone(&vote);
                     thread::spawn(move || {
-                        vote.cast(yes);
+                        vote.cast(Ballot::NO.when(!yes).and(Ballot::SOME.when(yes)));
                         loop {
                             match vote.verdict() {
                                 Some(verdict) => return verdict,
@@ -118,7 +118,10 @@ fn all_parts_come_to_the_same_verdict_and_only_when_all_have_voted() {
                 })
                 .collect();
             for shard in shards {
-                assert_eq!(shard.join().expect("ends"), votes == [true, true]);
+                let said: Ballot = shard.join().expect("ends");
+                assert_eq!(!said.says(Ballot::NO), votes == [true, true]);
+                // Whoever learns that nobody said no has heard all.
+                assert!(said.says(Ballot::NO) || said.says(Ballot::SOME));
             }
         });
     }

@@ -260,6 +260,7 @@ fn expiries_and_steps_that_find_something_else() {
         verb: Verb::Release,
         ttl_ms: 0,
         scope: Some(ChannelId(1)),
+        lines: [].into(),
     };
     let told = bench.send_body(Body::Transition(foreign), &[]);
     assert_eq!(told.reply.outcome.code, Code::UnknownReservation, "a foreign channel's looks unknown");
@@ -269,6 +270,7 @@ fn expiries_and_steps_that_find_something_else() {
         channel: ChannelId(0),
         ttl_ms: 9,
         fill: Fill::All,
+        customer: 0,
         first_line: 0,
         line_count: 1,
     };
@@ -603,6 +605,7 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
                 channel: stockline_core::id::ChannelId(0),
                 ttl_ms: ends.since(bench.now) as u32,
                 fill: Fill::All,
+                customer: 0,
                 first_line: frame.lines.len() as u32 - 1,
                 line_count: 1,
             };

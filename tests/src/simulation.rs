@@ -8,6 +8,7 @@
 mod clients;
 mod engine;
 
+use stockline_core::catalogue::{LateConfirm, Policy};
 use stockline_core::id::{Lsn, Millis};
 use stockline_core::journal;
 use stockline_core::ledger::{StateHash, audit};
@@ -362,9 +363,15 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 /// A rule as the history has it.
-fn rule(channel: u16, buffer: u32) -> Act {
-    let group = if channel == 1 { Some(0) } else { None };
-    Act::Rule { channel, setup: ChannelSetup { group, buffer: i64::from(buffer) } }
+fn rule(channel: u16, buffer: u32, policy: &Policy) -> Act {
+    let setup = ChannelSetup {
+        group: if channel == 1 { Some(0) } else { None },
+        buffer: i64::from(buffer),
+        reacquires: policy.late_confirm == LateConfirm::Reacquire,
+        holds_max: policy.holds_max as usize,
+        customer_holds_max: policy.customer_holds_max as usize,
+    };
+    Act::Rule { channel, setup }
 }
 
 /// Somebody nobody waits for: the system's own commands.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stockline_core::catalogue::{ChannelRule, NodeSet, Rules};
+use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
 use stockline_core::id::{Lsn, NodeId, SkuId};
 use stockline_core::view::View;
 
 fn all() -> ChannelRule {
-    ChannelRule { nodes: NodeSet::All, buffer: 0 }
+    ChannelRule { nodes: NodeSet::All, buffer: 0, policy: Policy::default() }
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_deficit_is_never_counted_against_another_node() {
     publisher.store(SkuId(1), NodeId(1), 4, Lsn(1));
     publisher.store(SkuId(1), NodeId(2), 3, Lsn(1));
     publisher.raise(Lsn(1));
-    let rule = ChannelRule { nodes: NodeSet::All, buffer: 2 };
+    let rule = ChannelRule { nodes: NodeSet::All, buffer: 2, policy: Policy::default() };
     let mut nodes = Vec::new();
     let read = view.read(|reader| {
         nodes.clear();

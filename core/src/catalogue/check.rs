@@ -12,7 +12,7 @@ use crate::outcome::Code;
 pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: Millis) -> Code {
     match body {
         Body::Reserve(reserve) => check_reserve(rules, sku_count, reserve, reserve.lines(lines)),
-        Body::Transition(transition) => check_transition(transition),
+        Body::Transition(transition) => check_transition(rules, sku_count, transition),
         Body::Event(event) => check_event(rules, sku_count, event, now),
         Body::Expire(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
     }
@@ -54,9 +54,17 @@ fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Li
     code
 }
 
-fn check_transition(transition: &Transition) -> Code {
+fn check_transition(rules: &Rules, sku_count: usize, transition: &Transition) -> Code {
     let mut code = Code::Ok;
     first(&mut code, transition.verb == Verb::Extend && !is_ttl(transition.ttl_ms), Code::InvalidTtl);
+    first(&mut code, transition.lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);
+    for line in &transition.lines {
+        first(&mut code, line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+        first(&mut code, line.sku.0 as usize >= sku_count, Code::UnknownSku);
+        let known =
+            rules.knows_node(line.node) && (line.to_node == NodeId::ANY || rules.knows_node(line.to_node));
+        first(&mut code, !known, Code::UnknownNode);
+    }
     code
 }
 

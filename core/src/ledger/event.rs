@@ -11,7 +11,7 @@ use crate::event::{EventKind, StockEvent};
 use crate::id::{Millis, NodeId};
 use crate::ledger::{Effects, Extra, Ledger, Moment, Outcome, Position};
 use crate::limit;
-use crate::outcome::{Code, State};
+use crate::outcome::Code;
 
 /// Collects the movements of one event.
 struct Draft<'a> {
@@ -173,16 +173,12 @@ impl Ledger {
         if part.claims.iter().all(|claim| claim.sku != event.sku) {
             return Err(Code::UnknownReservation);
         }
-        if part.state != State::Confirmed {
+        if !part.is_confirmed() {
             return Ok(Outcome { code: Code::WrongState, ..part.outcome() });
         }
-        let claim = part
-            .claims
-            .iter()
-            .find(|claim| claim.sku == event.sku && claim.node == event.node)
-            .ok_or(Code::InsufficientClaim)?;
+        let claim = part.claim(event.sku, event.node).ok_or(Code::InsufficientClaim)?;
         let from_picked = if ship { quantity.min(i64::from(claim.picked)) } else { 0 };
-        if i64::from(claim.open()) < quantity - from_picked {
+        if i64::from(claim.confirmed()) < quantity - from_picked {
             return Err(Code::InsufficientClaim);
         }
         let to = if ship { Bucket::Customer } else { Bucket::Picked };

@@ -90,7 +90,14 @@ impl Ledger {
                     u128::from(claim.shipped),
                 ];
                 sum += fact.of(4, &fields);
+                if part.partly {
+                    let fields = [id.0, fields[4], fields[5], u128::from(claim.held)];
+                    sum += fact.of(5, &fields);
+                }
             }
+        }
+        for (id, customer) in self.reservations.all_counted() {
+            sum += fact.of(6, &[id.0, u128::from(customer)]);
         }
         sum
     }
@@ -98,12 +105,16 @@ impl Ledger {
     /// Checks claims against counters; adds what does not hold to `wrong` and answers the units inside.
     fn audit_claims(&self, wrong: &mut Vec<String>) -> i64 {
         let mut claimed: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
-        for (_, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
-            let bucket = if part.state == State::Held { Bucket::Held } else { Bucket::Confirmed };
+        for (id, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
+            let held = part.claims.iter().any(|claim| claim.held > 0);
+            if held && part.state != State::Held {
+                wrong.push(format!("reservation {id} is {}, but has units held", part.state.name()));
+            }
             for claim in &part.claims {
-                *claimed.entry((claim.sku, claim.node, bucket)).or_default() += i64::from(claim.open());
-                *claimed.entry((claim.sku, claim.node, Bucket::Picked)).or_default() +=
-                    i64::from(claim.picked);
+                for bucket in [Bucket::Held, Bucket::Confirmed, Bucket::Picked] {
+                    *claimed.entry((claim.sku, claim.node, bucket)).or_default() +=
+                        i64::from(claim.units(bucket));
+                }
             }
         }
         let mut total = 0;

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use smallvec::SmallVec;
 
+use crate::bucket::Bucket;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::ledger::Outcome;
@@ -21,15 +22,27 @@ pub struct Claim {
     pub sku: SkuId,
     pub node: NodeId,
     pub quantity: u32,
-    /// Of these, picked and not yet shipped.
+    /// Of these, held and not yet confirmed.
+    pub held: u32,
+    /// Picked and not yet shipped.
     pub picked: u32,
     pub shipped: u32,
 }
 
 impl Claim {
-    /// Units neither picked nor shipped.
-    pub fn open(&self) -> u32 {
-        self.quantity - self.picked - self.shipped
+    /// Units confirmed, neither picked nor shipped.
+    pub fn confirmed(&self) -> u32 {
+        self.quantity - self.held - self.picked - self.shipped
+    }
+
+    /// Units in one of the buckets that claims can stand in.
+    pub fn units(&self, bucket: Bucket) -> u32 {
+        match bucket {
+            Bucket::Held => self.held,
+            Bucket::Confirmed => self.confirmed(),
+            Bucket::Picked => self.picked,
+            _ => 0,
+        }
     }
 }
 
@@ -38,6 +51,8 @@ impl Claim {
 pub struct Reservation {
     pub channel: ChannelId,
     pub state: State,
+    /// Held, but some of it is confirmed already.
+    pub partly: bool,
     /// Sku of its first line; the shard that owns it has a part, an empty one if need be, and reports the expiry.
     pub anchor: SkuId,
     /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
@@ -62,7 +77,17 @@ impl Reservation {
             State::Confirmed => 0,
             _ => ended.0,
         };
-        Reservation { channel, state, anchor, until, claims }
+        Reservation { channel, state, partly: false, anchor, until, claims }
+    }
+
+    /// The claim of a sku at a node.
+    pub fn claim(&self, sku: SkuId, node: NodeId) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.sku == sku && claim.node == node)
+    }
+
+    /// Whether confirmed units of it may be picked and shipped.
+    pub fn is_confirmed(&self) -> bool {
+        self.state == State::Confirmed || (self.state == State::Held && self.partly)
     }
 
     /// When the hold ends; 0 where it has no end.
@@ -76,7 +101,8 @@ impl Reservation {
     }
 
     pub fn outcome(&self) -> Outcome {
-        Outcome { code: Code::Ok, state: self.state, expires_at: self.expires_at() }
+        let expires_at = self.expires_at();
+        Outcome { state: self.state, expires_at, partly: self.partly, ..Outcome::of(Code::Ok) }
     }
 
     fn is_remembered(&self, at: Lsn) -> bool {
@@ -215,6 +241,11 @@ pub struct Reservations {
     ended: VecDeque<(Lsn, ReservationId)>,
     held: usize,
     active: usize,
+    /// Holds that count against the limits of their channel, with their customer; in the shard that
+    /// [counts](ShardOf::counts) for the channel.
+    counted: HashMap<ReservationId, u64>,
+    /// How many of them are open, by channel and customer; under customer 0 all of the channel.
+    open_holds: HashMap<(ChannelId, u64), u32>,
 }
 
 impl Reservations {
@@ -241,6 +272,42 @@ impl Reservations {
         part.claims.iter_mut().find(|claim| claim.sku == sku && claim.node == node)
     }
 
+    /// Open holds of a channel, or of one of its customers.
+    pub(super) fn open_holds(&self, channel: ChannelId, customer: u64) -> u32 {
+        self.open_holds.get(&(channel, customer)).copied().unwrap_or(0)
+    }
+
+    /// The customer of a hold that counts here.
+    pub fn counted(&self, id: ReservationId) -> Option<u64> {
+        self.counted.get(&id).copied()
+    }
+
+    pub fn all_counted(&self) -> impl Iterator<Item = (ReservationId, u64)> {
+        self.counted.iter().map(|(id, customer)| (*id, *customer))
+    }
+
+    /// Counts a hold as open.
+    pub(super) fn count(&mut self, id: ReservationId, channel: ChannelId, customer: u64) {
+        self.counted.insert(id, customer);
+        *self.open_holds.entry((channel, 0)).or_default() += 1;
+        if customer != 0 {
+            *self.open_holds.entry((channel, customer)).or_default() += 1;
+        }
+    }
+
+    /// The hold is open no longer.
+    fn uncount(&mut self, id: ReservationId, channel: ChannelId) {
+        let Some(customer) = self.counted.remove(&id) else { return };
+        for customer in [Some(0), (customer != 0).then_some(customer)].into_iter().flatten() {
+            let key = (channel, customer);
+            let open = self.open_holds.get_mut(&key).expect("what is counted is open");
+            *open -= 1;
+            if *open == 0 {
+                self.open_holds.remove(&key);
+            }
+        }
+    }
+
     pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation) {
         if reservation.state == State::Held {
             self.held += 1;
@@ -259,14 +326,28 @@ impl Reservations {
     }
 
     /// Gives a part its new state and, for an extension, its new end.
-    pub(super) fn step(&mut self, id: ReservationId, state: State, expires_at: Millis, at: Lsn) {
+    pub(super) fn step(
+        &mut self,
+        id: ReservationId,
+        state: State,
+        expires_at: Millis,
+        at: Lsn,
+        partly: bool,
+    ) {
         let Some(part) = self.parts.get_mut(id) else { return };
-        if part.state == State::Held && state != State::Held {
+        let channel = part.channel;
+        let closed = part.state == State::Held && state != State::Held;
+        if closed {
             self.held -= 1;
         }
-        if part.state.is_active() && !state.is_active() {
-            self.active -= 1;
-            self.ended.push_back((at, id));
+        match (part.state.is_active(), state.is_active()) {
+            (true, false) => {
+                self.active -= 1;
+                self.ended.push_back((at, id));
+            }
+            // Its place in `ended` goes by the LSN at which it had ended.
+            (false, true) => self.active += 1,
+            _ => {}
         }
         // An end that moves within its tick keeps its entry: no hold is ever told twice.
         if state == State::Held && Ends::tick(expires_at) != Ends::tick(part.expires_at()) {
@@ -278,6 +359,10 @@ impl Reservations {
             State::Confirmed => 0,
             _ => at.0,
         };
+        part.partly = partly;
+        if closed {
+            self.uncount(id, channel);
+        }
         self.compact();
     }
 

@@ -10,7 +10,7 @@ use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
 use crate::id::{GroupId, NodeId};
-use crate::ledger::{Effects, Ledger, Moment, Outcome, Short};
+use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
 use crate::limit;
 use crate::outcome::{Code, State};
 
@@ -46,15 +46,20 @@ impl Ledger {
         reserve: &Reserve,
         all_lines: &[Line],
         effects: &mut Effects,
-    ) -> Option<Outcome> {
+    ) -> Option<Decision> {
         let lines = reserve.lines(all_lines);
-        if !lines.iter().any(|line| self.shard.owns(line.sku)) {
+        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        let counted = channel.policy.counts_holds();
+        let counts_here = counted && self.shard.counts(reserve.channel);
+        if !counts_here && !lines.iter().any(|line| self.shard.owns(line.sku)) {
             return None;
         }
-        if self.reservations.find(reserve.id, moment.lsn).is_some() {
-            return Some(Outcome::of(Code::ReservationExists));
+        if counts_here && self.has_enough_holds(channel, reserve) {
+            return Some(Decision::refused(Outcome::of(Code::HoldLimit)));
         }
-        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        if self.reservations.find(reserve.id, moment.lsn).is_some() {
+            return Some(Decision::refused(Outcome::of(Code::ReservationExists)));
+        }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         for class in 0..3 {
             for (index, line) in lines.iter().enumerate() {
@@ -63,22 +68,52 @@ impl Ledger {
                 }
             }
         }
+        self.give_back();
+        effects.shorts[shorts_before..].sort_unstable();
+        let short = effects.shorts.len() > shorts_before;
+        let ballot = match reserve.fill {
+            Fill::All => Ballot::NO.when(short),
+            Fill::Partial => Ballot::SOME.when(effects.movements.len() > movements_before),
+        };
+        merge_movements(&mut effects.movements, movements_before);
+        // What it is if all agree.
+        let outcome = Outcome {
+            state: State::Held,
+            expires_at: moment.now.plus(u64::from(reserve.ttl_ms)),
+            counted,
+            ..Outcome::of(Code::Ok)
+        };
+        Some(Decision { outcome, ballot, waits: true })
+    }
+
+    /// Granted where no part says no and, filled partly, one has something.
+    pub(super) fn conclude_reserve(reserve: &Reserve, outcome: Outcome, said: Ballot) -> Outcome {
+        let granted = !said.says(Ballot::NO) && (reserve.fill == Fill::All || said.says(Ballot::SOME));
+        if granted || outcome.code != Code::Ok {
+            return outcome;
+        }
+        Outcome::of(Code::InsufficientStock)
+    }
+
+    /// Gives back what was set aside while deciding.
+    pub(super) fn give_back(&mut self) {
         for take in self.takes.drain(..) {
             self.positions.at_mut(take.at).free += take.quantity;
         }
-        if effects.shorts.len() > shorts_before {
-            effects.shorts[shorts_before..].sort_unstable();
-            if reserve.fill == Fill::All || effects.movements.len() == movements_before {
-                effects.movements.truncate(movements_before);
-                return Some(Outcome::of(Code::InsufficientStock));
-            }
-        }
-        merge_movements(&mut effects.movements, movements_before);
-        Some(held(moment, reserve))
+    }
+
+    /// Whether the channel or the customer has as many open holds as it may.
+    fn has_enough_holds(&self, channel: &ChannelRule, reserve: &Reserve) -> bool {
+        let reached = |max: u32, customer: u64| {
+            max > 0 && self.reservations.open_holds(reserve.channel, customer) >= max
+        };
+        let policy = &channel.policy;
+        reached(policy.holds_max, 0)
+            || (reserve.customer != 0 && reached(policy.customer_holds_max, reserve.customer))
     }
 
     /// Sets units aside for one line, or says how many there would be.
-    fn take_line(
+    pub(super) fn take_line(
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
@@ -156,12 +191,6 @@ impl Ledger {
             quantity: quantity as u32,
         });
     }
-}
-
-/// The outcome of a reservation that is granted.
-pub(crate) fn held(moment: Moment, reserve: &Reserve) -> Outcome {
-    let expires_at = moment.now.plus(u64::from(reserve.ttl_ms));
-    Outcome { code: Code::Ok, state: State::Held, expires_at }
 }
 
 /// Brings movements from `start` on into their one order and makes one of those alike but for the quantity.

@@ -4,10 +4,10 @@
 //! call it with entries of all shards, so movements of foreign skus are passed over.
 
 use crate::bucket::{Bucket, Movement};
-use crate::command::{Body, Line, Verb};
+use crate::command::{Body, Line};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{Lsn, Millis, SkuId};
+use crate::id::{Lsn, Millis, ReservationId, SkuId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -35,6 +35,7 @@ impl Ledger {
                         sku: movement.sku,
                         node: movement.node,
                         quantity: movement.quantity,
+                        held: movement.quantity,
                         picked: 0,
                         shipped: 0,
                     });
@@ -45,33 +46,42 @@ impl Ledger {
                     (outcome.expires_at, Lsn::NONE),
                     claims.collect(),
                 );
-                if !reservation.claims.is_empty() || shard.owns(reservation.anchor) {
+                let counts_here = outcome.counted && shard.counts(reserve.channel);
+                if counts_here || !reservation.claims.is_empty() || shard.owns(reservation.anchor) {
                     self.reservations.insert(reserve.id, reservation);
+                }
+                if counts_here {
+                    self.reservations.count(reserve.id, reserve.channel, reserve.customer);
                 }
             }
             Body::Transition(transition) => {
-                self.shift_all(movements);
-                if transition.verb != Verb::Confirm && transition.verb != Verb::Extend {
-                    self.unpick(transition.reservation, transition.verb == Verb::Fulfil);
-                }
-                self.reservations.step(transition.reservation, outcome.state, outcome.expires_at, moment.lsn);
-                if transition.verb == Verb::Fulfil {
-                    let shard = self.shard;
-                    for movement in movements.iter().filter(|movement| shard.owns(movement.sku)) {
-                        let units = movement.on_hand_change();
-                        let node = movement.node;
-                        let change = Change { node, occurred_at: moment.now, units };
-                        self.remember(moment.now, movement.sku, change);
-                    }
-                }
+                self.settle_step(moment, transition.reservation, outcome, movements);
             }
-            Body::Expire(id) => {
-                self.shift_all(movements);
-                self.reservations.step(*id, outcome.state, outcome.expires_at, moment.lsn);
-            }
+            Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
+    }
+
+    /// A step of a reservation: its units move, its claims follow, and it has its new state.
+    fn settle_step(&mut self, moment: Moment, id: ReservationId, outcome: Outcome, movements: &[Movement]) {
+        let shard = self.shard;
+        let own = || movements.iter().filter(|movement| shard.owns(movement.sku));
+        for movement in own() {
+            let position = self.shift(movement);
+            if movement.from == Bucket::Picked {
+                position.picked_claimed -= movement.quantity;
+            }
+            let units = movement.on_hand_change();
+            if units != 0 {
+                let change = Change { node: movement.node, occurred_at: moment.now, units };
+                self.remember(moment.now, movement.sku, change);
+            }
+        }
+        let Some(part) = self.reservations.part_mut(id) else { return };
+        part.book(outcome, own().copied());
+        let partly = outcome.partly;
+        self.reservations.step(id, outcome.state, outcome.expires_at, moment.lsn, partly);
     }
 
     fn shift_all(&mut self, movements: &[Movement]) {
@@ -101,22 +111,6 @@ impl Ledger {
             self.dirty.push((movement.sku, movement.node));
         }
         position
-    }
-
-    /// The reservation ends: nothing of it is picked any more; fulfilled, all of it is shipped.
-    fn unpick(&mut self, id: crate::id::ReservationId, shipped: bool) {
-        let Some(part) = self.reservations.part_mut(id) else { return };
-        for claim in &mut part.claims {
-            if claim.picked > 0 {
-                let row = self.shard.row(claim.sku);
-                let position = self.positions.get_mut(row, claim.node).expect("a claim has its position");
-                position.picked_claimed -= claim.picked;
-                claim.picked = 0;
-            }
-            if shipped {
-                claim.shipped = claim.quantity;
-            }
-        }
     }
 
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {

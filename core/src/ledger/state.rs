@@ -96,12 +96,18 @@ impl Ledger {
     }
 
     /// Takes over a reservation: this shard's claims of it, or nothing unless its expiry is reported here.
-    pub fn load_reservation(&mut self, id: ReservationId, reservation: &Reservation) {
+    /// `customer` is that of a hold that counts.
+    pub fn load_reservation(&mut self, id: ReservationId, reservation: &Reservation, customer: Option<u64>) {
         let shard = self.shard;
         let mut part = reservation.clone();
         part.claims.retain(|claim: &mut Claim| shard.owns(claim.sku));
-        if (!part.claims.is_empty() || shard.owns(part.anchor)) && part.state != State::None {
+        let counts_here = customer.is_some() && shard.counts(part.channel);
+        if (counts_here || !part.claims.is_empty() || shard.owns(part.anchor)) && part.state != State::None {
+            let channel = part.channel;
             self.reservations.insert(id, part);
+            if let Some(customer) = customer.filter(|_| counts_here) {
+                self.reservations.count(id, channel, customer);
+            }
         }
     }
 

@@ -37,6 +37,8 @@ pub struct ResultRec {
     pub state: u8,
     /// 1: the command came before, and this is what it was told then.
     pub repeat: u8,
+    /// 1: a confirmation that came late and took what there was; parts say where.
+    pub late: u8,
 }
 
 /// A claim, or with node 65535 a shortage: `quantity` is what there would be.
@@ -62,7 +64,7 @@ pub struct ItemRec {
     pub available: u64,
     /// How many of the frame's nodes belong to it.
     pub node_count: u16,
-    /// 0: no such sku, 1: in stock, 3: out. (2 is kept for low, 4 for backorder, 5 for preorder.)
+    /// 0: no such sku, 1: in stock, 2: low, 3: out. (4 is kept for backorder, 5 for preorder.)
     pub status: u8,
 }
 
@@ -105,6 +107,8 @@ pub struct ReservationRec {
 pub struct ClaimRec {
     pub sku: u32,
     pub quantity: u32,
+    /// Of these, held and not yet confirmed.
+    pub held: u32,
     pub picked: u32,
     pub shipped: u32,
     pub node: u16,
@@ -139,6 +143,7 @@ impl Results {
                     code: reply.outcome.code as u8,
                     state: reply.outcome.state as u8,
                     repeat: u8::from(reply.repeat),
+                    late: u8::from(reply.outcome.reacquired),
                 })
                 .collect(),
             parts: reply
@@ -175,6 +180,7 @@ impl ReservationAnswers {
             answers.claims.extend(claims.iter().map(|claim| ClaimRec {
                 sku: claim.sku.0,
                 quantity: claim.quantity,
+                held: claim.held,
                 picked: claim.picked,
                 shipped: claim.shipped,
                 node: claim.node.0,

@@ -7,8 +7,8 @@ use crate::command::{Body, Command, Line, Read};
 use crate::id::{ChannelId, Key, Millis, NodeId, ReservationId, SkuId};
 use crate::limit;
 use crate::record::{
-    ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, TextReader, TextRec, TransitionRec,
-    digest,
+    ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, StepLineRec, TextReader, TextRec,
+    TransitionRec, digest,
 };
 use crate::wire::{FrameType, RawFrame, WireError, access};
 
@@ -46,9 +46,11 @@ pub struct Reservations {
     pub lines: Vec<LineRec>,
 }
 
+/// Steps; the lines of all stand in one list, in their order.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Transitions {
     pub transitions: Vec<TransitionRec>,
+    pub lines: Vec<StepLineRec>,
 }
 
 /// A question about some of the frame's skus.
@@ -165,9 +167,14 @@ pub fn read_commands(
         FrameType::Transitions => {
             let frame = access::<ArchivedTransitions>(raw.archive)?;
             at_most("transitions", frame.transitions.len(), limit::FRAME_COMMANDS_MAX)?;
+            at_most("lines", frame.lines.len(), limit::FRAME_LINES_MAX)?;
+            let mut lines = frame.lines.iter();
             read.commands.reserve_exact(frame.transitions.len());
             for (index, rec) in frame.transitions.iter().enumerate() {
-                read.commands.push(rec.command(scope, 0).map_err(at("transitions", index))?);
+                read.commands.push(rec.command(&mut lines, scope, 0).map_err(at("transitions", index))?);
+            }
+            if lines.next().is_some() {
+                return Err(at("lines", frame.lines.len() - lines.len() - 1)("belongs to no step"));
             }
         }
         FrameType::ReadPositions => {

@@ -13,9 +13,11 @@ use rkyv::api::high::HighSerializer;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, NameKind};
-use stockline_core::command::Fill;
+use stockline_core::command::{Fill, Verb};
 use stockline_core::outcome::{Code, State};
-use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, Texts, TransitionRec};
+use stockline_core::record::{
+    DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
+};
 use stockline_core::wire::{
     self, ArchivedAvailabilityAnswer, ArchivedPositions, ArchivedReservationAnswers, ArchivedResults,
     Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
@@ -40,7 +42,28 @@ pub struct NewReservation {
     pub channel: u16,
     pub ttl_ms: u32,
     pub fill: Fill,
+    /// Whom it is for, as the channel numbers its customers; 0 for nobody in particular.
+    pub customer: u64,
     pub lines: Vec<LineRec>,
+}
+
+/// A step of a reservation, to be taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewStep {
+    pub key: u128,
+    pub reservation: u128,
+    pub verb: Verb,
+    /// Extend only.
+    pub ttl_ms: u32,
+    /// What it takes; none for all of the reservation.
+    pub lines: Vec<StepLineRec>,
+}
+
+impl NewStep {
+    /// A step of all of a reservation.
+    pub fn whole(key: u128, reservation: u128, verb: Verb) -> NewStep {
+        NewStep { key, reservation, verb, ttl_ms: 0, lines: Vec::new() }
+    }
 }
 
 /// What became of one command.
@@ -50,6 +73,8 @@ pub struct Outcome {
     pub code: Code,
     pub state: State,
     pub repeat: bool,
+    /// A confirmation that came late and took what there was.
+    pub late: bool,
     pub id: u32,
     pub expires_at_ms: u64,
     /// Claims, or for a refused reservation its shortages.
@@ -189,6 +214,7 @@ impl Client {
                 channel: reservation.channel,
                 ttl_ms: reservation.ttl_ms,
                 fill: reservation.fill as u8,
+                customer: reservation.customer,
                 line_count: reservation.lines.len().min(usize::from(u16::MAX)) as u16,
             });
             body.lines.extend_from_slice(&reservation.lines);
@@ -196,13 +222,22 @@ impl Client {
         self.results(FrameType::Reserve, &body).await
     }
 
-    /// Steps of reservations; each with a key of its own. `issued_at_ms` 0 is filled in.
-    pub async fn transition(&self, mut steps: Vec<TransitionRec>) -> Result<Vec<Outcome>, ClientError> {
-        let now = self.now_ms();
-        for step in steps.iter_mut().filter(|step| step.issued_at_ms == 0) {
-            step.issued_at_ms = now;
+    /// Steps of reservations. Of a confirmation that came late, parts say where the units are claimed.
+    pub async fn transition(&self, steps: &[NewStep]) -> Result<Vec<Outcome>, ClientError> {
+        let issued_at_ms = self.now_ms();
+        let mut body = Transitions::default();
+        for step in steps {
+            body.transitions.push(TransitionRec {
+                key: step.key,
+                issued_at_ms,
+                reservation: step.reservation,
+                verb: step.verb as u8,
+                ttl_ms: step.ttl_ms,
+                line_count: step.lines.len().min(usize::from(u16::MAX)) as u16,
+            });
+            body.lines.extend_from_slice(&step.lines);
         }
-        self.results(FrameType::Transitions, &Transitions { transitions: steps }).await
+        self.results(FrameType::Transitions, &body).await
     }
 
     /// Tells events; each with a key of its own. `issued_at_ms` 0 is filled in.
@@ -274,6 +309,7 @@ impl Client {
                 .map(|claim| ClaimRec {
                     sku: claim.sku.to_native(),
                     quantity: claim.quantity.to_native(),
+                    held: claim.held.to_native(),
                     picked: claim.picked.to_native(),
                     shipped: claim.shipped.to_native(),
                     node: claim.node.to_native(),
@@ -325,6 +361,7 @@ pub(crate) fn read_results(archive: &[u8]) -> Result<Vec<Outcome>, ClientError> 
         code: Code::from_number(result.code).unwrap_or(Code::Malformed),
         state: State::from_number(result.state).unwrap_or(State::None),
         repeat: result.repeat != 0,
+        late: result.late != 0,
         id: result.id.to_native(),
         expires_at_ms: result.expires_at_ms.to_native(),
         parts: parts

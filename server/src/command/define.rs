@@ -1,7 +1,7 @@
 //! `stockline define`: nodes, groups and channels.
 
 use stockline_client::ClientError;
-use stockline_core::catalogue::Definition;
+use stockline_core::catalogue::{Definition, LateConfirm, Policy};
 use stockline_core::outcome::Code;
 
 use crate::command::{ProfileOption, with_client};
@@ -11,6 +11,14 @@ use crate::exit;
 pub struct Options {
     #[command(subcommand)]
     what: What,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Late {
+    /// EXPIRED
+    Refuse,
+    /// The units are claimed again if they are there, and the answer says so
+    Reacquire,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -45,6 +53,18 @@ enum What {
         /// Units of each sku withheld from it
         #[arg(long, default_value_t = 0)]
         buffer: u32,
+        /// Units left at which it is told that a sku is low [default: never]
+        #[arg(long, default_value_t = 0)]
+        low: u32,
+        /// What a confirmation hears that comes when the hold's time is over
+        #[arg(long, value_enum, default_value_t = Late::Refuse)]
+        late_confirm: Late,
+        /// Holds it may have open at once [default: no limit]
+        #[arg(long, default_value_t = 0)]
+        holds_max: u32,
+        /// Holds each of its customers may have open at once [default: no limit]
+        #[arg(long, default_value_t = 0)]
+        customer_holds_max: u32,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -64,8 +84,18 @@ pub fn run(options: &Options) -> i32 {
         What::Group { name, nodes, profile } => {
             (Definition::Group { name: name.clone(), nodes: nodes.clone() }, profile)
         }
-        What::Channel { name, group, buffer, profile } => {
-            (Definition::Channel { name: name.clone(), group: group.clone(), buffer: *buffer }, profile)
+        What::Channel { name, group, buffer, low, late_confirm, holds_max, customer_holds_max, profile } => {
+            let policy = Policy {
+                low: *low,
+                late_confirm: match late_confirm {
+                    Late::Refuse => LateConfirm::Refuse,
+                    Late::Reacquire => LateConfirm::Reacquire,
+                },
+                holds_max: *holds_max,
+                customer_holds_max: *customer_holds_max,
+            };
+            let (name, group) = (name.clone(), group.clone());
+            (Definition::Channel { name, group, buffer: *buffer, policy }, profile)
         }
     };
     with_client(profile, async |client, _| define(&client, &definition).await)

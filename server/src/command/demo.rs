@@ -27,7 +27,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         kind: "warehouse".into(),
         timezone: "Europe/London".into(),
     });
-    let channels = CHANNELS.map(|name| Definition::Channel { name: name.into(), group: None, buffer: 0 });
+    let channels = CHANNELS.map(|name| Definition::channel(name));
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();
     client.define(&definitions).await.map_err(|error| text(&error))?;
     let node_names = NODES.map(|(name, _)| name);

@@ -44,7 +44,11 @@ pub fn run(options: &Options) -> i32 {
         for (name, sku) in names.iter().zip(&skus) {
             match sku.ok().and_then(|_| items.next()) {
                 Some(item) if item.status != 0 => {
-                    let status = if item.status == 1 { "in_stock" } else { "out" };
+                    let status = match item.status {
+                        1 => "in_stock",
+                        2 => "low",
+                        _ => "out",
+                    };
                     println!(
                         "{name} available={} status={status} as_of_lsn={}",
                         item.available, answer.as_of_lsn

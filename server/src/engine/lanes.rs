@@ -305,6 +305,7 @@ mod tests {
                 channel: stockline_core::id::ChannelId(0),
                 ttl_ms: 1,
                 fill: stockline_core::command::Fill::All,
+                customer: 0,
                 first_line: large.lines.len() as u32,
                 line_count,
             });

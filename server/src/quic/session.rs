@@ -394,7 +394,7 @@ impl Session {
             }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
-                if answers.claims.len() * 18 > limit::REPLY_BYTES_MAX / 2 {
+                if answers.claims.len() * 22 > limit::REPLY_BYTES_MAX / 2 {
                     let text = "too many claims for one reply; ask for fewer reservations at once";
                     refuse(&mut self.out, request, Code::Malformed, text);
                 } else {
@@ -488,7 +488,8 @@ fn answer_all(
                 node_count: (answer.nodes.len() - first_node) as u16,
                 status: match available {
                     found if !found.known => 0,
-                    found if found.units > 0 => 1,
+                    found if found.units > i64::from(rule.policy.low) => 1,
+                    found if found.units > 0 => 2,
                     _ => 3,
                 },
             });

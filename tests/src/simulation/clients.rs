@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stockline_core::catalogue::Definition;
+use stockline_core::catalogue::{Definition, LateConfirm, Policy};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{Decoded, Entry};
@@ -94,7 +94,11 @@ impl Clients {
     pub(super) fn send(&mut self, dice: &mut Dice, step: u64, now: Millis) -> Option<Frame<Tag>> {
         if pick(dice, 150) == 0 {
             self.buffers = pick(dice, 12) as u32;
-            let definition = Definition::Channel { name: "c2".into(), group: None, buffer: self.buffers };
+            let (name, buffer, policy) = match pick(dice, 2) {
+                0 => ("c2", self.buffers, Policy::default()),
+                _ => ("c3", 0, changed_policy(dice)),
+            };
+            let definition = Definition::Channel { name: name.into(), group: None, buffer, policy };
             return Some(define(definition));
         }
         let index = pick(dice, CLIENTS as u64) as usize;
@@ -250,9 +254,9 @@ impl Clients {
             return match &command.body {
                 Body::Expire(id) => Some(system(lsn, now_ms, Act::Expire { id: id.0 }, decoded, entry)),
                 Body::Define(definition) => match &**definition {
-                    Definition::Channel { name, buffer, .. } => {
+                    Definition::Channel { name, buffer, policy, .. } => {
                         let channel = u16::from(name.as_bytes()[1] - b'0');
-                        Some(system(lsn, now_ms, rule(channel, *buffer), decoded, entry))
+                        Some(system(lsn, now_ms, rule(channel, *buffer, policy), decoded, entry))
                     }
                     _ => None,
                 },
@@ -273,6 +277,16 @@ impl Clients {
         };
         let what = What::Command { act: sent.act.clone(), now_ms: Some(now_ms), answer: Some(answer) };
         Some(Seen { sent: sent.first, replied, lsn: lsn.0, what })
+    }
+}
+
+/// A policy for the channel whose late confirmations claim again and whose open holds are few.
+fn changed_policy(dice: &mut Dice) -> Policy {
+    Policy {
+        low: 0,
+        late_confirm: if pick(dice, 4) == 0 { LateConfirm::Refuse } else { LateConfirm::Reacquire },
+        holds_max: pick(dice, 6) as u32,
+        customer_holds_max: pick(dice, 4) as u32,
     }
 }
 

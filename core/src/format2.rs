@@ -1,0 +1,208 @@
+//! What journals and snapshots of formats 1 and 2 have where format 3 differs: read, never written.
+//!
+//! Steps had no lines, reservations no customer, channels no policy, and a reservation was held or confirmed as a
+//! whole.
+
+use rkyv::rancor::Failure;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::journal::{EntryRec, JournalRecord};
+use crate::outcome::State;
+use crate::record::{
+    DefinitionList, DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, TextRec,
+    TransitionRec,
+};
+use crate::snapshot::{ClaimRow, ReservationRow};
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Entry2 {
+    now_ms: u64,
+    digest: u64,
+    expires_at_ms: u64,
+    principal: u32,
+    movements: u32,
+    shorts: u32,
+    kind: u8,
+    code: u8,
+    state: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Reserve2 {
+    key: u128,
+    issued_at_ms: u64,
+    id: u128,
+    channel: u16,
+    ttl_ms: u32,
+    fill: u8,
+    line_count: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Transition2 {
+    key: u128,
+    issued_at_ms: u64,
+    reservation: u128,
+    verb: u8,
+    ttl_ms: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Definition2 {
+    kind: u8,
+    role: u8,
+    priority: u16,
+    buffer: u32,
+    name: TextRec,
+    node_type: TextRec,
+    timezone: TextRec,
+    refers_to: TextRec,
+    node_count: u16,
+    token_sha256: [u8; 32],
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct JournalRecord2 {
+    first: u64,
+    entries: Vec<Entry2>,
+    reserves: Vec<Reserve2>,
+    lines: Vec<LineRec>,
+    transitions: Vec<Transition2>,
+    events: Vec<EventRec>,
+    expiries: Vec<u128>,
+    definitions: Vec<Definition2>,
+    names: Vec<TextRec>,
+    text: Vec<u8>,
+    movements: Vec<MovementRec>,
+    shorts: Vec<ShortRec>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct DefinitionList2 {
+    definitions: Vec<Definition2>,
+    names: Vec<TextRec>,
+    text: Vec<u8>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct ClaimRow2 {
+    sku: u32,
+    node: u16,
+    quantity: u32,
+    picked: u32,
+    shipped: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct ReservationRow2 {
+    channel: u16,
+    state: u8,
+    anchor: u32,
+    expires_at_ms: u64,
+    ended: u64,
+    claims: Vec<ClaimRow2>,
+}
+
+fn definition(old: Definition2) -> DefinitionRec {
+    DefinitionRec {
+        kind: old.kind,
+        role: old.role,
+        priority: old.priority,
+        buffer: old.buffer,
+        low: 0,
+        holds_max: 0,
+        customer_holds_max: 0,
+        late_confirm: 0,
+        name: old.name,
+        node_type: old.node_type,
+        timezone: old.timezone,
+        refers_to: old.refers_to,
+        node_count: old.node_count,
+        token_sha256: old.token_sha256,
+    }
+}
+
+/// A journal record; `None` where the archive is not valid.
+pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
+    let old = rkyv::from_bytes::<JournalRecord2, Failure>(archive).ok()?;
+    let entry = |old: Entry2| EntryRec {
+        now_ms: old.now_ms,
+        digest: old.digest,
+        expires_at_ms: old.expires_at_ms,
+        principal: old.principal,
+        movements: old.movements,
+        shorts: old.shorts,
+        kind: old.kind,
+        code: old.code,
+        state: old.state,
+        flags: 0,
+    };
+    let reserve = |old: Reserve2| ReserveRec {
+        key: old.key,
+        issued_at_ms: old.issued_at_ms,
+        id: old.id,
+        channel: old.channel,
+        ttl_ms: old.ttl_ms,
+        fill: old.fill,
+        customer: 0,
+        line_count: old.line_count,
+    };
+    let transition = |old: Transition2| TransitionRec {
+        key: old.key,
+        issued_at_ms: old.issued_at_ms,
+        reservation: old.reservation,
+        verb: old.verb,
+        ttl_ms: old.ttl_ms,
+        line_count: 0,
+    };
+    Some(JournalRecord {
+        first: old.first,
+        entries: old.entries.into_iter().map(entry).collect(),
+        reserves: old.reserves.into_iter().map(reserve).collect(),
+        lines: old.lines,
+        transitions: old.transitions.into_iter().map(transition).collect(),
+        step_lines: Vec::new(),
+        events: old.events,
+        expiries: old.expiries,
+        definitions: old.definitions.into_iter().map(definition).collect(),
+        names: old.names,
+        text: old.text,
+        movements: old.movements,
+        shorts: old.shorts,
+    })
+}
+
+/// A row of the snapshot's table `definitions`.
+pub(crate) fn definitions(bytes: &[u8]) -> Option<DefinitionList> {
+    let old = rkyv::from_bytes::<DefinitionList2, Failure>(bytes).ok()?;
+    Some(DefinitionList {
+        definitions: old.definitions.into_iter().map(definition).collect(),
+        names: old.names,
+        text: old.text,
+    })
+}
+
+/// A row of the snapshot's table `reservations`.
+pub(crate) fn reservation(bytes: &[u8]) -> Option<ReservationRow> {
+    let old = rkyv::from_bytes::<ReservationRow2, Failure>(bytes).ok()?;
+    let held = old.state == State::Held as u8;
+    let claim = |old: ClaimRow2| ClaimRow {
+        sku: old.sku,
+        node: old.node,
+        quantity: old.quantity,
+        held: if held { old.quantity } else { 0 },
+        picked: old.picked,
+        shipped: old.shipped,
+    };
+    Some(ReservationRow {
+        channel: old.channel,
+        state: old.state,
+        partly: 0,
+        anchor: old.anchor,
+        expires_at_ms: old.expires_at_ms,
+        ended: old.ended,
+        counted: 0,
+        customer: 0,
+        claims: old.claims.into_iter().map(claim).collect(),
+    })
+}
