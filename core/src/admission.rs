@@ -2,14 +2,14 @@
 //!
 //! A command is known by its principal and key, a reservation also by its id. The window holds the last
 //! commands by LSN, at most [`limit::IDEMPOTENCY_COMMANDS`] of them and none older than
-//! [`limit::IDEMPOTENCY_MS`]. What drops out raises `floor`: a command issued at or before it may be a
+//! [`limit::IDEMPOTENCY_MS`]. What drops out raises its sender's floor: a command issued at or before it may be a
 //! repeat of something forgotten and is refused as too old, so no gap opens between "known" and "too old".
 //! The window keeps no answers: a repeat is answered from the journal, where the first answer is.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::command::{Body, Command};
 use crate::drill::{Bug, planted};
@@ -112,7 +112,10 @@ pub struct Window {
     /// One record an LSN; the front one has LSN `first`.
     records: VecDeque<Record>,
     first: Lsn,
+    /// A command issued at or before this may be a repeat of what was forgotten: of anybody's ...
     floor: Millis,
+    /// ... and of one principal's.
+    floors: HashMap<PrincipalId, Millis>,
 }
 
 impl Window {
@@ -130,6 +133,7 @@ impl Window {
             records,
             first: next,
             floor: Millis(0),
+            floors: HashMap::new(),
         }
     }
 
@@ -138,9 +142,13 @@ impl Window {
         self.first
     }
 
-    /// Commands received before `now` may have been forgotten, as after a restart with a cut journal.
-    pub fn forget_before(&mut self, now: Millis) {
-        self.floor = self.floor.max(now.plus(limit::ISSUED_AHEAD_MS_MAX));
+    /// Commands issued up to then may have been forgotten, as after a restart with a cut journal.
+    pub fn forget(&mut self, issued_at: Millis) {
+        self.floor = self.floor.max(issued_at);
+    }
+
+    fn floor(&self, principal: PrincipalId) -> Millis {
+        self.floors.get(&principal).copied().unwrap_or_default().max(self.floor)
     }
 
     fn at(&self, lsn: Lsn) -> &Record {
@@ -170,7 +178,7 @@ impl Window {
         }
         if command.issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {
             Admission::Refused(Code::ClockAhead)
-        } else if command.issued_at <= self.floor || now.since(command.issued_at) > self.size.ms {
+        } else if command.issued_at <= self.floor(principal) || now.since(command.issued_at) > self.size.ms {
             Admission::Refused(Code::KeyTooOld)
         } else {
             Admission::New
@@ -205,7 +213,8 @@ impl Window {
                 break;
             }
             if !keyless {
-                self.floor = self.floor.max(record.issued_at);
+                let floor = self.floors.entry(record.principal).or_default();
+                *floor = record.issued_at.max(*floor);
                 for (index, number) in record.numbers().into_iter().enumerate() {
                     let Some(number) = number else { continue };
                     let place = Place::new(self.first, index);

@@ -254,12 +254,16 @@ pub struct Catalogue {
     groups: Vec<Group>,
     channels: Vec<Channel>,
     principals: Vec<Principal>,
+    /// Places in these lists by name: nodes, groups, channels, principals.
+    names: [HashMap<Box<str>, u32>; 4],
     rules: Arc<Rules>,
 }
 
-fn position(names: impl Iterator<Item = impl AsRef<str>>, name: &str) -> Option<usize> {
-    names.into_iter().position(|other| other.as_ref() == name)
-}
+/// Which of [`Catalogue::names`].
+const NODES: usize = 0;
+const GROUPS: usize = 1;
+const CHANNELS: usize = 2;
+const PRINCIPALS: usize = 3;
 
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
@@ -302,13 +306,9 @@ impl Catalogue {
     pub fn find(&self, kind: NameKind, name: &str) -> Option<u32> {
         match kind {
             NameKind::Sku => self.skus.get(name).map(|sku| sku.0),
-            NameKind::Node => position(self.nodes.iter().map(|node| &node.name), name).map(|at| at as u32),
-            NameKind::Group => {
-                position(self.groups.iter().map(|group| &group.name), name).map(|at| at as u32)
-            }
-            NameKind::Channel => {
-                position(self.channels.iter().map(|channel| &channel.name), name).map(|at| at as u32)
-            }
+            NameKind::Node => self.names[NODES].get(name).copied(),
+            NameKind::Group => self.names[GROUPS].get(name).copied(),
+            NameKind::Channel => self.names[CHANNELS].get(name).copied(),
         }
     }
 
@@ -349,13 +349,11 @@ impl Catalogue {
                     kind: kind.clone(),
                     timezone: timezone.clone(),
                 };
-                let at = self.find(NameKind::Node, name).map(|at| at as usize);
-                self.put(|catalogue| &mut catalogue.nodes, at, node, limit::NODES_MAX)
+                self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
             }
             Definition::Group { name, nodes } => {
                 let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
-                let at = self.find(NameKind::Group, name).map(|at| at as usize);
-                self.put(|catalogue| &mut catalogue.groups, at, group, limit::GROUPS_MAX)
+                self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX)
             }
             Definition::Channel { name, group, buffer, policy } => {
                 let group = match group {
@@ -365,8 +363,7 @@ impl Catalogue {
                     None => None,
                 };
                 let channel = Channel { name: name.clone(), group, buffer: *buffer, policy: *policy };
-                let at = self.find(NameKind::Channel, name).map(|at| at as usize);
-                self.put(|catalogue| &mut catalogue.channels, at, channel, limit::CHANNELS_MAX)
+                self.put(|catalogue| &mut catalogue.channels, (CHANNELS, name), channel, limit::CHANNELS_MAX)
             }
             Definition::Principal { name, role, channel, nodes, token_sha256 } => {
                 let channel = match channel {
@@ -385,7 +382,7 @@ impl Catalogue {
                 if self.principals.iter().find(same_token).is_some_and(|other| other.name != *name) {
                     return Err(Code::TokenInUse);
                 }
-                let at = position(self.principals.iter().map(|principal| &principal.name), name);
+                let at = self.names[PRINCIPALS].get(name.as_str()).map(|at| *at as usize);
                 let principal = Principal {
                     // Principal 0 is the system, which has no token and no entry.
                     id: PrincipalId(at.unwrap_or(self.principals.len()) as u32 + 1),
@@ -395,8 +392,9 @@ impl Catalogue {
                     nodes: self.node_ids(nodes)?,
                     token_sha256: *token_sha256,
                 };
+                let named = (PRINCIPALS, name);
                 let put =
-                    self.put(|catalogue| &mut catalogue.principals, at, principal, limit::PRINCIPALS_MAX)?;
+                    self.put(|catalogue| &mut catalogue.principals, named, principal, limit::PRINCIPALS_MAX)?;
                 Ok(match put {
                     Defined::Changed(at) => Defined::Changed(at + 1),
                     Defined::Same(at) => Defined::Same(at + 1),
@@ -408,10 +406,11 @@ impl Catalogue {
     fn put<E: PartialEq>(
         &mut self,
         entries: impl Fn(&mut Catalogue) -> &mut Vec<E>,
-        at: Option<usize>,
+        (names, name): (usize, &String),
         entry: E,
         max: usize,
     ) -> Result<Defined, Code> {
+        let at = self.names[names].get(name.as_str()).map(|at| *at as usize);
         let list = entries(self);
         let at = match at {
             Some(at) if list[at] == entry => return Ok(Defined::Same(at as u32)),
@@ -422,7 +421,9 @@ impl Catalogue {
             None if list.len() >= max => return Err(Code::CatalogueFull),
             None => {
                 list.push(entry);
-                list.len() - 1
+                let at = list.len() - 1;
+                self.names[names].insert(name.as_str().into(), at as u32);
+                at
             }
         };
         self.rules = Arc::new(self.derive());

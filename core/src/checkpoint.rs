@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 
 use crate::command::Body;
 use crate::drill::{Bug, planted};
-use crate::id::{Lsn, ReservationId, ShardOf, SkuId};
+use crate::id::{Key, Lsn, ReservationId, ShardOf, SkuId};
 use crate::journal::{self, Decoded, JournalError, JournalReader};
 use crate::ledger::{Ledger, Moment};
 use crate::limit;
@@ -53,7 +53,10 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
     let Some(last) = chunk.last().and_then(|decoded| decoded.entries.last()) else {
         return Ok((covered, false));
     };
-    let reached = Covered { lsn: last.lsn, now: last.now, chain };
+    let keyed = chunk.iter().flat_map(|decoded| &decoded.entries).map(|entry| &entry.command);
+    let keyed = keyed.filter(|command| command.key != Key(0)).map(|command| command.issued_at);
+    let issued = keyed.max().unwrap_or_default().max(covered.issued);
+    let reached = Covered { lsn: last.lsn, now: last.now, issued, chain };
 
     let (skus, reservations) = touched(&chunk);
     let step = snapshot.step()?;

@@ -18,6 +18,10 @@ pub const PRINCIPALS_MAX: usize = 65_536;
 /// Open dated supplies of one sku.
 pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
 
+/// Cells of the view in use, places that rows left behind when they grew included; beyond it the door answers
+/// events with OVERLOADED. What is under way then still finds room.
+pub const VIEW_CELLS_MAX: usize = 1 << 29;
+
 /// Lines of one reservation.
 pub const RESERVATION_LINES_MAX: usize = 4_096;
 /// Time to live of a hold, in milliseconds.
@@ -60,8 +64,10 @@ pub const READ_RESERVATIONS_MAX: usize = 16;
 pub const LINE_SPLITS_MAX: usize = 64;
 /// Bytes of one reply after its length prefix.
 pub const REPLY_BYTES_MAX: usize = 32 << 20;
-/// Frames whose repeats are looked up in the journal at once.
+/// Frames whose repeats are looked up in the journal at once, one of a principal, and records read for one before
+/// it is another's turn.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
+pub const REPEAT_READS_PER_TURN: usize = 16;
 /// Bytes of the frame that signs in.
 pub const SIGN_IN_BYTES_MAX: usize = 4_096;
 /// Bytes of a token.

@@ -10,6 +10,7 @@ use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis, ShardOf};
 use crate::journal::{self, Decoded, Entry, JournalError, JournalReader};
 use crate::ledger::{Ledger, Moment};
+use crate::limit;
 use crate::snapshot::Snapshot;
 
 /// Everything the engine starts from.
@@ -53,7 +54,8 @@ pub fn recover(
     let mut met = covered.chain.is_none();
     let take = |decoded: &Decoded, entry: &Entry| {
         if std::mem::take(&mut forgot_some) {
-            window.forget_before(entry.now);
+            // What is no longer in the journal was received before this, and folded.
+            window.forget(entry.now.plus(limit::ISSUED_AHEAD_MS_MAX).min(covered.issued));
         }
         window.record(entry.lsn, entry.principal, &entry.command, entry.now);
         if entry.lsn <= covered.lsn {

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | name | `version`, `covered` (LSN), `now_ms`, `chain_0` to `chain_3`, outside accounts |
+//! | meta | name | `version`, `covered` (LSN), `now_ms`, `issued_ms`, `chain_0` to `chain_3`, outside accounts |
 //! | skus | sku id | everything known of the sku ([`SkuState`]) |
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
@@ -258,6 +258,8 @@ pub struct Covered {
     pub lsn: Lsn,
     /// Time of that command.
     pub now: Millis,
+    /// The latest `issued_at` of any command with a key up to there.
+    pub issued: Millis,
     /// The chain behind it; `None` before anything is covered.
     pub chain: Option<Chain>,
 }
@@ -288,7 +290,12 @@ impl Snapshot {
             let version = meta.get("version").map_err(storage)?.map(|found| found.value());
             match version {
                 None => {}
-                Some(1 | 2) => upgrade(&write)?,
+                Some(1 | 2) => {
+                    upgrade(&write)?;
+                    let now = meta.get("now_ms").map_err(storage)?.map_or(0, |found| found.value());
+                    let latest = Millis(now).plus(limit::ISSUED_AHEAD_MS_MAX);
+                    meta.insert("issued_ms", latest.0).map_err(storage)?;
+                }
                 Some(SNAPSHOT_VERSION) => {}
                 Some(found) => return Err(SnapshotError::Format { found }),
             }
@@ -468,7 +475,12 @@ fn covered(meta: &redb::ReadOnlyTable<&str, u64>) -> Result<Covered, SnapshotErr
         part.copy_from_slice(&number(name)?.to_le_bytes());
     }
     let chain = meta.get(CHAIN[0]).map_err(storage)?.map(|_| chain);
-    Ok(Covered { lsn: Lsn(number("covered")?), now: Millis(number("now_ms")?), chain })
+    Ok(Covered {
+        lsn: Lsn(number("covered")?),
+        now: Millis(number("now_ms")?),
+        issued: Millis(number("issued_ms")?),
+        chain,
+    })
 }
 
 /// A move of the snapshot to a later LSN; nothing of it shows before [`SnapshotStep::commit`].
@@ -580,6 +592,7 @@ impl SnapshotStep {
             let mut meta = self.write.open_table(META).map_err(storage)?;
             meta.insert("covered", covered.lsn.0).map_err(storage)?;
             meta.insert("now_ms", covered.now.0).map_err(storage)?;
+            meta.insert("issued_ms", covered.issued.0).map_err(storage)?;
             for (part, name) in covered.chain.iter().flat_map(|chain| chain.0.chunks_exact(8)).zip(CHAIN) {
                 let part = u64::from_le_bytes(part.try_into().expect("chunks of eight"));
                 meta.insert(name, part).map_err(storage)?;

@@ -23,8 +23,8 @@ pub use cell::Stale;
 const CHUNK_BITS: usize = 14;
 const CHUNK: usize = 1 << CHUNK_BITS;
 const ROW_CHUNKS: usize = limit::SKUS_MAX >> CHUNK_BITS;
-/// Room for four positions a sku on average, old rows included.
-const CELL_CHUNKS: usize = 4 * ROW_CHUNKS;
+/// Twice what the door lets in: what was let in before it noticed finds room too.
+const CELL_CHUNKS: usize = (2 * limit::VIEW_CELLS_MAX) >> CHUNK_BITS;
 
 /// An array that grows by chunks and never moves.
 struct Chunked<T> {
@@ -251,6 +251,11 @@ impl Publisher {
         first.lsn.store(lsn.0, Ordering::Relaxed);
         row.len += 1;
         word.store(row.pack(), Ordering::Release);
+    }
+
+    /// Cells in use.
+    pub fn cells(&self) -> usize {
+        self.next
     }
 
     /// Stores rules that hold from `lsn` on, which is not durable yet.

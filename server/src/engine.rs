@@ -31,7 +31,7 @@ use stockline_core::admission::WindowSize;
 use stockline_core::batch::Batch;
 use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
-use stockline_core::command::Frame;
+use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
 use stockline_core::id::{Lsn, PrincipalId, ReservationId};
 use stockline_core::journal::file::FileJournal;
@@ -98,6 +98,14 @@ pub struct Tag {
     pub more: bool,
 }
 
+/// Why a frame did not get into the order.
+#[derive(Debug)]
+pub enum Refused {
+    /// Its principal has as much waiting as it may: offer it again a little later, and nothing behind it before.
+    LaneFull(Box<Frame<Tag>>),
+    Turned(Code),
+}
+
 /// A frame's replies, with the mark it came with.
 #[derive(Debug)]
 pub struct Answered {
@@ -148,7 +156,10 @@ struct Shared {
     draining: AtomicBool,
     /// The sequencer has stopped, having stamped everything taken.
     sequenced_all: AtomicBool,
-    last_stamped: AtomicU64,
+    /// Batches given to the shards.
+    dispatched: AtomicU64,
+    /// Cells of the view in use.
+    view_cells: AtomicUsize,
     /// The journal has stopped, having written and answered everything.
     written_all: AtomicBool,
     on_failure: Box<dyn Fn(Failure) + Send + Sync>,
@@ -251,7 +262,8 @@ impl RunningEngine {
             active_reservations: AtomicUsize::new(active),
             draining: AtomicBool::new(false),
             sequenced_all: AtomicBool::new(false),
-            last_stamped: AtomicU64::new(recovered.last.0),
+            dispatched: AtomicU64::new(0),
+            view_cells: AtomicUsize::new(publisher.cells()),
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
         });
@@ -330,30 +342,32 @@ fn spawn(
 impl Engine {
     /// Puts a frame in the order; the reply comes over `tag`. Refused at the door when the engine is full or
     /// draining.
-    pub fn submit(&self, frame: Frame<Tag>) -> Result<(), Code> {
+    pub fn submit(&self, frame: Frame<Tag>) -> Result<(), Refused> {
         let shared = &self.shared;
         if shared.draining.load(Ordering::SeqCst) {
-            return Err(Code::ShuttingDown);
+            return Err(Refused::Turned(Code::ShuttingDown));
         }
         if frame.principal == PrincipalId::SYSTEM {
             return self.push(frame);
         }
-        let reserves = frame
-            .commands
-            .iter()
-            .any(|command| matches!(command.body, stockline_core::command::Body::Reserve(_)));
+        let reserves = frame.commands.iter().any(|command| matches!(command.body, Body::Reserve(_)));
         if reserves && shared.active_reservations.load(Ordering::Relaxed) >= limit::RESERVATIONS_MAX {
-            return Err(Code::Overloaded);
+            return Err(Refused::Turned(Code::Overloaded));
+        }
+        // Only events make positions.
+        let tells = frame.commands.iter().any(|command| matches!(command.body, Body::Event(_)));
+        if tells && shared.view_cells.load(Ordering::Relaxed) >= limit::VIEW_CELLS_MAX {
+            return Err(Refused::Turned(Code::Overloaded));
         }
         let lag = shared.view.durable().0.saturating_sub(shared.covered.load(Ordering::Relaxed));
         if lag > limit::FOLD_LAG_MAX {
-            return Err(Code::Overloaded);
+            return Err(Refused::Turned(Code::Overloaded));
         }
         self.push(frame)
     }
 
-    fn push(&self, frame: Frame<Tag>) -> Result<(), Code> {
-        self.shared.submissions.push(frame).map_err(|_| Code::Overloaded)?;
+    fn push(&self, frame: Frame<Tag>) -> Result<(), Refused> {
+        self.shared.submissions.push(frame).map_err(|frame| Refused::LaneFull(Box::new(frame)))?;
         self.shared.sequencer_bell.ring();
         Ok(())
     }
@@ -370,16 +384,25 @@ impl Engine {
         &self.shared.principals
     }
 
-    /// Puts the recorded answers in place of repeats. Reads the disk: not for async tasks.
-    pub fn fill_repeats(&self, reply: &mut FrameReply) -> Result<(), JournalError> {
-        let mut repeats: Vec<_> = reply.repeats().collect();
-        repeats.sort_unstable_by_key(|(_, lsn)| *lsn);
+    /// Puts the recorded answers in place of repeats, as [`FrameReply::repeats`] lists them and sorted by LSN from
+    /// the last: some of them, which are taken from `repeats`. Reads the disk: not for async tasks.
+    pub fn fill_repeats(
+        &self,
+        reply: &mut FrameReply,
+        repeats: &mut Vec<(usize, Lsn)>,
+    ) -> Result<(), JournalError> {
         let mut decoded = stockline_core::journal::Decoded::default();
-        for (at, lsn) in repeats {
+        let mut reads = 0;
+        while let Some((at, lsn)) = repeats.last().copied() {
             // Repeats mostly come as they came before, side by side in one record: it is read once.
             if decoded.entry(lsn).is_none() {
+                if reads == limit::REPEAT_READS_PER_TURN {
+                    break;
+                }
+                reads += 1;
                 decoded = stockline_core::journal::find(&*self.shared.reader, lsn)?;
             }
+            repeats.pop();
             match decoded.entry(lsn) {
                 Some(entry) => reply.fill_repeat(at, &decoded, entry),
                 // It left the window between the question and the answer.

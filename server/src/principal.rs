@@ -1,17 +1,26 @@
 //! Principals by token: who is signing in. Tokens are known by their SHA-256 only.
 
+use std::sync::Arc;
+
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 use stockline_core::catalogue::Principal;
 use stockline_core::id::PrincipalId;
 use stockline_core::limit;
+use tokio::sync::Semaphore;
 
 /// Live copy of the catalogue's principals, replaced when a change of them is durable.
 #[derive(Default)]
 pub struct Principals {
     by_token: DashMap<[u8; 32], Principal>,
-    /// Connections of each that has some.
-    connections: DashMap<PrincipalId, usize>,
+    /// What each that has connections shares among them.
+    present: DashMap<PrincipalId, Present>,
+}
+
+struct Present {
+    connections: usize,
+    /// One at a time looks up repeats in the journal.
+    lookup: Arc<Semaphore>,
 }
 
 /// What the catalogue keeps of a token.
@@ -39,20 +48,26 @@ impl Principals {
         self.by_token.get(&token_sha256(token)).map(|found| found.value().clone())
     }
 
-    /// Counts one more connection of a principal, unless it has as many as it may.
-    pub fn enter(&self, id: PrincipalId) -> bool {
-        let count = *self.connections.entry(id).and_modify(|count| *count += 1).or_insert(1);
+    /// Counts one more connection of a principal, unless it has as many as it may. Answers what its connections
+    /// take before they look up repeats.
+    pub fn enter(&self, id: PrincipalId) -> Option<Arc<Semaphore>> {
+        let new = || Present { connections: 0, lookup: Arc::new(Semaphore::new(1)) };
+        let (count, lookup) = {
+            let mut present = self.present.entry(id).or_insert_with(new);
+            present.connections += 1;
+            (present.connections, Arc::clone(&present.lookup))
+        };
         if count > limit::CONNECTIONS_PER_PRINCIPAL_MAX {
             self.leave(id);
-            return false;
+            return None;
         }
-        true
+        Some(lookup)
     }
 
     /// Counts one less.
     pub fn leave(&self, id: PrincipalId) {
-        self.connections.alter(&id, |_, count| count - 1);
-        self.connections.remove_if(&id, |_, count| *count == 0);
+        self.present.alter(&id, |_, present| Present { connections: present.connections - 1, ..present });
+        self.present.remove_if(&id, |_, present| present.connections == 0);
     }
 
     pub fn is_empty(&self) -> bool {

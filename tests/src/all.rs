@@ -3,6 +3,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | [`rule`] | every rule of reservations, steps and events, as small tables: command, outcome, units |
+//! | [`claim`] | steps of some lines, moves, late confirmations, limits of open holds: the same |
 //! | [`door`] | idempotency window and catalogue: repeats, conflicts, too old, names and ids |
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
@@ -26,6 +27,7 @@ mod architecture;
 mod attack;
 mod backup;
 mod binary;
+mod claim;
 mod codec;
 mod crash;
 mod disk;

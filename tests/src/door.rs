@@ -50,6 +50,28 @@ fn window(commands: u64, ms: u64) -> Window {
 }
 
 #[test]
+fn what_one_principal_makes_forgotten_is_too_old_for_nobody_else() {
+    let mut bench = Bench::new(1);
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let mut window = window(8, 1_000_000);
+    let (flood, honest) = (WHO, PrincipalId(9));
+    let mut first = None;
+    for lsn in 1..=100u64 {
+        // As far ahead as it may.
+        let mut command = bench.command(Body::Event(event.clone()), &[]);
+        command.issued_at = START.plus(limit::ISSUED_AHEAD_MS_MAX);
+        window.record(Lsn(lsn), flood, &command, START);
+        first.get_or_insert(command);
+    }
+    let first = first.expect("the first of them");
+    assert_eq!(window.admit(flood, &first, START), Admission::Refused(Code::KeyTooOld));
+    let mut own = bench.command(Body::Event(event), &[]);
+    own.issued_at = START;
+    assert_eq!(window.admit(honest, &own, START), Admission::New);
+    assert_eq!(window.admit(flood, &own, START), Admission::Refused(Code::KeyTooOld));
+}
+
+#[test]
 fn between_known_and_too_old_there_is_no_gap() {
     let mut bench = Bench::new(1);
     let event = bench.make(EventKind::Receipt, 1, 0, 5);

@@ -280,6 +280,29 @@ fn expiries_and_steps_that_find_something_else() {
     bench.assert_sound();
 }
 
+#[test]
+fn a_late_count_knows_of_more_units_shipped_at_once_than_32_bits_hold() {
+    let mut bench = Bench::new(1);
+    let begin = bench.now;
+    for _ in 0..3 {
+        bench.receive(1, 0, 1_000_000_000);
+    }
+    bench.now = begin.plus(3_000);
+    bench.reserve(7, 0, 60_000, &[any_line(1, 1_000_000_000); 3]);
+    bench.step(7, Verb::Confirm, 0);
+    bench.step(7, Verb::Fulfil, 0);
+    // Taken before they left: two thousand million of the three that left are missing.
+    let mut count = bench.make(EventKind::Count, 1, 0, 1_000_000_000);
+    count.occurred_at = begin.plus(2_000);
+    assert_eq!(bench.event(count.clone()).reply.outcome.code, Code::InsufficientOnHand);
+    count.quantity = 1_000_000_000;
+    count.occurred_at = begin.plus(4_000);
+    bench.now = begin.plus(5_000);
+    assert_eq!(bench.event(count).reply.outcome.code, Code::Ok);
+    assert_eq!(bench.units(1, 0)[0], 1_000_000_000);
+    bench.assert_sound();
+}
+
 /// One event on a position with 10 free, 3 held, 2 confirmed (reservation 8, confirmed) and 4 damaged units.
 #[track_caller]
 fn check_event(

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use stockline_core::admission::Admission;
 use stockline_core::chain::{Anchor, Chain};
 use stockline_core::checkpoint::fold;
 use stockline_core::command::{Body, Verb};
@@ -11,11 +12,12 @@ use stockline_core::id::{Lsn, NodeId, SupplyId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalError};
 use stockline_core::ledger::audit;
+use stockline_core::outcome::Code;
 use stockline_core::recovery::recover;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::bench::{Bench, SMALL, any_line};
+use crate::bench::{Bench, SMALL, WHO, any_line};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 
@@ -165,6 +167,35 @@ fn a_restart_knows_what_came_before() {
     assert_eq!(admission, stockline_core::admission::Admission::Repeat(told.reply.lsn));
     let found = journal::find(&*journal.reader(), told.reply.lsn).expect("reads");
     assert_eq!(found.entry(told.reply.lsn).expect("is there").command, first);
+}
+
+#[test]
+fn a_restart_after_nothing_with_a_key_was_forgotten_takes_new_commands_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut journal, snapshot) = files(dir.path(), false);
+    // Only definitions, which carry no key, are folded and leave the journal.
+    let mut bench = Bench::new(1);
+    write(&mut journal, &mut bench, Lsn(1));
+    fold(&snapshot, &*journal.reader()).expect("folds");
+    let last = bench.sequencer.last();
+    bench.receive(1, 0, 5);
+    write(&mut journal, &mut bench, last);
+    let (first, _) = journal.reader().bounds().expect("reads").expect("not empty");
+    assert!(first > Lsn(1), "the beginning is gone");
+    let recovered = recover(&snapshot, &*journal.reader(), 1, SMALL).expect("recovers");
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let new = bench.command(Body::Event(event), &[]);
+    assert_eq!(recovered.window.admit(WHO, &new, bench.now), Admission::New);
+    // What had a key and is gone may be asked for again: that is told.
+    for _ in 0..2 {
+        fold(&snapshot, &*journal.reader()).expect("folds");
+        bench.now = bench.now.plus(1);
+        bench.receive(1, 0, 5);
+        let last = bench.sequencer.last();
+        write(&mut journal, &mut bench, last);
+    }
+    let recovered = recover(&snapshot, &*journal.reader(), 1, SMALL).expect("recovers");
+    assert_eq!(recovered.window.admit(WHO, &new, bench.now), Admission::Refused(Code::KeyTooOld));
 }
 
 #[test]

@@ -193,16 +193,20 @@ impl Ledger {
         let old = Change { occurred_at: position.last_at, units: i64::from(position.last_units), ..change };
         position.latest = position.latest.max(change.occurred_at);
         position.last_at = change.occurred_at;
-        position.last_units = change.units as i32;
-        if old.units == 0 || now.since(old.occurred_at) > limit::COUNT_LATE_MS_MAX {
-            return;
+        // What the position has no room for is remembered with the earlier ones at once.
+        let fits = i32::try_from(change.units);
+        position.last_units = fits.unwrap_or(0);
+        for change in [Some(old), fits.is_err().then_some(change)].into_iter().flatten() {
+            if change.units == 0 || now.since(change.occurred_at) > limit::COUNT_LATE_MS_MAX {
+                continue;
+            }
+            let extra = self.extras.entry(sku).or_default();
+            extra.recent.retain(|change| now.since(change.occurred_at) <= limit::COUNT_LATE_MS_MAX);
+            if extra.recent.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
+                let forgotten = extra.recent.remove(0);
+                extra.horizon = extra.horizon.max(forgotten.occurred_at);
+            }
+            extra.recent.push(change);
         }
-        let extra = self.extras.entry(sku).or_default();
-        extra.recent.retain(|change| now.since(change.occurred_at) <= limit::COUNT_LATE_MS_MAX);
-        if extra.recent.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
-            let forgotten = extra.recent.remove(0);
-            extra.horizon = extra.horizon.max(forgotten.occurred_at);
-        }
-        extra.recent.push(old);
     }
 }

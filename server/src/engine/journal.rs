@@ -26,18 +26,20 @@ pub(super) fn run(
 ) {
     shared.journal_bell.mine();
     let mut unfinished: Vec<Option<Answered>> = (0..LANES).map(|_| None).collect();
+    let mut merged = 0;
     loop {
         while !commit.is_full()
             && let Some((batch, output)) = shared.outputs[0].pop()
         {
             let outputs = collect(shared, &batch, output);
             commit.add(batch, outputs);
+            merged += 1;
         }
         if commit.is_empty() {
-            if finished(shared) {
+            if finished(shared, merged) {
                 break;
             }
-            shared.journal_bell.wait(IDLE, || !shared.outputs[0].is_empty() || finished(shared));
+            shared.journal_bell.wait(IDLE, || !shared.outputs[0].is_empty() || finished(shared, merged));
             continue;
         }
         let covered = Lsn(shared.covered.load(Ordering::Relaxed));
@@ -48,6 +50,7 @@ pub(super) fn run(
         if commit.durable().0.saturating_sub(covered.0) >= limit::FOLD_COMMANDS {
             shared.checkpoint_bell.ring();
         }
+        shared.view_cells.store(publisher.cells(), Ordering::Relaxed);
         // Lanes that have their share go on now.
         shared.sequencer_bell.ring();
         for done in commit.finish() {
@@ -59,10 +62,9 @@ pub(super) fn run(
     shared.checkpoint_bell.ring();
 }
 
-fn finished(shared: &Shared) -> bool {
-    shared.sequenced_all.load(Ordering::SeqCst)
-        && shared.view.durable().0 >= shared.last_stamped.load(Ordering::SeqCst)
-        && shared.outputs[0].is_empty()
+/// Whether every batch there will be has been merged, those without a new LSN too.
+fn finished(shared: &Shared, merged: u64) -> bool {
+    shared.sequenced_all.load(Ordering::SeqCst) && shared.dispatched.load(Ordering::SeqCst) == merged
 }
 
 /// Waits for the other shards' outputs for the same batch.

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
-use crate::engine::{Answered, Engine, Tag};
+use crate::engine::{Answered, Engine, Refused, Tag};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -34,7 +34,7 @@ const REPLIES: usize = 256;
 /// Replies collected before they are written.
 const OUT_BYTES: usize = 256 << 10;
 
-/// Looking up repeats reads and decodes whole journal records: a few at a time, whoever asks.
+/// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
 static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
 
 /// Why a frame is turned away as a whole.
@@ -53,11 +53,14 @@ impl From<WireError> for Turned {
 struct Present {
     engine: Engine,
     id: PrincipalId,
+    /// One look-up of repeats at a time, whatever its connections send.
+    lookup: Arc<Semaphore>,
 }
 
 impl Present {
     fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
-        engine.principals().enter(id).then(|| Present { engine: engine.clone(), id })
+        let lookup = engine.principals().enter(id)?;
+        Some(Present { engine: engine.clone(), id, lookup })
     }
 }
 
@@ -73,7 +76,7 @@ pub(super) struct Session {
     recv: RecvStream,
     engine: Engine,
     principal: Arc<Principal>,
-    _present: Present,
+    present: Present,
     inbox: Inbox,
     out: Vec<u8>,
     answers: UnboundedSender<Answered>,
@@ -82,8 +85,9 @@ pub(super) struct Session {
     commands_in_flight: usize,
     /// Commands and skus taken in this turn.
     taken: usize,
-    /// Nothing is read before this: a frame found its lane full.
+    /// Nothing is read before this: a frame was turned away, or waits for room in its lane.
     paused: Option<Instant>,
+    waiting: Option<Box<Frame<Tag>>>,
     /// Kept between queries for its memory.
     answer: AvailabilityAnswer,
 }
@@ -136,7 +140,7 @@ impl Session {
                     recv,
                     engine,
                     principal,
-                    _present: present,
+                    present,
                     inbox,
                     out,
                     answers,
@@ -145,6 +149,7 @@ impl Session {
                     commands_in_flight: 0,
                     taken: 0,
                     paused: None,
+                    waiting: None,
                     answer: AvailabilityAnswer::default(),
                 })
             }
@@ -211,6 +216,9 @@ impl Session {
                 },
                 () = sleep_until(self.paused.unwrap_or_else(Instant::now)), if self.paused.is_some() => {
                     self.paused = None;
+                    if let Some(frame) = self.waiting.take() {
+                        self.offer(*frame);
+                    }
                 }
                 _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
                     for answered in replies.drain(..) {
@@ -297,14 +305,27 @@ impl Session {
         };
         let commands = frame.commands.len();
         self.taken += commands;
-        if let Err(code) = self.engine.submit(frame) {
-            self.paused = Some(Instant::now() + Duration::from_millis(limit::OVERLOADED_PAUSE_MS));
-            let text = "nothing was executed; send it again later with the same keys".into();
-            return Err(Turned { code, text });
-        }
         self.frames_in_flight += 1;
         self.commands_in_flight += commands;
+        self.offer(frame);
         Ok(())
+    }
+
+    /// Submits a frame that counts as in flight. One whose lane is full waits here, and what is behind it in the
+    /// stream: nothing overtakes it, and the sender is held back by QUIC.
+    fn offer(&mut self, frame: Frame<Tag>) {
+        let (commands, mark) = (frame.commands.len(), frame.tag.mark);
+        let Err(refused) = self.engine.submit(frame) else { return };
+        self.paused = Some(Instant::now() + Duration::from_millis(limit::OVERLOADED_PAUSE_MS));
+        match refused {
+            Refused::LaneFull(frame) => self.waiting = Some(frame),
+            Refused::Turned(code) => {
+                self.frames_in_flight -= 1;
+                self.commands_in_flight -= commands;
+                let text = "nothing was executed; send it again later with the same keys";
+                refuse(&mut self.out, (mark >> 8) as u32, code, text);
+            }
+        }
     }
 
     /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
@@ -408,21 +429,29 @@ impl Session {
     /// Reads the answers to repeats from the journal, off this task, and comes back to the reply then.
     fn look_up(&self, mut answered: Answered) {
         let (engine, answers) = (self.engine.clone(), self.answers.clone());
+        let lookup = Arc::clone(&self.present.lookup);
+        let mut repeats: Vec<_> = answered.reply.repeats().collect();
+        repeats.sort_unstable_by_key(|(_, lsn)| std::cmp::Reverse(*lsn));
         tokio::spawn(async move {
-            // It is never closed, so a place is always granted in time.
-            let Ok(_place) = LOOKUPS.acquire().await else { return };
-            let done = tokio::task::spawn_blocking(move || {
-                if engine.fill_repeats(&mut answered.reply).is_err() {
-                    // Nothing can be said about these for now; the sender may ask again.
-                    for reply in answered.reply.replies.iter_mut().filter(|reply| reply.repeat) {
-                        reply.outcome.code = Code::Overloaded;
+            // Neither is ever closed, so a place is always granted in time.
+            let Ok(_own) = lookup.acquire().await else { return };
+            while !repeats.is_empty() {
+                let Ok(_place) = LOOKUPS.acquire().await else { return };
+                let engine = engine.clone();
+                let some = tokio::task::spawn_blocking(move || {
+                    if engine.fill_repeats(&mut answered.reply, &mut repeats).is_err() {
+                        // Nothing can be said about these for now; the sender may ask again.
+                        for (at, _) in repeats.drain(..) {
+                            answered.reply.replies[at].outcome.code = Code::Overloaded;
+                        }
                     }
-                }
-                answered.reply.settle_repeats();
-                let _ = answers.send(answered);
-            });
-            // Whatever came of it, the place is free again.
-            let _ = done.await;
+                    (answered, repeats)
+                });
+                let Ok(left) = some.await else { return };
+                (answered, repeats) = left;
+            }
+            answered.reply.settle_repeats();
+            let _ = answers.send(answered);
         });
     }
 }
