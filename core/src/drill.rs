@@ -21,6 +21,8 @@ bugs! {
     OversellLines = "oversell-lines";
     /// 1: a deficit at one node is taken from another's stock.
     SpreadDeficit = "spread-deficit";
+    /// 1: a claim moves to a node whether or not units are free there.
+    MoveUnchecked = "move-unchecked";
     /// 2: a commit does not wait for the disk.
     AckBeforeSync = "ack-before-sync";
     /// 2 and 9: a failed append counts as done.

@@ -6,7 +6,7 @@
 use stockline_client::Profile;
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis};
-use stockline_core::journal::{self, JournalRecord};
+use stockline_core::journal::{self, Decoded, JournalRecord};
 use stockline_core::record::digest;
 use stockline_core::snapshot;
 use stockline_core::wire::{
@@ -97,12 +97,19 @@ fn replies(data: &[u8]) {
 fn journal_record(data: &[u8]) {
     let _ = journal::decode(Lsn(1), data);
     let _ = journal::follow(None, Lsn(1), data);
-    let mut sealed = vec![0; 44];
-    sealed[0] = journal::JOURNAL_VERSION;
-    sealed[4..12].copy_from_slice(&xxhash_rust::xxh3::xxh3_64(data).to_le_bytes());
-    sealed.extend_from_slice(data);
-    let Ok(decoded) = journal::decode(Lsn(1), &sealed) else { return };
-    // What is read can be written and read again.
+    for version in [2, journal::JOURNAL_VERSION] {
+        let mut sealed = vec![0; 44];
+        sealed[0] = version;
+        sealed[4..12].copy_from_slice(&xxhash_rust::xxh3::xxh3_64(data).to_le_bytes());
+        sealed.extend_from_slice(data);
+        if let Ok(decoded) = journal::decode(Lsn(1), &sealed) {
+            read_and_written(&decoded);
+        }
+    }
+}
+
+/// What is read can be written and read again.
+fn read_and_written(decoded: &Decoded) {
     let mut record = JournalRecord::default();
     record.restart(Lsn(1));
     for entry in &decoded.entries {
