@@ -246,6 +246,16 @@ fn events_are_imported_once_and_bad_rows_change_nothing() {
     std::fs::write(&shop, &token.stdout).expect("written");
     check("stockline", &["query", "A", "--channel", "web", "--profile", path(&shop)], 0, "A available=6 ");
     check("stockline", &["define", "node", "x", "--profile", path(&shop)], 1, "FORBIDDEN");
+    let policy = |late: &str, exit, says| {
+        let limits = ["--low", "6", "--holds-max", "9", "--customer-holds-max", "2", "--late-confirm", late];
+        let define = [&["define", "channel", "web", "--profile", profile][..], &limits].concat();
+        check("stockline", &define, exit, says)
+    };
+    policy("perhaps", 2, "possible values: refuse, reacquire");
+    policy("reacquire", 0, "web changed id=0");
+    policy("reacquire", 0, "web unchanged id=0");
+    let low = "A available=6 status=low";
+    check("stockline", &["query", "A", "--channel", "web", "--profile", path(&shop)], 0, low);
     server.terminate();
 }
 
