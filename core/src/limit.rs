@@ -62,6 +62,8 @@ pub const ANSWER_NODES_MAX: usize = 65_536;
 pub const READ_RESERVATIONS_MAX: usize = 16;
 /// Nodes one line is split over.
 pub const LINE_SPLITS_MAX: usize = 64;
+/// Parts in one reply. A frame of reservations never has more; late confirmations that would are told without.
+pub const REPLY_PARTS_MAX: usize = FRAME_LINES_MAX * LINE_SPLITS_MAX;
 /// Bytes of one reply after its length prefix.
 pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// Frames whose repeats are looked up in the journal at once, one of a principal, and records read for one before
@@ -153,7 +155,7 @@ const _: () = {
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
     // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
-    assert!(FRAME_LINES_MAX * LINE_SPLITS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
+    assert!(REPLY_PARTS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
     assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);

@@ -7,6 +7,7 @@ use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, Policy};
 use stockline_core::id::Millis;
 use stockline_core::limit;
+use stockline_core::outcome::Code;
 use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, TextRec, TransitionRec};
 use stockline_core::wire::{self, *};
 use stockline_loadgen::dice::Dice;
@@ -280,4 +281,37 @@ fn records_that_make_no_command_are_named() {
     let many = vec![step; limit::FRAME_COMMANDS_MAX + 1];
     let text = judge(frame(FrameType::Transitions, &Transitions { transitions: many, lines: vec![] }));
     assert!(text.contains("at most 8192"), "{text}");
+}
+
+#[test]
+fn late_confirmations_with_more_parts_than_a_reply_may_have_are_told_without() {
+    let reply = |late: bool, parts: u32| stockline_core::merge::Reply {
+        lsn: stockline_core::id::Lsn(1),
+        outcome: stockline_core::ledger::Outcome {
+            reacquired: late,
+            ..stockline_core::ledger::Outcome::of(Code::Ok)
+        },
+        repeat: false,
+        id: 0,
+        parts,
+    };
+    let max = stockline_core::limit::REPLY_PARTS_MAX;
+    for (most, due) in [(max - 3, vec![max as u32 - 3, 2, 1]), (max, vec![0, 2, 0])] {
+        let part = |line| stockline_core::merge::Part {
+            line,
+            sku: stockline_core::id::SkuId(1),
+            node: stockline_core::id::NodeId(0),
+            quantity: 1,
+        };
+        let mut parts = vec![part(0); most];
+        parts.extend([part(1), part(2), part(3)]);
+        let mut frame = stockline_core::merge::FrameReply::default();
+        frame.replies = vec![reply(true, most as u32), reply(false, 2), reply(true, 1)];
+        frame.parts = parts;
+        let results = wire::Results::of(&frame);
+        let counts: Vec<u32> = results.results.iter().map(|result| result.part_count).collect();
+        assert_eq!(counts, due);
+        assert_eq!(results.parts.len() as u32, counts.iter().sum::<u32>());
+        assert_eq!(results.parts[due[0] as usize].line, 1);
+    }
 }

@@ -12,6 +12,9 @@
 //! A step with lines takes a part, all of its lines or none. What becomes of the reservation as a whole depends on
 //! what is left in every shard, so the parts say that in their ballots; a step without lines needs none.
 
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, LateConfirm, Rules};
 use crate::command::{Fill, Line, StepLine, Transition, Verb};
@@ -19,7 +22,6 @@ use crate::drill::{Bug, planted};
 use crate::id::{GroupId, NodeId, ReservationId, SkuId};
 use crate::ledger::{Ballot, Claim, Decision, Effects, Ledger, Moment, Outcome, Reservation};
 use crate::outcome::{Code, State};
-use smallvec::SmallVec;
 
 /// From which buckets of a claim a step takes units, in this order.
 fn sources(verb: Verb) -> &'static [Bucket] {
@@ -117,12 +119,11 @@ impl Ledger {
         }
         let before = effects.movements.len();
         // By how much earlier lines changed what is free somewhere.
-        let mut freed: Vec<((SkuId, NodeId), i64)> = Vec::new();
-        for line in transition.lines.iter().filter(|line| self.shard.owns(line.sku)) {
-            if head != Code::Ok {
-                continue;
-            }
-            let claim = claims.iter().find(|claim| claim.sku == line.sku && claim.node == line.node);
+        let mut freed: HashMap<(SkuId, NodeId), i64> = HashMap::new();
+        let possible = head == Code::Ok;
+        for line in transition.lines.iter().filter(|line| possible && self.shard.owns(line.sku)) {
+            let found = claims.binary_search_by_key(&(line.sku, line.node), place);
+            let claim = found.ok().map(|at| &claims[at]);
             let mut open = line.quantity;
             let mut takes: SmallVec<[(Bucket, u32); 3]> = SmallVec::new();
             for from in sources(transition.verb) {
@@ -135,15 +136,14 @@ impl Ledger {
                 continue;
             }
             if transition.verb == Verb::Move {
-                let place = (line.sku, line.to_node);
-                let changed: i64 = freed.iter().filter(|(at, _)| *at == place).map(|(_, units)| units).sum();
+                let there = freed.entry((line.sku, line.to_node)).or_default();
                 let free = self.position(line.sku, line.to_node).map_or(0, |position| position.free);
-                if free + changed < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
+                if free + *there < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
                     refuse(Code::InsufficientStock);
                     continue;
                 }
-                freed.push((place, -i64::from(line.quantity)));
-                freed.push(((line.sku, line.node), i64::from(line.quantity)));
+                *there -= i64::from(line.quantity);
+                *freed.entry((line.sku, line.node)).or_default() += i64::from(line.quantity);
             }
             for (from, quantity) in takes.into_iter().filter(|(_, quantity)| *quantity > 0) {
                 for movement in line_movements(line, transition.verb, from, quantity) {
@@ -269,9 +269,12 @@ fn line_movements(
     pair.into_iter().flatten()
 }
 
+fn place(claim: &Claim) -> (SkuId, NodeId) {
+    (claim.sku, claim.node)
+}
+
 /// Books a movement of a reservation that stays active in its claims, which are sorted by sku and node.
 pub(super) fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movement) {
-    let place = |claim: &Claim| (claim.sku, claim.node);
     let at = claims.partition_point(|claim| place(claim) < (movement.sku, movement.node));
     if claims.get(at).map(place) != Some((movement.sku, movement.node)) {
         let (sku, node) = (movement.sku, movement.node);

@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::limit;
 use crate::merge::FrameReply;
 
 /// Answer to a sign-in.
@@ -130,7 +131,26 @@ pub struct Refusal {
 }
 
 impl Results {
+    /// The answers to a frame's commands; where they would have more parts than a reply may, late confirmations go
+    /// without theirs.
     pub fn of(reply: &FrameReply) -> Results {
+        let mut results = Results::all(reply);
+        if results.parts.len() > limit::REPLY_PARTS_MAX {
+            let mut parts = std::mem::take(&mut results.parts).into_iter();
+            for result in &mut results.results {
+                let own = parts.by_ref().take(result.part_count as usize);
+                if result.late == 0 {
+                    results.parts.extend(own);
+                } else {
+                    own.for_each(drop);
+                    result.part_count = 0;
+                }
+            }
+        }
+        results
+    }
+
+    fn all(reply: &FrameReply) -> Results {
         Results {
             results: reply
                 .replies
