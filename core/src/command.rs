@@ -149,3 +149,14 @@ pub struct Frame<T> {
     pub commands: Vec<Command>,
     pub lines: Vec<Line>,
 }
+
+impl<T> Frame<T> {
+    /// Lines of its reservations and of its steps.
+    pub fn line_count(&self) -> usize {
+        let steps = self.commands.iter().map(|command| match &command.body {
+            Body::Transition(transition) => transition.lines.len(),
+            _ => 0,
+        });
+        self.lines.len() + steps.sum::<usize>()
+    }
+}

@@ -133,5 +133,6 @@ impl<T> Done<T> {
                 }
             }
         }
+        tell(Learned::UpTo(self.batch.last));
     }
 }

@@ -23,6 +23,8 @@ pub enum Learned {
     /// It was refused, so its id is free again.
     Refused(ReservationId),
     Ended(ReservationId, Lsn),
+    /// Nothing more is to come of what has this LSN or an earlier one.
+    UpTo(Lsn),
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub struct Sequencer {
     /// Ids of reservations on their way: what becomes of them is not known yet.
     pending: HashSet<ReservationId>,
     ended: VecDeque<(Lsn, ReservationId)>,
+    learned: Lsn,
     last: Lsn,
     now: Millis,
     shards: u32,
@@ -76,6 +79,7 @@ impl Sequencer {
             taken: HashMap::new(),
             pending: HashSet::new(),
             ended: VecDeque::new(),
+            learned: Lsn::NONE,
             last,
             now,
             shards,
@@ -99,9 +103,11 @@ impl Sequencer {
                 self.taken.insert(id, at);
                 self.ended.push_back((at, id));
             }
+            Learned::UpTo(lsn) => self.learned = self.learned.max(lsn),
         }
         while let Some((at, id)) = self.ended.front().copied() {
-            if at.0 + limit::ENDED_RESERVATION_LSNS >= self.last.0 {
+            // What is on its way may still bring one back.
+            if at.0 + limit::ENDED_RESERVATION_LSNS >= self.learned.0 {
                 break;
             }
             self.ended.pop_front();
@@ -143,7 +149,7 @@ impl Sequencer {
         }
         batch.last = self.last;
         batch.commands += frame.commands.len();
-        batch.lines += frame.lines.len();
+        batch.lines += frame.line_count();
         batch.frames.push(StampedFrame { frame, slots });
         if changes_rules {
             let principals = self.catalogue.principals().to_vec();

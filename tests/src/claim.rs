@@ -183,6 +183,25 @@ fn a_claim_moves_to_where_units_are_free_or_stays_where_it_was() {
 }
 
 #[test]
+fn units_that_go_there_and_back_do_not_move() {
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        bench.receive(1, 0, 1_000_000_000);
+        bench.receive(1, 1, 1_000_000_000);
+        bench.reserve(7, 0, TTL, &[any_line(1, 1_000_000_000)]);
+        let trip = [to(1, 0, 1, 1_000_000_000), to(1, 1, 0, 1_000_000_000)];
+        let told = bench.step_lines(7, Verb::Move, &trip.repeat(8));
+        assert_eq!(told.reply.outcome.code, Code::Ok);
+        assert_eq!(bench.units(1, 0)[..2], [0, 1_000_000_000]);
+        let told = bench.step_lines(7, Verb::Move, &[&trip.repeat(8)[..], &trip[..1]].concat());
+        assert_eq!(told.reply.outcome.code, Code::Ok);
+        assert_eq!(bench.units(1, 0)[..2], [1_000_000_000, 0]);
+        assert_eq!(bench.units(1, 1)[..2], [0, 1_000_000_000]);
+        bench.assert_sound();
+    }
+}
+
+#[test]
 fn a_move_to_a_node_that_the_channel_is_not_offered_and_other_refusals_in_precedence() {
     for shards in [1, 4] {
         let mut bench = Bench::new(shards);

@@ -30,6 +30,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Nothing, at a place.
+    pub(super) fn none(sku: SkuId, node: NodeId) -> Claim {
+        Claim { sku, node, quantity: 0, held: 0, picked: 0, shipped: 0 }
+    }
+
     /// Units confirmed, neither picked nor shipped.
     pub fn confirmed(&self) -> u32 {
         self.quantity - self.held - self.picked - self.shipped
@@ -58,6 +63,7 @@ pub struct Reservation {
     /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
     /// for both keeps the part of a single claim, with its id, at one cache line.
     until: u64,
+    /// Sorted by sku and node.
     pub claims: SmallVec<[Claim; 1]>,
 }
 
@@ -82,7 +88,8 @@ impl Reservation {
 
     /// The claim of a sku at a node.
     pub fn claim(&self, sku: SkuId, node: NodeId) -> Option<&Claim> {
-        self.claims.iter().find(|claim| claim.sku == sku && claim.node == node)
+        let found = self.claims.binary_search_by_key(&(sku, node), |claim| (claim.sku, claim.node));
+        found.ok().map(|at| &self.claims[at])
     }
 
     /// Whether confirmed units of it may be picked and shipped.

@@ -75,10 +75,10 @@ impl Ledger {
             (State::Expired, _) => Code::Expired,
             _ => Code::WrongState,
         };
-        let told = part.outcome();
         if by_line {
-            return Some(self.decide_lines(channel, (code, told), part.claims.clone(), transition, effects));
+            return Some(self.decide_lines(channel, code, part, transition, effects));
         }
+        let told = part.outcome();
         if code != Code::Ok {
             return Some(Decision::refused(Outcome { code, ..told }));
         }
@@ -101,11 +101,12 @@ impl Ledger {
     fn decide_lines(
         &self,
         channel: &ChannelRule,
-        (head, told): (Code, Outcome),
-        mut claims: SmallVec<[Claim; 1]>,
+        head: Code,
+        part: &Reservation,
         transition: &Transition,
         effects: &mut Effects,
     ) -> Decision {
+        let told = part.outcome();
         let mut code = head;
         let mut refuse = |refusal: Code| {
             if code == Code::Ok || refusal < code {
@@ -117,13 +118,16 @@ impl Ledger {
         if transition.verb == Verb::Move && transition.lines.iter().any(elsewhere) {
             refuse(Code::NodeNotOffered);
         }
-        let before = effects.movements.len();
-        // By how much earlier lines changed what is free somewhere.
+        // Claims as earlier lines left them, and by how much they changed what is free somewhere.
+        let mut changed: HashMap<(SkuId, NodeId), Claim> = HashMap::new();
         let mut freed: HashMap<(SkuId, NodeId), i64> = HashMap::new();
+        // Units by place and bucket, into it or out of it: a unit that goes there and back does not move.
+        let mut moved: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
+        let before = effects.movements.len();
         let possible = head == Code::Ok;
         for line in transition.lines.iter().filter(|line| possible && self.shard.owns(line.sku)) {
-            let found = claims.binary_search_by_key(&(line.sku, line.node), place);
-            let claim = found.ok().map(|at| &claims[at]);
+            let here = (line.sku, line.node);
+            let claim = changed.get(&here).or_else(|| part.claim(line.sku, line.node));
             let mut open = line.quantity;
             let mut takes: SmallVec<[(Bucket, u32); 3]> = SmallVec::new();
             for from in sources(transition.verb) {
@@ -143,26 +147,43 @@ impl Ledger {
                     continue;
                 }
                 *there -= i64::from(line.quantity);
-                *freed.entry((line.sku, line.node)).or_default() += i64::from(line.quantity);
+                *freed.entry(here).or_default() += i64::from(line.quantity);
             }
             for (from, quantity) in takes.into_iter().filter(|(_, quantity)| *quantity > 0) {
                 for movement in line_movements(line, transition.verb, from, quantity) {
-                    effects.movements.push(movement);
-                    shift_claims(&mut claims, &movement);
+                    let at = (movement.sku, movement.node);
+                    let claim = changed.entry(at).or_insert_with(|| {
+                        part.claim(at.0, at.1).copied().unwrap_or_else(|| Claim::none(at.0, at.1))
+                    });
+                    shift_claim(claim, &movement);
+                    if transition.verb == Verb::Move {
+                        let into = movement.from == Bucket::Free;
+                        let units = i64::from(movement.quantity);
+                        *moved.entry((at.0, at.1, from)).or_default() += if into { units } else { -units };
+                    } else {
+                        effects.movements.push(movement);
+                    }
                 }
             }
         }
-        let any = |units: fn(&Claim) -> u32| claims.iter().any(|claim| units(claim) > 0);
-        let left = Ballot::HELD
-            .when(any(|claim| claim.held))
-            .and(Ballot::CONFIRMED.when(any(|claim| claim.confirmed() + claim.picked)))
-            .and(Ballot::SHIPPED.when(any(|claim| claim.shipped)));
         if code != Code::Ok {
             effects.movements.truncate(before);
             return Decision::refused(Outcome { code, ..told });
         }
+        for ((sku, node, bucket), units) in moved.into_iter().filter(|(_, units)| *units != 0) {
+            let (from, to) = if units > 0 { (Bucket::Free, bucket) } else { (bucket, Bucket::Free) };
+            let quantity = units.unsigned_abs() as u32;
+            effects.movements.push(Movement { sku, node, from, to, quantity });
+        }
         super::merge_movements(&mut effects.movements, before);
-        Decision { outcome: told, ballot: left, waits: true }
+        let untouched = part.claims.iter().filter(|claim| !changed.contains_key(&place(claim)));
+        let mut ballot = Ballot::NONE;
+        for claim in untouched.chain(changed.values()) {
+            let open = claim.confirmed() + claim.picked > 0;
+            ballot = ballot.and(Ballot::HELD.when(claim.held > 0));
+            ballot = ballot.and(Ballot::CONFIRMED.when(open)).and(Ballot::SHIPPED.when(claim.shipped > 0));
+        }
+        Decision { outcome: told, ballot, waits: true }
     }
 
     /// Claims again what an expired hold had claimed: at the same node, or else wherever the channel may.
@@ -273,14 +294,8 @@ fn place(claim: &Claim) -> (SkuId, NodeId) {
     (claim.sku, claim.node)
 }
 
-/// Books a movement of a reservation that stays active in its claims, which are sorted by sku and node.
-pub(super) fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movement) {
-    let at = claims.partition_point(|claim| place(claim) < (movement.sku, movement.node));
-    if claims.get(at).map(place) != Some((movement.sku, movement.node)) {
-        let (sku, node) = (movement.sku, movement.node);
-        claims.insert(at, Claim { sku, node, quantity: 0, held: 0, picked: 0, shipped: 0 });
-    }
-    let claim = &mut claims[at];
+/// Books a movement in the claim at its place.
+fn shift_claim(claim: &mut Claim, movement: &Movement) {
     let units = movement.quantity;
     match movement.from {
         Bucket::Held => claim.held -= units,
@@ -294,6 +309,15 @@ pub(super) fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movemen
         Bucket::Free => claim.quantity -= units,
         _ => {}
     }
+}
+
+/// Books a movement in the claims of a reservation, which are sorted by place.
+fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movement) {
+    let at = claims.partition_point(|claim| place(claim) < (movement.sku, movement.node));
+    if claims.get(at).map(place) != Some((movement.sku, movement.node)) {
+        claims.insert(at, Claim::none(movement.sku, movement.node));
+    }
+    shift_claim(&mut claims[at], movement);
 }
 
 impl Reservation {

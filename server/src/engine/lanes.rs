@@ -24,7 +24,7 @@ pub(super) fn lane_of(principal: PrincipalId) -> usize {
 
 /// What a frame weighs: its commands, or its lines where they are more.
 fn weight(frame: &Frame<Tag>) -> usize {
-    frame.commands.len().max(frame.lines.len()).max(1)
+    frame.commands.len().max(frame.line_count()).max(1)
 }
 
 /// Cuts a frame into pieces no heavier than a turn, as far as its commands allow; all but the last say that more

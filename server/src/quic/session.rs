@@ -437,6 +437,10 @@ impl Session {
             let Ok(_own) = lookup.acquire().await else { return };
             while !repeats.is_empty() {
                 let Ok(_place) = LOOKUPS.acquire().await else { return };
+                if answers.is_closed() {
+                    // Whoever asked has gone.
+                    return;
+                }
                 let engine = engine.clone();
                 let some = tokio::task::spawn_blocking(move || {
                     if engine.fill_repeats(&mut answered.reply, &mut repeats).is_err() {
