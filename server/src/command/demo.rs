@@ -27,7 +27,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         kind: "warehouse".into(),
         timezone: "Europe/London".into(),
     });
-    let channels = CHANNELS.map(|name| Definition::channel(name));
+    let channels = CHANNELS.map(Definition::channel);
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();
     client.define(&definitions).await.map_err(|error| text(&error))?;
     let node_names = NODES.map(|(name, _)| name);
