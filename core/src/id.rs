@@ -90,9 +90,14 @@ impl ShardOf {
         self.count == 1 || sku.0 % self.count == self.index
     }
 
+    /// Index of the one of `count` ledgers that counts a channel's open holds. Who votes and who waits go by this.
+    pub fn counting(channel: ChannelId, count: u32) -> u32 {
+        u32::from(channel.0) % count
+    }
+
     /// Whether open holds of a channel are counted here.
     pub fn counts(self, channel: ChannelId) -> bool {
-        self.count == 1 || u32::from(channel.0) % self.count == self.index
+        ShardOf::counting(channel, self.count) == self.index
     }
 
     /// Index of a sku's row in the ledger that owns it.

@@ -12,7 +12,7 @@ use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
 use crate::catalogue::{Catalogue, Defined, Definition, NameKind, Rules, check};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
+use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, ShardOf};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -238,7 +238,7 @@ impl Sequencer {
     /// How many shards have lines of it, or count its channel's holds.
     fn parts(&self, rules: &Rules, reserve: &Reserve, lines: &[Line]) -> u32 {
         let counted = rules.channel(reserve.channel).is_some_and(|rule| rule.policy.counts_holds());
-        let counts = if counted { 1 << (u32::from(reserve.channel.0) % self.shards) } else { 0u64 };
+        let counts = if counted { 1 << ShardOf::counting(reserve.channel, self.shards) } else { 0u64 };
         let lines = reserve.lines(lines).iter();
         lines.fold(counts, |set, line| set | 1 << (line.sku.0 % self.shards)).count_ones()
     }
