@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stockline_benches::{Ground, START, scatter};
+use stockline_core::bucket::Place;
 use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
 use stockline_core::chain::Chain;
-use stockline_core::id::{Lsn, NodeId, ShardOf, SkuId};
+use stockline_core::id::{ChannelId, Lsn, NodeId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};
 use stockline_core::ledger::{Ledger, Moment};
@@ -58,10 +59,16 @@ fn view(criterion: &mut Criterion) {
     const SKUS: u32 = 1_000_000;
     let (view, mut publisher) = View::new(Arc::new(Rules::default()));
     for sku in 0..SKUS {
-        publisher.store(SkuId(sku), NodeId(0), i64::from(sku), Lsn(1));
+        let place = Place { sku: SkuId(sku), node: NodeId(0), pool: ChannelId::SHARED };
+        publisher.store(place, i64::from(sku), Lsn(1));
     }
     publisher.raise(Lsn(1));
-    let rule = ChannelRule { nodes: NodeSet::All, buffer: 0, policy: Policy::default() };
+    let rule = ChannelRule {
+        pools: Box::new([ChannelId(0)]),
+        nodes: NodeSet::All,
+        buffer: 0,
+        policy: Policy::default(),
+    };
     let mut group = criterion.benchmark_group("view");
     group.throughput(Throughput::Elements(BATCH as u64));
     let mut at = 0u128;

@@ -1,6 +1,6 @@
 //! Buckets and movements: the double entry that conserves units.
 
-use crate::id::{NodeId, SkuId};
+use crate::id::{ChannelId, NodeId, SkuId};
 
 /// Where units stand. Numbers are stable: they are on the wire and in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,10 +26,12 @@ pub enum Bucket {
     Loss = 11,
     /// The instant between leaving one node and being inbound to another; always zero between commands.
     Transit = 12,
+    /// On the shelf, kept for one channel: its allocation. Promised to nobody yet.
+    Allocated = 13,
 }
 
 /// Buckets whose units are physically at the node.
-pub const ON_HAND: [Bucket; 8] = [
+pub const ON_HAND: [Bucket; 9] = [
     Bucket::Free,
     Bucket::Held,
     Bucket::Confirmed,
@@ -38,10 +40,11 @@ pub const ON_HAND: [Bucket; 8] = [
     Bucket::Damaged,
     Bucket::Quality,
     Bucket::Blocked,
+    Bucket::Allocated,
 ];
 
 /// Every bucket, in the order of its number.
-pub const ALL: [Bucket; 13] = [
+pub const ALL: [Bucket; 14] = [
     Bucket::Free,
     Bucket::Held,
     Bucket::Confirmed,
@@ -55,6 +58,7 @@ pub const ALL: [Bucket; 13] = [
     Bucket::Customer,
     Bucket::Loss,
     Bucket::Transit,
+    Bucket::Allocated,
 ];
 
 impl Bucket {
@@ -63,7 +67,27 @@ impl Bucket {
     }
 
     pub fn is_on_hand(self) -> bool {
-        (self as u8) < 8
+        (self as u8) < 8 || self == Bucket::Allocated
+    }
+
+    /// Whether units here are no longer, or not yet, ours; or between two nodes.
+    pub fn is_outside(self) -> bool {
+        (Bucket::Supplier..=Bucket::Transit).contains(&self)
+    }
+
+    /// Place of an on-hand bucket within [`ON_HAND`].
+    pub fn index(self) -> usize {
+        if self == Bucket::Allocated { 8 } else { self as usize }
+    }
+
+    /// Where units of a pool stand that nobody claims.
+    pub fn unclaimed(pool: ChannelId) -> Bucket {
+        if pool == ChannelId::SHARED { Bucket::Free } else { Bucket::Allocated }
+    }
+
+    /// Whether units here are promised to nobody.
+    pub fn is_unclaimed(self) -> bool {
+        matches!(self, Bucket::Free | Bucket::Allocated)
     }
 
     pub fn name(self) -> &'static str {
@@ -81,6 +105,7 @@ impl Bucket {
             "customer",
             "loss",
             "transit",
+            "allocated",
         ][self as usize]
     }
 
@@ -89,17 +114,31 @@ impl Bucket {
     }
 }
 
+/// Where units can be claimed: a position, and there the units shared by all or those of one channel's allocation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    pub sku: SkuId,
+    pub node: NodeId,
+    pub pool: ChannelId,
+}
+
 /// `quantity` units of a position go from one bucket to another. Always positive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Movement {
     pub sku: SkuId,
     pub node: NodeId,
+    /// Whose allocation the units are of or were claimed from, else [`ChannelId::SHARED`].
+    pub pool: ChannelId,
     pub from: Bucket,
     pub to: Bucket,
     pub quantity: u32,
 }
 
 impl Movement {
+    pub fn place(&self) -> Place {
+        Place { sku: self.sku, node: self.node, pool: self.pool }
+    }
+
     /// Units by which the movement raises what is physically at the node.
     pub fn on_hand_change(&self) -> i64 {
         let into = if self.to.is_on_hand() { 1 } else { 0 };

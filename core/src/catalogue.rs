@@ -87,6 +87,8 @@ pub enum Definition {
     },
     Channel {
         name: String,
+        /// The channel it is part of.
+        parent: Option<String>,
         group: Option<String>,
         buffer: u32,
         policy: Policy,
@@ -103,7 +105,8 @@ pub enum Definition {
 impl Definition {
     /// A channel that is offered every node, with nothing withheld.
     pub fn channel(name: &str) -> Definition {
-        Definition::Channel { name: name.into(), group: None, buffer: 0, policy: Policy::default() }
+        let name = name.into();
+        Definition::Channel { name, parent: None, group: None, buffer: 0, policy: Policy::default() }
     }
 
     pub fn name(&self) -> &str {
@@ -128,6 +131,10 @@ pub enum NameKind {
 }
 
 impl NameKind {
+    pub fn name(self) -> &'static str {
+        ["sku", "node", "group", "channel"][self as usize - 1]
+    }
+
     pub fn from_number(number: u8) -> Option<NameKind> {
         [NameKind::Sku, NameKind::Node, NameKind::Group, NameKind::Channel]
             .get(number.wrapping_sub(1) as usize)
@@ -153,6 +160,8 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     pub name: String,
+    /// The channel it is part of: it may use that one's allocations too.
+    pub parent: Option<ChannelId>,
     /// The nodes it is offered; none means all.
     pub group: Option<GroupId>,
     /// Units of each sku withheld from this channel.
@@ -202,6 +211,8 @@ impl NodeSet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRule {
     pub nodes: NodeSet,
+    /// Whose allocations it draws from, in this order: its own, then those of the channels above it.
+    pub pools: Box<[ChannelId]>,
     pub buffer: u32,
     pub policy: Policy,
 }
@@ -355,14 +366,25 @@ impl Catalogue {
                 let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
                 self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX)
             }
-            Definition::Channel { name, group, buffer, policy } => {
+            Definition::Channel { name, parent, group, buffer, policy } => {
+                let parent = match parent {
+                    Some(parent) => {
+                        let found = self.find(NameKind::Channel, parent).ok_or(Code::UnknownChannel)?;
+                        Some(ChannelId(found as u16))
+                    }
+                    None => None,
+                };
+                if !self.may_stand_below(name, parent) {
+                    return Err(Code::InvalidParent);
+                }
                 let group = match group {
                     Some(group) => {
                         Some(GroupId(self.find(NameKind::Group, group).ok_or(Code::UnknownGroup)? as u16))
                     }
                     None => None,
                 };
-                let channel = Channel { name: name.clone(), group, buffer: *buffer, policy: *policy };
+                let (name_of, buffer, policy) = (name.clone(), *buffer, *policy);
+                let channel = Channel { name: name_of, parent, group, buffer, policy };
                 self.put(|catalogue| &mut catalogue.channels, (CHANNELS, name), channel, limit::CHANNELS_MAX)
             }
             Definition::Principal { name, role, channel, nodes, token_sha256 } => {
@@ -403,6 +425,29 @@ impl Catalogue {
         }
     }
 
+    /// A channel and those above it, if `parent` were above the channel called `name`.
+    fn line_of(&self, channel: usize, name: &str, parent: Option<ChannelId>) -> Vec<ChannelId> {
+        let mut line = vec![ChannelId(channel as u16)];
+        let above = |channel: ChannelId| match self.channels.get(channel.0 as usize) {
+            Some(known) if known.name != name => known.parent,
+            _ => parent,
+        };
+        while let Some(next) = line.last().and_then(|last| above(*last)) {
+            line.push(next);
+            if line.len() > limit::CHANNEL_LEVELS_MAX {
+                break;
+            }
+        }
+        line
+    }
+
+    /// Whether no channel would stand below itself, or in too many levels.
+    fn may_stand_below(&self, name: &str, parent: Option<ChannelId>) -> bool {
+        let new = !self.names[CHANNELS].contains_key(name);
+        (0..self.channels.len() + usize::from(new))
+            .all(|channel| self.line_of(channel, name, parent).len() <= limit::CHANNEL_LEVELS_MAX)
+    }
+
     fn put<E: PartialEq>(
         &mut self,
         entries: impl Fn(&mut Catalogue) -> &mut Vec<E>,
@@ -435,7 +480,9 @@ impl Catalogue {
         let channels: Vec<ChannelRule> = self
             .channels
             .iter()
-            .map(|channel| ChannelRule {
+            .enumerate()
+            .map(|(at, channel)| ChannelRule {
+                pools: self.line_of(at, &channel.name, channel.parent).into(),
                 nodes: channel.group.map_or(NodeSet::All, |group| groups[group.0 as usize].clone()),
                 buffer: channel.buffer,
                 policy: channel.policy,
@@ -452,7 +499,23 @@ impl Catalogue {
         Rules { channels, groups, ranks, reacquires }
     }
 
-    /// Every entry as the definition that would make it again, in an order that gives the same ids.
+    /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, so
+    /// all of them are made before they are put where they stand.
+    pub fn load(&mut self, definitions: &[Definition]) -> Result<(), (String, Code)> {
+        let without_parent = |definition: &Definition| match definition.clone() {
+            Definition::Channel { name, group, buffer, policy, parent: Some(_) } => {
+                Definition::Channel { name, group, buffer, policy, parent: None }
+            }
+            other => other,
+        };
+        for definition in definitions.iter().map(without_parent).chain(definitions.iter().cloned()) {
+            self.define(&definition).map_err(|code| (definition.name().to_owned(), code))?;
+        }
+        Ok(())
+    }
+
+    /// Every entry as the definition that would make it again, in an order that gives the same ids to
+    /// [`Catalogue::load`].
     pub fn definitions(&self) -> Vec<Definition> {
         let node_names = |nodes: &[NodeId]| -> Vec<String> {
             nodes.iter().map(|node| self.nodes[node.0 as usize].name.clone()).collect()
@@ -467,8 +530,9 @@ impl Catalogue {
         }
         for channel in &self.channels {
             let group = channel.group.map(|group| self.groups[group.0 as usize].name.clone());
+            let parent = channel.parent.map(|parent| self.channels[parent.0 as usize].name.clone());
             let Channel { name, buffer, policy, .. } = channel.clone();
-            all.push(Definition::Channel { name, group, buffer, policy });
+            all.push(Definition::Channel { name, parent, group, buffer, policy });
         }
         for principal in &self.principals {
             all.push(Definition::Principal {

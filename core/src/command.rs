@@ -99,6 +99,38 @@ pub struct Transition {
     pub lines: Box<[StepLine]>,
 }
 
+/// What becomes of a channel's allocation. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Action {
+    /// Free units become the channel's.
+    Allocate = 1,
+    /// The channel's become free.
+    Deallocate = 2,
+    /// The channel's become another channel's.
+    Reallocate = 3,
+}
+
+impl Action {
+    pub fn from_number(number: u8) -> Option<Action> {
+        [Action::Allocate, Action::Deallocate, Action::Reallocate]
+            .get(number.wrapping_sub(1) as usize)
+            .copied()
+    }
+}
+
+/// A change of channel allocations at one position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocate {
+    pub action: Action,
+    pub channel: ChannelId,
+    /// Reallocate: whose the units become; else [`ChannelId::SHARED`].
+    pub to_channel: ChannelId,
+    pub sku: SkuId,
+    pub node: NodeId,
+    pub quantity: u32,
+}
+
 /// A question that needs the ledger itself and not the published view. It takes its place in the order but
 /// gets no LSN of its own and leaves no trace; its answer waits until all before it is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,6 +142,11 @@ pub enum Read {
     Reservation {
         id: ReservationId,
         scope: Option<ChannelId>,
+    },
+    /// A sku's allocations, of all channels or of one.
+    Allocations {
+        sku: SkuId,
+        channel: Option<ChannelId>,
     },
     /// The id behind a name; the sequencer knows.
     Name {
@@ -123,6 +160,7 @@ pub enum Body {
     Reserve(Reserve),
     Transition(Transition),
     Event(StockEvent),
+    Allocate(Allocate),
     /// Only the system sends this.
     Expire(ReservationId),
     Define(Box<Definition>),

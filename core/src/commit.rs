@@ -95,7 +95,7 @@ impl<T> Commit<T> {
     fn publish(&self, publisher: &mut Publisher, last: Lsn) {
         for done in &self.group {
             for changed in done.outputs.iter().flat_map(|output| &output.changed) {
-                publisher.store(changed.sku, changed.node, changed.free, last);
+                publisher.store(changed.place, changed.offer, last);
             }
             if let Some(change) = &done.batch.change {
                 publisher.store_rules(Arc::clone(&change.rules), last);

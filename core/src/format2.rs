@@ -1,18 +1,19 @@
 //! What journals and snapshots of formats 1 and 2 have where format 3 differs: read, never written.
 //!
-//! Steps had no lines, reservations no customer, channels no policy, and a reservation was held or confirmed as a
+//! There were no channel allocations, steps had no lines, reservations no customer, channels no policy, and a reservation was held or confirmed as a
 //! whole.
 
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::id::ChannelId;
 use crate::journal::{EntryRec, JournalRecord};
 use crate::outcome::State;
 use crate::record::{
     DefinitionList, DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, TextRec,
     TransitionRec,
 };
-use crate::snapshot::{ClaimRow, ReservationRow};
+use crate::snapshot::{ClaimRow, PositionRow, ReservationRow, SkuRow, SupplyRow};
 
 #[derive(Archive, Serialize, Deserialize)]
 struct Entry2 {
@@ -73,8 +74,26 @@ struct JournalRecord2 {
     definitions: Vec<Definition2>,
     names: Vec<TextRec>,
     text: Vec<u8>,
-    movements: Vec<MovementRec>,
+    movements: Vec<Movement2>,
     shorts: Vec<ShortRec>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Movement2 {
+    sku: u32,
+    node: u16,
+    from: u8,
+    to: u8,
+    quantity: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SkuRow2 {
+    positions: Vec<PositionRow>,
+    supplies: Vec<SupplyRow>,
+    counted: Vec<(u16, u64)>,
+    recent: Vec<(u16, u64, i64)>,
+    horizon_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -113,6 +132,7 @@ fn definition(old: Definition2) -> DefinitionRec {
         holds_max: 0,
         customer_holds_max: 0,
         late_confirm: 0,
+        parent: TextRec::default(),
         name: old.name,
         node_type: old.node_type,
         timezone: old.timezone,
@@ -155,6 +175,14 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         ttl_ms: old.ttl_ms,
         line_count: 0,
     };
+    let movement = |old: Movement2| MovementRec {
+        sku: old.sku,
+        node: old.node,
+        pool: ChannelId::SHARED.0,
+        from: old.from,
+        to: old.to,
+        quantity: old.quantity,
+    };
     Some(JournalRecord {
         first: old.first,
         entries: old.entries.into_iter().map(entry).collect(),
@@ -164,12 +192,20 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         step_lines: Vec::new(),
         events: old.events,
         expiries: old.expiries,
+        allocations: Vec::new(),
         definitions: old.definitions.into_iter().map(definition).collect(),
         names: old.names,
         text: old.text,
-        movements: old.movements,
+        movements: old.movements.into_iter().map(movement).collect(),
         shorts: old.shorts,
     })
+}
+
+/// A row of the snapshot's table `skus`.
+pub(crate) fn sku(bytes: &[u8]) -> Option<SkuRow> {
+    let SkuRow2 { positions, supplies, counted, recent, horizon_ms } =
+        rkyv::from_bytes::<SkuRow2, Failure>(bytes).ok()?;
+    Some(SkuRow { positions, supplies, shares: Vec::new(), counted, recent, horizon_ms })
 }
 
 /// A row of the snapshot's table `definitions`.
@@ -189,6 +225,7 @@ pub(crate) fn reservation(bytes: &[u8]) -> Option<ReservationRow> {
     let claim = |old: ClaimRow2| ClaimRow {
         sku: old.sku,
         node: old.node,
+        pool: ChannelId::SHARED.0,
         quantity: old.quantity,
         held: if held { old.quantity } else { 0 },
         picked: old.picked,

@@ -46,6 +46,11 @@ impl NodeId {
     pub const ANY: NodeId = NodeId(u16::MAX);
 }
 
+impl ChannelId {
+    /// In place of a channel: units that are in no channel's allocation.
+    pub const SHARED: ChannelId = ChannelId(u16::MAX);
+}
+
 impl GroupId {
     /// In a line: the channel's own group.
     pub const ANY: GroupId = GroupId(u16::MAX);

@@ -20,8 +20,8 @@ use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::ledger::{Outcome, Short};
 use crate::outcome::{Code, State};
 use crate::record::{
-    DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, StepLineRec, TextReader, TextRec,
-    Texts, TransitionRec,
+    AllocateRec, DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, StepLineRec,
+    TextReader, TextRec, Texts, TransitionRec,
 };
 
 /// Version of the stored form. Records of the versions before it are read too; others are refused by name.
@@ -101,7 +101,7 @@ pub struct EntryRec {
     pub principal: u32,
     pub movements: u32,
     pub shorts: u32,
-    /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition.
+    /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition, 6 allocation.
     pub kind: u8,
     pub code: u8,
     pub state: u8,
@@ -146,6 +146,7 @@ pub struct JournalRecord {
     pub step_lines: Vec<StepLineRec>,
     pub events: Vec<EventRec>,
     pub expiries: Vec<u128>,
+    pub allocations: Vec<AllocateRec>,
     pub definitions: Vec<DefinitionRec>,
     pub names: Vec<TextRec>,
     pub text: Vec<u8>,
@@ -164,6 +165,7 @@ impl JournalRecord {
         self.step_lines.clear();
         self.events.clear();
         self.expiries.clear();
+        self.allocations.clear();
         self.definitions.clear();
         self.names.clear();
         self.text.clear();
@@ -179,7 +181,8 @@ impl JournalRecord {
             + self.transitions.len() * 47
             + self.step_lines.len() * 12
             + self.events.len() * 112
-            + self.movements.len() * 12
+            + self.allocations.len() * 39
+            + self.movements.len() * 14
             + self.shorts.len() * 14
             + self.text.len()
     }
@@ -213,6 +216,10 @@ impl JournalRecord {
                 self.expiries.push(id.0);
                 4
             }
+            Body::Allocate(allocate) => {
+                self.allocations.push(AllocateRec::new(command, allocate));
+                6
+            }
             Body::Define(definition) => {
                 let names = std::mem::take(&mut self.names);
                 let mut texts = Texts { names, text: std::mem::take(&mut self.text) };
@@ -241,13 +248,14 @@ impl JournalRecord {
         self.entries.truncate(entries);
         let of = |kind: u8| self.entries.iter().filter(|entry| entry.kind == kind).count();
         let (reserves, transitions, events) = (of(1), of(2), of(3));
-        let (expiries, definitions) = (of(4), of(5));
+        let (expiries, definitions, allocations) = (of(4), of(5), of(6));
         self.reserves.truncate(reserves);
         self.transitions.truncate(transitions);
         let lines = self.transitions.iter().map(|step| usize::from(step.line_count)).sum();
         self.step_lines.truncate(lines);
         self.events.truncate(events);
         self.expiries.truncate(expiries);
+        self.allocations.truncate(allocations);
         self.definitions.truncate(definitions);
         self.lines.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.line_count)).sum());
         self.movements.truncate(self.entries.iter().map(|entry| entry.movements as usize).sum());
@@ -374,7 +382,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     let (mut reserves, mut transitions) = (record.reserves.iter(), record.transitions.iter());
     let mut step_lines = record.step_lines.iter();
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
-    let mut definitions = record.definitions.iter();
+    let (mut definitions, mut allocations) = (record.definitions.iter(), record.allocations.iter());
     let (mut line, mut movement, mut short) = (0usize, 0usize, 0usize);
     let few = "it has fewer commands than entries";
     for (index, entry) in record.entries.iter().enumerate() {
@@ -396,6 +404,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
                 let definition = texts.definition(definitions.next().ok_or(few)?)?;
                 system(Body::Define(Box::new(definition)))
             }
+            6 => allocations.next().ok_or(few)?.command(digest)?,
             _ => return Err("an entry is of no known kind"),
         };
         let movements = movement..movement + entry.movements.to_native() as usize;

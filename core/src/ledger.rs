@@ -5,6 +5,7 @@
 //! checkpoint run `settle` alone on what the journal recorded, so there is one way only to change the state.
 //! The ledger knows nothing of other shards, LSN assignment, idempotency, the journal or the view.
 
+mod allocation;
 mod event;
 mod hash;
 mod position;
@@ -16,14 +17,15 @@ mod transition;
 
 use hashbrown::HashMap;
 
-use crate::bucket::{Bucket, Movement};
+use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
 use crate::drill::{Bug, planted};
-use crate::id::{Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
+pub use allocation::Share;
 pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
 pub use reservation::{Claim, Reservation, Reservations};
@@ -107,8 +109,8 @@ pub struct Effects {
 /// A position as a reader sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PositionAnswer {
-    /// By bucket number, the eight on-hand buckets and inbound (all supplies together).
-    pub units: [i64; 9],
+    /// By bucket number, the first eight on-hand buckets and inbound (all supplies together); last, allocated.
+    pub units: [i64; 10],
 }
 
 /// What a read found.
@@ -116,12 +118,14 @@ pub struct PositionAnswer {
 pub enum Answer {
     Position(PositionAnswer),
     Reservation { outcome: Outcome, claims: Vec<Claim> },
+    Allocations(Vec<Share>),
 }
 
 /// What a sku has besides its positions; most skus have none of it.
 #[derive(Default, Debug, Clone, PartialEq)]
 struct Extra {
     supplies: Vec<SupplyState>,
+    shares: allocation::Shares,
     /// Last count of a node: when it was taken.
     counted: Vec<(NodeId, Millis)>,
     /// Earlier physical changes, for counts that arrive late; the latest one lies in the position.
@@ -148,7 +152,10 @@ pub struct Ledger {
     /// Balance of the outside accounts (supplier, customer, loss, transit), by bucket number less 9.
     outside: [i64; 4],
     dirty: Vec<(SkuId, NodeId)>,
+    dirty_shares: Vec<Place>,
     candidates: Vec<reserve::Candidate>,
+    /// What candidates have in the pools of a channel, side by side.
+    drawn: Vec<i64>,
     takes: Vec<reserve::Take>,
 }
 
@@ -161,7 +168,9 @@ impl Ledger {
             reservations: Reservations::default(),
             outside: [0; 4],
             dirty: Vec::new(),
+            dirty_shares: Vec::new(),
             candidates: Vec::new(),
+            drawn: Vec::new(),
             takes: Vec::new(),
         }
     }
@@ -195,6 +204,10 @@ impl Ledger {
             Body::Event(event) => {
                 let owned = self.shard.owns(event.sku);
                 owned.then(|| Decision::alone(self.decide_event(moment, event, effects)))
+            }
+            Body::Allocate(allocate) => {
+                let owned = self.shard.owns(allocate.sku);
+                owned.then(|| Decision::alone(self.decide_allocate(allocate, effects)))
             }
             Body::Define(_) | Body::Read(_) => None,
         }
@@ -241,6 +254,11 @@ impl Ledger {
                     claims: reservation.claims.to_vec(),
                 })
             }
+            Read::Allocations { sku, channel } => self.shard.owns(sku).then(|| {
+                let shares = self.extras.get(&sku).into_iter().flat_map(|extra| extra.shares.iter());
+                let asked = shares.filter(|share| channel.is_none_or(|channel| channel == share.channel));
+                Answer::Allocations(asked.collect())
+            }),
             Read::Name { .. } => None,
         }
     }
@@ -249,7 +267,8 @@ impl Ledger {
         let mut answer = PositionAnswer::default();
         if let Some(position) = self.position(sku, node) {
             for bucket in crate::bucket::ON_HAND {
-                answer.units[bucket as usize] = position.units(bucket);
+                let at = if bucket == Bucket::Allocated { 9 } else { bucket as usize };
+                answer.units[at] = position.units(bucket);
             }
         }
         if let Some(extra) = self.extras.get(&sku) {
@@ -271,22 +290,36 @@ impl Ledger {
         self.reservations.next_expiry()
     }
 
-    /// Calls `publish` with the units free now of each position changed since the last call.
-    pub fn drain_changed(&mut self, mut publish: impl FnMut(SkuId, NodeId, i64)) {
+    /// Calls `publish` with what each place offers now that changed since the last call: a position's
+    /// [`Position::offer`], an allocation's units.
+    pub fn drain_changed(&mut self, mut publish: impl FnMut(Place, i64)) {
         for (sku, node) in self.dirty.drain(..) {
             let row = self.shard.row(sku);
             if let Some(position) = self.positions.get_mut(row, node) {
-                position.dirty = false;
-                publish(sku, node, position.free);
+                position.set_dirty(false);
+                publish(Place { sku, node, pool: ChannelId::SHARED }, position.offer());
             }
         }
+        let mut places = std::mem::take(&mut self.dirty_shares);
+        places.sort_unstable();
+        places.dedup();
+        for place in places.drain(..) {
+            publish(place, self.share(place.sku, place.pool, place.node));
+        }
+        self.dirty_shares = places;
     }
 
-    /// Calls `publish` with the units free of every position: what a new view starts from.
-    pub fn all_free(&self, mut publish: impl FnMut(SkuId, NodeId, i64)) {
+    /// Calls `publish` with what every place offers: what a new view starts from.
+    pub fn all_offers(&self, mut publish: impl FnMut(Place, i64)) {
         for (row, positions) in self.positions.rows() {
+            let sku = self.shard.sku(row);
             for position in positions {
-                publish(self.shard.sku(row), position.node, position.free);
+                publish(Place { sku, node: position.node(), pool: ChannelId::SHARED }, position.offer());
+            }
+        }
+        for (sku, extra) in &self.extras {
+            for share in extra.shares.iter() {
+                publish(Place { sku: *sku, node: share.node, pool: share.channel }, i64::from(share.units));
             }
         }
     }

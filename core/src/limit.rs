@@ -13,10 +13,14 @@ pub const SKUS_MAX: usize = 1 << 26;
 /// Nodes, channels and groups: ids are 16 bits and the top one means "any".
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
+/// Channels above one another.
+pub const CHANNEL_LEVELS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 4_096;
 pub const PRINCIPALS_MAX: usize = 65_536;
 /// Open dated supplies of one sku.
 pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
+/// Allocations of one sku, counted by channel and node.
+pub const ALLOCATIONS_PER_SKU_MAX: usize = 16_384;
 
 /// Cells of the view in use, places that rows left behind when they grew included; beyond it the door answers
 /// events with OVERLOADED. What is under way then still finds room.
@@ -60,6 +64,8 @@ pub const QUERY_ATTEMPTS_MAX: u32 = 16;
 pub const ANSWER_NODES_MAX: usize = 65_536;
 /// Reservations read in one frame.
 pub const READ_RESERVATIONS_MAX: usize = 16;
+/// Skus whose allocations are read in one frame.
+pub const READ_ALLOCATIONS_MAX: usize = 64;
 /// Nodes one line is split over.
 pub const LINE_SPLITS_MAX: usize = 64;
 /// Parts in one reply. A frame of reservations never has more; late confirmations that would are told without.
@@ -157,6 +163,7 @@ const _: () = {
     // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
     assert!(REPLY_PARTS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
     assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
+    assert!(READ_ALLOCATIONS_MAX * ALLOCATIONS_PER_SKU_MAX * 8 < REPLY_BYTES_MAX / 2);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);
     assert!(FOLD_COMMANDS * 10 < FOLD_LAG_MAX);

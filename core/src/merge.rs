@@ -5,10 +5,10 @@
 
 use crate::batch::{Batch, Slot};
 use crate::bucket::Movement;
-use crate::command::{Body, Command};
+use crate::command::{Body, Command, Read};
 use crate::id::{Lsn, NodeId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
-use crate::ledger::{Answer, Claim, Outcome, PositionAnswer, Short, merge_movements};
+use crate::ledger::{Answer, Claim, Outcome, PositionAnswer, Share, Short, merge_movements};
 use crate::outcome::Code;
 use crate::record::{MovementRec, ShortRec};
 use crate::shard::Output;
@@ -43,6 +43,7 @@ pub struct FrameReply {
     pub parts: Vec<Part>,
     pub positions: Vec<PositionAnswer>,
     pub reservations: Vec<(Outcome, Vec<Claim>)>,
+    pub allocations: Vec<Vec<Share>>,
     /// The state the reads saw.
     pub as_of: Lsn,
     settled: bool,
@@ -64,12 +65,14 @@ fn push_reply(
 ) {
     let before = reply.parts.len();
     if matches!(body, Body::Reserve(_)) || outcome.reacquired {
-        reply.parts.extend(movements.iter().map(|movement| Part {
-            line: 0,
-            sku: movement.sku,
-            node: movement.node,
-            quantity: movement.quantity,
-        }));
+        // Movements are sorted, and from which pool units come is told with the reservation.
+        for movement in movements {
+            let Movement { sku, node, quantity, .. } = *movement;
+            match reply.parts[before..].last_mut() {
+                Some(last) if (last.sku, last.node) == (sku, node) => last.quantity += quantity,
+                _ => reply.parts.push(Part { line: 0, sku, node, quantity }),
+            }
+        }
         reply.parts.extend(shorts.iter().map(|short| Part {
             line: short.line,
             sku: short.sku,
@@ -220,7 +223,7 @@ fn gather(
         });
     }
     match command.body {
-        Body::Event(_) => {}
+        Body::Event(_) | Body::Allocate(_) => {}
         _ => {
             merge_movements(movements, 0);
             shorts.sort_unstable();
@@ -245,6 +248,7 @@ fn gather(
 fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {
     let mut position = PositionAnswer::default();
     let mut reservation: Option<(Outcome, Vec<Claim>)> = None;
+    let mut shares = Vec::new();
     for cursor in cursors {
         let Some((_, answer)) = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at)
         else {
@@ -253,16 +257,19 @@ fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &m
         cursor.answer += 1;
         match answer {
             Answer::Position(found) => position = *found,
+            Answer::Allocations(found) => shares.clone_from(found),
             Answer::Reservation { outcome, claims } => {
                 reservation.get_or_insert_with(|| (*outcome, Vec::new())).1.extend_from_slice(claims);
             }
         }
     }
-    if let Body::Read(crate::command::Read::Position { .. }) = command.body {
-        reply.positions.push(position);
-    } else {
-        let mut found = reservation.unwrap_or((Outcome::of(Code::UnknownReservation), Vec::new()));
-        found.1.sort_unstable_by_key(|claim| (claim.sku, claim.node));
-        reply.reservations.push(found);
+    match command.body {
+        Body::Read(Read::Position { .. }) => reply.positions.push(position),
+        Body::Read(Read::Allocations { .. }) => reply.allocations.push(shares),
+        _ => {
+            let mut found = reservation.unwrap_or((Outcome::of(Code::UnknownReservation), Vec::new()));
+            found.1.sort_unstable_by_key(Claim::place);
+            reply.reservations.push(found);
+        }
     }
 }

@@ -72,6 +72,8 @@ codes! {
     CatalogueFull = 35, "CATALOGUE_FULL";
     /// Another principal has that token.
     TokenInUse = 36, "TOKEN_IN_USE";
+    /// The channel named as parent is below this one, or the channels would stand in more than 8 levels.
+    InvalidParent = 37, "INVALID_PARENT";
 
     // Decided by the ledger.
     /// The channel, or its customer, has as many open holds as it may.
@@ -98,6 +100,10 @@ codes! {
     PositionLimit = 50, "POSITION_LIMIT";
     /// Too little is free; the reply lists each short line.
     InsufficientStock = 51, "INSUFFICIENT_STOCK";
+    /// The channel's allocation has fewer units there.
+    InsufficientAllocation = 52, "INSUFFICIENT_ALLOCATION";
+    /// More allocations than a sku may have.
+    TooManyAllocations = 53, "TOO_MANY_ALLOCATIONS";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

@@ -9,7 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{Definition, LateConfirm, Policy, Role};
-use crate::command::{Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
+use crate::command::{Action, Allocate, Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::Short;
@@ -73,6 +73,21 @@ pub struct StepLineRec {
     pub quantity: u32,
 }
 
+/// A change of channel allocations.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct AllocateRec {
+    pub key: u128,
+    pub issued_at_ms: u64,
+    pub sku: u32,
+    pub quantity: u32,
+    pub node: u16,
+    pub channel: u16,
+    /// Reallocate: whose the units become; else 65535.
+    pub to_channel: u16,
+    /// 1 allocate, 2 deallocate, 3 reallocate.
+    pub action: u8,
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct EventRec {
     pub key: u128,
@@ -114,6 +129,8 @@ pub struct DefinitionRec {
     pub customer_holds_max: u32,
     /// Channel: 0 refuse, 1 acquire again.
     pub late_confirm: u8,
+    /// Channel: the one it is part of; empty for none.
+    pub parent: TextRec,
     pub name: TextRec,
     /// Node: its type.
     pub node_type: TextRec,
@@ -130,6 +147,8 @@ pub struct DefinitionRec {
 pub struct MovementRec {
     pub sku: u32,
     pub node: u16,
+    /// The channel whose allocation the units are of or were claimed from; else 65535.
+    pub pool: u16,
     pub from: u8,
     pub to: u8,
     pub quantity: u32,
@@ -148,6 +167,7 @@ impl From<Movement> for MovementRec {
         MovementRec {
             sku: movement.sku.0,
             node: movement.node.0,
+            pool: movement.pool.0,
             from: movement.from as u8,
             to: movement.to as u8,
             quantity: movement.quantity,
@@ -160,6 +180,7 @@ impl ArchivedMovementRec {
         Some(Movement {
             sku: SkuId(self.sku.to_native()),
             node: NodeId(self.node.to_native()),
+            pool: ChannelId(self.pool.to_native()),
             from: Bucket::from_number(self.from)?,
             to: Bucket::from_number(self.to)?,
             quantity: self.quantity.to_native(),
@@ -314,6 +335,49 @@ impl ArchivedTransitionRec {
     }
 }
 
+impl AllocateRec {
+    pub fn new(command: &Command, allocate: &Allocate) -> AllocateRec {
+        AllocateRec {
+            key: command.key.0,
+            issued_at_ms: command.issued_at.0,
+            sku: allocate.sku.0,
+            quantity: allocate.quantity,
+            node: allocate.node.0,
+            channel: allocate.channel.0,
+            to_channel: allocate.to_channel.0,
+            action: allocate.action as u8,
+        }
+    }
+}
+
+impl ArchivedAllocateRec {
+    pub fn command(&self, digest: u64) -> Result<Command, &'static str> {
+        let action = Action::from_number(self.action)
+            .ok_or("action must be 1 (allocate), 2 (deallocate) or 3 (reallocate)")?;
+        let (channel, to_channel) = (self.channel.to_native(), self.to_channel.to_native());
+        let fits = match action {
+            Action::Reallocate => to_channel != u16::MAX && to_channel != channel,
+            _ => to_channel == u16::MAX,
+        };
+        if !fits {
+            return Err("to_channel must be another channel to reallocate, and 65535 else");
+        }
+        Ok(Command {
+            key: Key(self.key.to_native()),
+            issued_at: Millis(self.issued_at_ms.to_native()),
+            digest,
+            body: Body::Allocate(Allocate {
+                action,
+                channel: ChannelId(channel),
+                to_channel: ChannelId(to_channel),
+                sku: SkuId(self.sku.to_native()),
+                node: NodeId(self.node.to_native()),
+                quantity: self.quantity.to_native(),
+            }),
+        })
+    }
+}
+
 impl EventRec {
     pub fn new(command: &Command, event: &StockEvent) -> EventRec {
         let mut given = 0;
@@ -431,6 +495,7 @@ impl Texts {
             holds_max: 0,
             customer_holds_max: 0,
             late_confirm: 0,
+            parent: TextRec::default(),
             name: self.put(definition.name()),
             node_type: TextRec::default(),
             timezone: TextRec::default(),
@@ -457,8 +522,9 @@ impl Texts {
                 rec.kind = 3;
                 put_nodes(&mut rec, nodes);
             }
-            Definition::Channel { group, buffer, policy, .. } => {
+            Definition::Channel { parent, group, buffer, policy, .. } => {
                 rec.kind = 4;
+                rec.parent = self.put(parent.as_deref().unwrap_or_default());
                 rec.buffer = *buffer;
                 rec.low = policy.low;
                 rec.holds_max = policy.holds_max;
@@ -512,6 +578,7 @@ impl<'a> TextReader<'a> {
             3 => Ok(Definition::Group { name, nodes }),
             4 => Ok(Definition::Channel {
                 name,
+                parent: Some(self.get(&rec.parent)?.to_owned()).filter(|name| !name.is_empty()),
                 group: refers_to,
                 buffer: rec.buffer.to_native(),
                 policy: Policy {
@@ -588,6 +655,12 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put(event.eta.0);
             digest.put((event.kind as u64) << 16 | (event.from as u64) << 8 | event.to as u64);
             digest.put_wide(u128::from_le_bytes(event.reason));
+        }
+        Body::Allocate(allocate) => {
+            digest.put(4);
+            digest.put(u64::from(allocate.sku.0) << 32 | u64::from(allocate.quantity));
+            digest.put(u64::from(allocate.node.0) << 16 | u64::from(allocate.channel.0));
+            digest.put((allocate.action as u64) << 16 | u64::from(allocate.to_channel.0));
         }
         Body::Expire(_) | Body::Define(_) | Body::Read(_) => {}
     }

@@ -84,7 +84,7 @@ pub fn recover(
         return Err(JournalError::Rewritten { lsn: covered.lsn }.into());
     }
     for ledger in &mut ledgers {
-        ledger.drain_changed(|_, _, _| {});
+        ledger.drain_changed(|_, _| {});
     }
     if planted(Bug::ForgetKeys) {
         window = Window::new(size, last.next());

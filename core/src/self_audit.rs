@@ -2,7 +2,8 @@
 //! invariants and against what readers are told. It reads what is durable and published, waits for nobody and
 //! nobody waits for it.
 
-use crate::id::{Lsn, ShardOf};
+use crate::bucket::Place;
+use crate::id::{ChannelId, Lsn, ShardOf};
 use crate::ledger::{Ledger, audit_claims};
 use crate::limit;
 use crate::snapshot::{Snapshot, SnapshotError};
@@ -34,18 +35,14 @@ pub fn check(snapshot: &Snapshot, view: &View, slice: u32) -> Result<Finding, Sn
         finding.wrong.push(format!("{balance} units came from nowhere"));
     }
     finding.wrong.extend(audit_claims(ledger));
-    ledger.all_free(|sku, node, free| {
+    ledger.all_offers(|place, offer| {
         finding.positions += 1;
-        let mut told = None;
-        let read = view.positions_as_of(covered.lsn, sku, |found, units| {
-            if found == node {
-                told = Some(units);
-            }
-        });
-        let Some(told) = told.filter(|_| read.is_ok()) else { return };
+        let Ok(Some(told)) = view.offer_as_of(covered.lsn, place) else { return };
         finding.compared += 1;
-        if told != free {
-            finding.wrong.push(format!("sku {sku} node {node}: {free} free, readers are told {told}"));
+        if told != offer {
+            let Place { sku, node, pool } = place;
+            let of = if pool == ChannelId::SHARED { String::new() } else { format!(" channel {pool}") };
+            finding.wrong.push(format!("sku {sku} node {node}{of}: {offer} free, readers are told {told}"));
         }
     });
     finding.wrong.truncate(FINDINGS_MAX);

@@ -3,8 +3,9 @@
 //! No thread and no queue is known here: the caller says how to wait for a vote.
 
 use crate::batch::{Batch, NO_VOTE, Slot};
+use crate::bucket::Place;
 use crate::command::{Body, Line};
-use crate::id::{Lsn, NodeId, SkuId};
+use crate::id::Lsn;
 use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Moment, Outcome};
 
 /// What one shard did for one command.
@@ -18,12 +19,11 @@ pub struct PartResult {
     pub shorts: u32,
 }
 
-/// Units free at a position after the batch.
+/// What a place offers after the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Changed {
-    pub sku: SkuId,
-    pub node: NodeId,
-    pub free: i64,
+    pub place: Place,
+    pub offer: i64,
 }
 
 /// Everything a shard has to say about a batch.
@@ -108,7 +108,7 @@ impl Progress {
             self.command = 0;
         }
         let mut output = std::mem::take(&mut self.output);
-        ledger.drain_changed(|sku, node, free| output.changed.push(Changed { sku, node, free }));
+        ledger.drain_changed(|place, offer| output.changed.push(Changed { place, offer }));
         output.active = ledger.reservations().active();
         Some(output)
     }

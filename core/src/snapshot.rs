@@ -26,7 +26,7 @@ use crate::chain::Chain;
 use crate::format2;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::journal::file::open_or_create;
-use crate::ledger::{Claim, Ledger, PositionState, Reservation, SkuState, SupplyState};
+use crate::ledger::{Claim, Ledger, PositionState, Reservation, Share, SkuState, SupplyState};
 use crate::limit;
 use crate::outcome::State;
 use crate::record::{ArchivedDefinitionList, DefinitionList};
@@ -65,7 +65,7 @@ fn storage(error: impl std::fmt::Display) -> SnapshotError {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct PositionRow {
+pub(crate) struct PositionRow {
     node: u16,
     units: [i64; 8],
     picked_claimed: u32,
@@ -75,7 +75,7 @@ struct PositionRow {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct SupplyRow {
+pub(crate) struct SupplyRow {
     node: u16,
     supply: u64,
     quantity: u32,
@@ -83,18 +83,21 @@ struct SupplyRow {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct SkuRow {
-    positions: Vec<PositionRow>,
-    supplies: Vec<SupplyRow>,
-    counted: Vec<(u16, u64)>,
-    recent: Vec<(u16, u64, i64)>,
-    horizon_ms: u64,
+pub(crate) struct SkuRow {
+    pub(crate) positions: Vec<PositionRow>,
+    pub(crate) supplies: Vec<SupplyRow>,
+    /// Channel, node, units allocated.
+    pub(crate) shares: Vec<(u16, u16, u32)>,
+    pub(crate) counted: Vec<(u16, u64)>,
+    pub(crate) recent: Vec<(u16, u64, i64)>,
+    pub(crate) horizon_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
 pub(crate) struct ClaimRow {
     pub(crate) sku: u32,
     pub(crate) node: u16,
+    pub(crate) pool: u16,
     pub(crate) quantity: u32,
     pub(crate) held: u32,
     pub(crate) picked: u32,
@@ -148,6 +151,7 @@ fn encode_sku(state: &SkuState) -> Vec<u8> {
                 eta_ms: open.eta.0,
             })
             .collect(),
+        shares: state.shares.iter().map(|share| (share.channel.0, share.node.0, share.units)).collect(),
         counted: state.counted.iter().map(|(node, at)| (node.0, at.0)).collect(),
         recent: state.recent.iter().map(|(node, at, units)| (node.0, at.0, *units)).collect(),
         horizon_ms: state.horizon.0,
@@ -177,6 +181,15 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
                 supply: SupplyId(open.supply.to_native()),
                 quantity: open.quantity.to_native(),
                 eta: Millis(open.eta_ms.to_native()),
+            })
+            .collect(),
+        shares: row
+            .shares
+            .iter()
+            .map(|share| Share {
+                channel: ChannelId(share.0.to_native()),
+                node: NodeId(share.1.to_native()),
+                units: share.2.to_native(),
             })
             .collect(),
         counted: row
@@ -209,6 +222,7 @@ fn encode_reservation(reservation: &Reservation, customer: Option<u64>) -> Vec<u
             .map(|claim| ClaimRow {
                 sku: claim.sku.0,
                 node: claim.node.0,
+                pool: claim.pool.0,
                 quantity: claim.quantity,
                 held: claim.held,
                 picked: claim.picked,
@@ -224,6 +238,7 @@ fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>)> {
     let claims = row.claims.iter().map(|claim| Claim {
         sku: SkuId(claim.sku.to_native()),
         node: NodeId(claim.node.to_native()),
+        pool: ChannelId(claim.pool.to_native()),
         quantity: claim.quantity.to_native(),
         held: claim.held.to_native(),
         picked: claim.picked.to_native(),
@@ -361,6 +376,7 @@ impl Snapshot {
             let state = decode_sku(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: sku.to_string() })?;
             balance += state.positions.iter().flat_map(|position| position.units).sum::<i64>();
+            balance += state.shares.iter().map(|share| i64::from(share.units)).sum::<i64>();
             balance += state.supplies.iter().map(|open| i64::from(open.quantity)).sum::<i64>();
             for ledger in ledgers.iter_mut() {
                 ledger.load_sku(sku, &state);
@@ -397,7 +413,7 @@ impl Snapshot {
             ledger.load_outside(outside);
         }
         for ledger in ledgers.iter_mut() {
-            ledger.drain_changed(|_, _, _| {});
+            ledger.drain_changed(|_, _| {});
         }
         Ok((covered, balance + outside.iter().sum::<i64>()))
     }
@@ -424,9 +440,8 @@ impl Snapshot {
         }
         // Kinds refer only to kinds before them.
         rows.sort_by_key(|(kind, order, _)| (*kind, *order));
-        for definition in rows.iter().flat_map(|(_, _, list)| list) {
-            catalogue.define(definition).map_err(|_| damaged(definition.name().to_owned()))?;
-        }
+        let definitions: Vec<Definition> = rows.into_iter().flat_map(|(_, _, list)| list).collect();
+        catalogue.load(&definitions).map_err(|(name, _)| damaged(name))?;
         Ok(catalogue)
     }
 
@@ -438,6 +453,18 @@ impl Snapshot {
 
 /// Writes the rows that are others in this version again.
 fn upgrade(write: &WriteTransaction) -> Result<(), SnapshotError> {
+    let mut table = write.open_table(SKUS).map_err(storage)?;
+    let mut rows: Vec<(u32, Vec<u8>)> = Vec::new();
+    for pair in table.iter().map_err(storage)? {
+        let (sku, bytes) = pair.map_err(storage)?;
+        let key = sku.value();
+        let row = format2::sku(bytes.value())
+            .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: key.to_string() })?;
+        rows.push((key, archive(&row)));
+    }
+    for (sku, row) in rows {
+        table.insert(sku, row.as_slice()).map_err(storage)?;
+    }
     let mut table = write.open_table(RESERVATIONS).map_err(storage)?;
     let mut rows: Vec<(u128, Vec<u8>)> = Vec::new();
     for pair in table.iter().map_err(storage)? {

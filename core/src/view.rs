@@ -1,4 +1,7 @@
-//! The published view: what is free at every position, for readers that never wait.
+//! The published view: what every place offers, for readers that never wait.
+//!
+//! A sku has a row of cells, one a node, for what all channels share, and one more for each channel that has an
+//! allocation of it: whoever asks for one channel reads that one's rows and no other's.
 //!
 //! One writer publishes what is durable; any number of readers look at dense cells without a lock or a
 //! queue. A cell keeps its last two versions with their LSNs. A reader takes `durable` once and picks in each
@@ -12,9 +15,12 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use smallvec::SmallVec;
+
+use crate::bucket::Place;
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
 use crate::drill::{self, Bug, planted};
-use crate::id::{Lsn, NodeId, SkuId};
+use crate::id::{ChannelId, Lsn, NodeId, SkuId};
 use crate::limit;
 use crate::sync::{self, AtomicU64, Ordering};
 use cell::Cell;
@@ -50,34 +56,40 @@ impl<T: Default> Chunked<T> {
 const _: () = assert!(size_of::<Cell>() == 32);
 const _: () = assert!(limit::BUCKET_UNITS_MAX * 2 < 1 << 47);
 
-/// The value of a version: the node in the top 16 bits, the units free in the other 48.
-fn pack(node: NodeId, free: i64) -> u64 {
-    u64::from(node.0) << 48 | (free as u64 & ((1 << 48) - 1))
+/// The value of a version: the node in the top 16 bits, what it offers in the other 48.
+fn pack(node: NodeId, offer: i64) -> u64 {
+    u64::from(node.0) << 48 | (offer as u64 & ((1 << 48) - 1))
 }
 
 fn unpack(value: u64) -> (NodeId, i64) {
     (NodeId((value >> 48) as u16), (value << 16) as i64 >> 16)
 }
 
-/// Where a sku's cells are: start, room and count in 32, 16 and 16 bits.
+/// Where the cells of a row are: start, room and count in 32, 16 and 15 bits, and a bit for a sku of which some
+/// channel has, or had, an allocation.
 #[derive(Clone, Copy)]
 struct Row {
     start: usize,
     room: usize,
     len: usize,
+    allocated: bool,
 }
+
+const ALLOCATED: u64 = 1 << 15;
 
 impl Row {
     fn unpack(word: u64) -> Row {
         Row {
             start: (word >> 32) as usize,
             room: (word >> 16) as usize & 0xffff,
-            len: word as usize & 0xffff,
+            len: (word & (ALLOCATED - 1)) as usize,
+            allocated: word & ALLOCATED != 0,
         }
     }
 
     fn pack(self) -> u64 {
-        (self.start as u64) << 32 | (self.room as u64) << 16 | self.len as u64
+        let allocated = if self.allocated { ALLOCATED } else { 0 };
+        (self.start as u64) << 32 | (self.room as u64) << 16 | allocated | self.len as u64
     }
 }
 
@@ -89,7 +101,11 @@ struct PublishedRules {
 
 /// What readers share.
 pub struct View {
+    /// By sku, for what all share.
     rows: Chunked<AtomicU64>,
+    /// Rows of allocations, and which of them is whose. Entries are made once and never changed.
+    allocation_rows: Chunked<AtomicU64>,
+    allocations: papaya::HashMap<(SkuId, ChannelId), u32>,
     cells: Chunked<Cell>,
     durable: AtomicU64,
     rules: ArcSwap<PublishedRules>,
@@ -111,14 +127,15 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Calls `each` with every position of a sku; says whether there is one.
+    /// Calls `each` with what every position of a sku offers to all; says whether there is one.
     pub fn positions(&self, sku: SkuId, each: impl FnMut(NodeId, i64)) -> Result<bool, Stale> {
-        self.view.positions_as_of(self.as_of, sku, each)
+        let Some(row) = self.view.rows.get(sku.0 as usize) else { return Ok(false) };
+        self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), each)
     }
 
-    /// Units a channel can be promised, within a group if one is given: what is free at each of its nodes,
-    /// a deficit at one never counted against another, less the channel's buffer. `each` hears of every
-    /// node that has some.
+    /// Units a channel can be promised, within a group if one is given: what its own allocation and those of the
+    /// channels above it have at its nodes, and what is free there, a deficit at one never counted against another,
+    /// less the channel's buffer. `each` hears of every node that has some.
     pub fn available(
         &self,
         channel: &ChannelRule,
@@ -126,8 +143,13 @@ impl Reader<'_> {
         sku: SkuId,
         mut each: impl FnMut(NodeId, i64),
     ) -> Result<Available, Stale> {
+        let Some(row) = self.view.rows.get(sku.0 as usize) else { return Ok(Available::default()) };
+        let row = Row::unpack(row.load(Ordering::Acquire));
+        if row.allocated {
+            return self.available_with_own(channel, group, sku, row, each);
+        }
         let (mut offered, mut units) = (0, 0);
-        let known = self.positions(sku, |node, free| {
+        let known = self.view.each_cell(self.as_of, row, |node, free| {
             if (free > 0 || planted(Bug::SpreadDeficit)) && channel.nodes.contains(node) {
                 offered += free;
                 if group.is_none_or(|group| group.contains(node)) {
@@ -139,6 +161,49 @@ impl Reader<'_> {
         let units = units.min(offered - i64::from(channel.buffer)).max(0);
         Ok(Available { units, known })
     }
+
+    /// The same where channels have allocations of the sku.
+    fn available_with_own(
+        &self,
+        channel: &ChannelRule,
+        group: Option<&NodeSet>,
+        sku: SkuId,
+        row: Row,
+        mut each: impl FnMut(NodeId, i64),
+    ) -> Result<Available, Stale> {
+        /// Node, units free, units of the channel's pools, and how many of those can really be there.
+        type Node = (NodeId, i64, i64, i64);
+        let mut nodes: SmallVec<[Node; 16]> = SmallVec::new();
+        let known = self.view.each_cell(self.as_of, row, |node, offer| {
+            if channel.nodes.contains(node) {
+                let there = if offer >= 0 { i64::MAX } else { -1 - offer };
+                nodes.push((node, offer.max(0), 0, there));
+            }
+        })?;
+        for pool in &channel.pools {
+            let found = self.view.allocations.pin().get(&(sku, *pool)).copied();
+            let Some(row) = found.and_then(|at| self.view.allocation_rows.get(at as usize)) else { continue };
+            self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), |node, units| {
+                if let Some(found) = nodes.iter_mut().find(|found| found.0 == node) {
+                    found.2 += units;
+                }
+            })?;
+        }
+        let (mut offered, mut shared, mut own) = (0, 0, 0);
+        for (node, free, allocated, there) in nodes {
+            let allocated = allocated.min(there);
+            offered += free;
+            if group.is_none_or(|group| group.contains(node)) {
+                shared += free;
+                own += allocated;
+                if free + allocated > 0 {
+                    each(node, free + allocated);
+                }
+            }
+        }
+        let shared = shared.min(offered - i64::from(channel.buffer)).max(0);
+        Ok(Available { units: own + shared, known })
+    }
 }
 
 impl View {
@@ -146,11 +211,13 @@ impl View {
     pub fn new(rules: Arc<Rules>) -> (Arc<View>, Publisher) {
         let view = Arc::new(View {
             rows: Chunked::new(ROW_CHUNKS),
+            allocation_rows: Chunked::new(CELL_CHUNKS),
+            allocations: papaya::HashMap::new(),
             cells: Chunked::new(CELL_CHUNKS),
             durable: AtomicU64::new(0),
             rules: ArcSwap::from_pointee(PublishedRules { since: Lsn::NONE, rules }),
         });
-        let publisher = Publisher { view: Arc::clone(&view), next: 0 };
+        let publisher = Publisher { view: Arc::clone(&view), next: 0, next_allocation: 0 };
         (view, publisher)
     }
 
@@ -159,26 +226,39 @@ impl View {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
-    /// Calls `each` with every position of a sku as of a durable LSN; says whether there is one.
-    pub fn positions_as_of(
-        &self,
-        as_of: Lsn,
-        sku: SkuId,
-        mut each: impl FnMut(NodeId, i64),
-    ) -> Result<bool, Stale> {
-        let Some(row) = self.rows.get(sku.0 as usize) else { return Ok(false) };
-        let row = Row::unpack(row.load(Ordering::Acquire));
+    /// Calls `each` with every cell of a row as of a durable LSN; says whether there is one.
+    fn each_cell(&self, as_of: Lsn, row: Row, mut each: impl FnMut(NodeId, i64)) -> Result<bool, Stale> {
         let mut known = false;
         for at in row.start..row.start + row.len {
             let cell = self.cells.get(at).expect("a row's cells were made before the row");
-            let (node, free) = unpack(cell.read(as_of.0)?);
+            let (node, offer) = unpack(cell.read(as_of.0)?);
             // A cell newer than this state reads as its empty beginning.
             if node != NodeId::ANY {
                 known = true;
-                each(node, free);
+                each(node, offer);
             }
         }
         Ok(known)
+    }
+
+    /// What a place offers as of a durable LSN; `None` where nothing is known of it.
+    pub fn offer_as_of(&self, as_of: Lsn, place: Place) -> Result<Option<i64>, Stale> {
+        let Some(row) = self.row_word(place) else { return Ok(None) };
+        let mut told = None;
+        self.each_cell(as_of, Row::unpack(row.load(Ordering::Acquire)), |node, offer| {
+            if node == place.node {
+                told = Some(offer);
+            }
+        })?;
+        Ok(told)
+    }
+
+    fn row_word(&self, place: Place) -> Option<&AtomicU64> {
+        if place.pool == ChannelId::SHARED {
+            return self.rows.get(place.sku.0 as usize);
+        }
+        let at = self.allocations.pin().get(&(place.sku, place.pool)).copied()?;
+        self.allocation_rows.get(at as usize)
     }
 
     /// Answers a question from one state; `ask` may be called again where it met [`Stale`]. That is rare and
@@ -206,17 +286,38 @@ impl View {
 /// The only writer of a [`View`].
 pub struct Publisher {
     view: Arc<View>,
-    /// The next cell never used.
+    /// The next cell never used, and the next row of an allocation.
     next: usize,
+    next_allocation: u32,
 }
 
 impl Publisher {
-    /// Stores what is free at a position as of `lsn`, which is not durable yet: no reader sees it before
-    /// [`Publisher::raise`].
-    pub fn store(&mut self, sku: SkuId, node: NodeId, free: i64, lsn: Lsn) {
+    /// The word of a place's row; made if it is not there.
+    fn reach<'a>(&mut self, view: &'a View, Place { sku, pool, .. }: Place) -> &'a AtomicU64 {
+        if pool == ChannelId::SHARED {
+            return view.rows.reach(sku.0 as usize);
+        }
+        let known = view.allocations.pin().get(&(sku, pool)).copied();
+        let at = known.unwrap_or_else(|| {
+            let at = self.next_allocation;
+            self.next_allocation += 1;
+            view.allocation_rows.reach(at as usize);
+            view.allocations.pin().insert((sku, pool), at);
+            // Whoever sees the bit finds the row; what is in it, no reader may see before it is raised.
+            view.rows.reach(sku.0 as usize).fetch_or(ALLOCATED, Ordering::Release);
+            at
+        });
+        view.allocation_rows.reach(at as usize)
+    }
+
+    /// Stores what a place offers as of `lsn`, which is not durable yet: no reader sees it before
+    /// [`Publisher::raise`]. A position offers its units free; where there are none, -1 less the units of its
+    /// allocations that are really there. An allocation offers its units.
+    pub fn store(&mut self, place: Place, offer: i64, lsn: Lsn) {
         let view = Arc::clone(&self.view);
+        let node = place.node;
         let durable = view.durable.load(Ordering::Relaxed);
-        let word = view.rows.reach(sku.0 as usize);
+        let word = self.reach(&view, place);
         let mut row = Row::unpack(word.load(Ordering::Relaxed));
         let newest = |cell: &Cell| {
             let lsns = [0, 1].map(|index| cell.versions[index].lsn.load(Ordering::Relaxed));
@@ -226,7 +327,7 @@ impl Publisher {
         for at in row.start..row.start + row.len {
             let cell = view.cells.reach(at);
             if newest(cell).0 == node {
-                cell.write(durable, lsn.0, pack(node, free));
+                cell.write(durable, lsn.0, pack(node, offer));
                 return;
             }
         }
@@ -241,13 +342,13 @@ impl Publisher {
                     to.lsn.store(from.lsn.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             }
-            row = Row { start, room, len: row.len };
+            row = Row { start, room, ..row };
         }
         let cell = view.cells.reach(row.start + row.len);
         let [empty, first] = &cell.versions;
         empty.value.store(pack(NodeId::ANY, 0), Ordering::Relaxed);
         empty.lsn.store(0, Ordering::Relaxed);
-        first.value.store(pack(node, free), Ordering::Relaxed);
+        first.value.store(pack(node, offer), Ordering::Relaxed);
         first.lsn.store(lsn.0, Ordering::Relaxed);
         row.len += 1;
         word.store(row.pack(), Ordering::Release);

@@ -37,17 +37,20 @@ pub enum FrameType {
     Availability = 0x07,
     ReadPositions = 0x08,
     ReadReservations = 0x09,
+    Allocate = 0x0a,
+    ReadAllocations = 0x0b,
     Welcome = 0x81,
     Results = 0x82,
     AvailabilityAnswer = 0x87,
     Positions = 0x88,
     Reservations = 0x89,
+    Allocations = 0x8b,
     /// The whole frame was turned away.
     Refusal = 0xff,
 }
 
 /// Every type, requests first.
-pub const FRAME_TYPES: [FrameType; 15] = [
+pub const FRAME_TYPES: [FrameType; 18] = [
     FrameType::SignIn,
     FrameType::Resolve,
     FrameType::Define,
@@ -57,11 +60,14 @@ pub const FRAME_TYPES: [FrameType; 15] = [
     FrameType::Availability,
     FrameType::ReadPositions,
     FrameType::ReadReservations,
+    FrameType::Allocate,
+    FrameType::ReadAllocations,
     FrameType::Welcome,
     FrameType::Results,
     FrameType::AvailabilityAnswer,
     FrameType::Positions,
     FrameType::Reservations,
+    FrameType::Allocations,
     FrameType::Refusal,
 ];
 

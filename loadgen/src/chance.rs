@@ -1,7 +1,7 @@
 //! Random commands of every kind, sound and unsound, over a few skus that everybody wants.
 
 use stockline_client::event::{EventKind, KINDS};
-use stockline_client::record::{EventRec, LineRec, StepLineRec};
+use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 
 use crate::dice::Dice;
 use crate::model::{ANY, Act};
@@ -58,7 +58,24 @@ impl Chance {
                 let lines = (0..count).map(|_| self.step_line(dice, base + id, verb)).collect();
                 Act::Step { id: base + id, verb, ttl_ms, lines }
             }
+            13 => Act::Allocate(self.allocate(dice)),
             _ => Act::Event(Box::new(self.event(dice, base, *last, now_ms))),
+        }
+    }
+
+    fn allocate(&self, dice: &mut Dice) -> AllocateRec {
+        let action = one(dice, &[1, 1, 1, 1, 2, 3]);
+        let channel = if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.channels) };
+        let others: Vec<u16> = self.channels.iter().copied().filter(|other| *other != channel).collect();
+        AllocateRec {
+            key: 0,
+            issued_at_ms: 0,
+            sku: if pick(dice, 200) == 0 { 60_000_000 } else { one(dice, &self.skus) },
+            quantity: if pick(dice, 200) == 0 { 0 } else { pick(dice, 6) as u32 + 1 },
+            node: if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) },
+            channel,
+            to_channel: if action == 3 { one(dice, &others) } else { ANY },
+            action,
         }
     }
 

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stockline_client::event::EventKind;
 use stockline_client::limit;
 use stockline_client::outcome::{Code, State};
-use stockline_client::record::{EventRec, LineRec, StepLineRec};
+use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
-/// No node, no group.
+/// No node, no group; for a pool: the one that all share.
 pub const ANY: u16 = u16::MAX;
 
 pub const FREE: usize = 0;
@@ -22,6 +22,7 @@ pub const HELD: usize = 1;
 pub const CONFIRMED: usize = 2;
 pub const PICKED: usize = 3;
 pub const DAMAGED: usize = 5;
+pub const ALLOCATED: usize = 8;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,7 @@ pub enum Act {
         lines: Vec<StepLineRec>,
     },
     Event(Box<EventRec>),
+    Allocate(AllocateRec),
     /// The system ends a hold.
     Expire {
         id: u128,
@@ -68,6 +70,7 @@ pub struct Due {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChannelSetup {
+    pub parent: Option<u16>,
     pub group: Option<u16>,
     pub buffer: i64,
     /// A late confirmation claims again what expired.
@@ -114,8 +117,11 @@ struct Reservation {
     /// Some of it was confirmed while the rest stayed held.
     partly: bool,
     ends_ms: u64,
-    claims: BTreeMap<(u32, u16), Claim>,
+    claims: BTreeMap<Spot, Claim>,
 }
+
+/// Sku, node and the channel whose allocation units are from, or [`ANY`].
+type Spot = (u32, u16, u16);
 
 /// A change of what is on hand.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +144,9 @@ struct Past {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub setup: Setup,
-    units: HashMap<(u32, u16), [i64; 8]>,
+    units: HashMap<(u32, u16), [i64; 9]>,
+    /// Allocations of channels.
+    shares: BTreeMap<Spot, i64>,
     /// Picked for reservations.
     picked_for: HashMap<(u32, u16), i64>,
     supplies: BTreeMap<(u32, u16, u64), i64>,
@@ -146,19 +154,21 @@ pub struct Model {
     pasts: HashMap<u32, Past>,
 }
 
-type Taken = BTreeMap<(u32, u16), i64>;
+type Taken = BTreeMap<Spot, i64>;
 /// Units at a position and open supplies of a sku, to go back to.
-type Before = ([i64; 8], BTreeMap<(u32, u16, u64), i64>);
+type Before = ([i64; 9], BTreeMap<(u32, u16, u64), i64>);
 
 impl Model {
     pub fn new(setup: Setup) -> Model {
         Model { setup, ..Model::default() }
     }
 
-    /// Units by bucket: the eight on hand, then inbound.
-    pub fn units(&self, sku: u32, node: u16) -> [i64; 9] {
-        let mut units = [0; 9];
-        units[..8].copy_from_slice(&self.at(sku, node));
+    /// Units by bucket: eight on hand, then inbound, then allocated.
+    pub fn units(&self, sku: u32, node: u16) -> [i64; 10] {
+        let mut units = [0; 10];
+        let here = self.at(sku, node);
+        units[..8].copy_from_slice(&here[..8]);
+        units[9] = here[ALLOCATED];
         let inbound = self.supplies.range((sku, node, 0)..=(sku, node, u64::MAX));
         units[8] = inbound.map(|(_, units)| units).sum();
         units
@@ -179,12 +189,53 @@ impl Model {
 
     /// What a channel can be promised of a sku.
     pub fn available(&self, channel: u16, sku: u32) -> i64 {
-        let rule = &self.setup.channels[&channel];
-        let sum: i64 = self.offered(rule).into_iter().map(|node| self.at(sku, node)[FREE].max(0)).sum();
-        (sum - rule.buffer).max(0)
+        let line = LineRec { sku, node: ANY, group: ANY, quantity: 0 };
+        self.most(channel, &line, &Taken::new())
     }
 
-    fn at(&self, sku: u32, node: u16) -> [i64; 8] {
+    /// Allocations of a sku: channel, node, units.
+    pub fn allocations(&self, sku: u32) -> Vec<(u16, u16, i64)> {
+        let of_sku = self.shares.range((sku, 0, 0)..=(sku, u16::MAX, u16::MAX));
+        let some = of_sku.filter(|(_, units)| **units > 0);
+        let mut found: Vec<_> = some.map(|((_, node, channel), units)| (*channel, *node, *units)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Units that nobody claims become more or fewer.
+    fn give(&mut self, (sku, node, pool): Spot, units: i64) {
+        if pool == ANY {
+            self.add((sku, node), FREE, units);
+        } else {
+            self.add((sku, node), ALLOCATED, units);
+            *self.shares.entry((sku, node, pool)).or_default() += units;
+        }
+    }
+
+    fn unclaimed(&self, (sku, node, pool): Spot) -> i64 {
+        match pool {
+            ANY => self.at(sku, node)[FREE],
+            _ => self.shares.get(&(sku, node, pool)).copied().unwrap_or(0),
+        }
+    }
+
+    fn allocate(&mut self, act: &AllocateRec) -> Due {
+        let units = i64::from(act.quantity);
+        let spot = |channel| (act.sku, act.node, channel);
+        let (from, to, lacking) = match act.action {
+            1 => (ANY, act.channel, Code::InsufficientStock),
+            2 => (act.channel, ANY, Code::InsufficientAllocation),
+            _ => (act.channel, act.to_channel, Code::InsufficientAllocation),
+        };
+        if self.unclaimed(spot(from)) < units {
+            return bare(lacking);
+        }
+        self.give(spot(from), -units);
+        self.give(spot(to), units);
+        bare(Code::Ok)
+    }
+
+    fn at(&self, sku: u32, node: u16) -> [i64; 9] {
         self.units.get(&(sku, node)).copied().unwrap_or_default()
     }
 
@@ -218,6 +269,7 @@ impl Model {
             }
             Act::Step { id, verb, lines, .. } => self.step_lines(now_ms, *id, *verb, lines),
             Act::Event(event) => self.event(now_ms, event),
+            Act::Allocate(allocate) => self.allocate(allocate),
             Act::Expire { id } => self.expire(now_ms, *id),
             Act::Rule { channel, setup } => {
                 self.setup.channels.insert(*channel, setup.clone());
@@ -297,6 +349,20 @@ impl Model {
                 refuse(!setup.nodes.contains_key(&event.node), Code::UnknownNode);
                 let dispatched = kind == Some(EventKind::TransferDispatched);
                 refuse(dispatched && !setup.nodes.contains_key(&event.to_node), Code::UnknownNode);
+            }
+            Act::Allocate(act) => {
+                refuse(act.quantity == 0 || act.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+                refuse(act.sku >= setup.skus, Code::UnknownSku);
+                refuse(!setup.nodes.contains_key(&act.node), Code::UnknownNode);
+                refuse(!setup.channels.contains_key(&act.channel), Code::UnknownChannel);
+                refuse(
+                    act.action == 3 && !setup.channels.contains_key(&act.to_channel),
+                    Code::UnknownChannel,
+                );
+                let to = [act.channel, ANY, act.to_channel][usize::from(act.action) - 1];
+                let rule = setup.channels.get(&to);
+                let outside = rule.is_some_and(|rule| !self.offered(rule).contains(&act.node));
+                refuse(outside, Code::NodeNotOffered);
             }
             Act::Expire { .. } | Act::Rule { .. } => {}
         }
@@ -450,22 +516,35 @@ impl Model {
             return Ok(bare(Code::Ok));
         }
         let found = self.reservations.get_mut(&event.reservation).ok_or(Code::UnknownReservation)?;
-        if found.claims.keys().all(|(sku, _)| *sku != event.sku) {
+        if found.claims.keys().all(|(sku, _, _)| *sku != event.sku) {
             return Err(Code::UnknownReservation);
         }
         if found.state != State::Confirmed && !(found.state == State::Held && found.partly) {
             return Ok(told(found, Code::WrongState));
         }
-        let claim = found.claims.get_mut(&place).ok_or(Code::InsufficientClaim)?;
-        let picked = if ship { units.min(claim.picked) } else { 0 };
-        if claim.confirmed() < units - picked {
+        let claims = || (event.sku, event.node, 0)..=(event.sku, event.node, ANY);
+        let sum =
+            |of: fn(&Claim) -> i64| found.claims.range(claims()).map(|(_, claim)| of(claim)).sum::<i64>();
+        let picked = if ship { units.min(sum(|claim| claim.picked)) } else { 0 };
+        if sum(Claim::confirmed) < units - picked {
             return Err(Code::InsufficientClaim);
         }
-        if ship {
-            claim.picked -= picked;
-            claim.shipped += units;
-        } else {
-            claim.picked += units;
+        let mut open = picked;
+        for (_, claim) in found.claims.range_mut(claims()) {
+            let some = claim.picked.min(open);
+            open -= some;
+            claim.picked -= some;
+            claim.shipped += some;
+        }
+        open = units - picked;
+        for (_, claim) in found.claims.range_mut(claims()) {
+            let some = claim.confirmed().min(open);
+            open -= some;
+            if ship {
+                claim.shipped += some;
+            } else {
+                claim.picked += some;
+            }
         }
         let due = told(found, Code::Ok);
         *self.picked_for.entry(place).or_default() += if ship { -picked } else { units };

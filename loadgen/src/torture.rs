@@ -34,7 +34,8 @@ const TTL_MS: u32 = 20 * 24 * 3_600_000;
 const REACH: Duration = Duration::from_secs(60);
 /// Commands in a frame at most.
 const FRAME: u64 = 8;
-const OPS: [&str; 4] = ["reserve", "step", "event", "question"];
+const OPS: [&str; 5] = ["reserve", "step", "event", "allocate", "question"];
+const QUESTION: usize = 4;
 
 pub struct TortureSettings {
     pub connections: usize,
@@ -78,6 +79,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     for (index, channel) in channels.iter().enumerate() {
         definitions.push(Definition::Channel {
             name: channel.clone(),
+            parent: (index > 0).then(|| channels[index - 1].clone()),
             group: Some(name(if index == 1 { "some" } else { "all" })),
             buffer: if index == 2 { BUFFER } else { 0 },
             policy: Policy { customer_holds_max: CUSTOMER_HOLDS, ..Policy::default() },
@@ -93,6 +95,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     let groups = short(resolve(client, NameKind::Group, &[name("all"), name("some")]).await?);
     let channels = short(resolve(client, NameKind::Channel, &channels).await?);
     let of = |index: usize| ChannelSetup {
+        parent: (index > 0).then(|| channels[index - 1]),
         group: Some(groups[usize::from(index == 1)]),
         buffer: if index == 2 { i64::from(BUFFER) } else { 0 },
         customer_holds_max: CUSTOMER_HOLDS as usize,
@@ -232,6 +235,7 @@ fn op(act: &Act) -> usize {
     match act {
         Act::Reserve { .. } => 0,
         Act::Step { .. } => 1,
+        Act::Allocate(_) => 3,
         _ => 2,
     }
 }
@@ -242,6 +246,7 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
         *next_key
     };
     let (mut reservations, mut steps, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    let mut allocations = Vec::new();
     for act in acts {
         match act.clone() {
             Act::Reserve { id, channel, ttl_ms, partial, customer, lines } => {
@@ -256,12 +261,17 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
                 event.key = key();
                 events.push(*event);
             }
+            Act::Allocate(mut allocate) => {
+                allocate.key = key();
+                allocations.push(allocate);
+            }
             Act::Expire { .. } | Act::Rule { .. } => unreachable!("only the system does these"),
         }
     }
     match op(&acts[0]) {
         0 => client.reserve(&reservations).await,
         1 => client.transition(&steps).await,
+        3 => client.allocate(allocations).await,
         _ => client.tell(events).await,
     }
 }
@@ -276,7 +286,7 @@ async fn ask(client: &Client, ground: &Ground, dice: &mut Dice, log: &mut Log) -
     let sent = ground.time();
     let answer = client.availability(&question).await?;
     let replied = ground.time();
-    log.times.push((3, SKUS, Duration::from_nanos(replied - sent)));
+    log.times.push((QUESTION, SKUS, Duration::from_nanos(replied - sent)));
     let told = ground.chance.skus.iter().zip(&answer.items);
     let told = told.map(|(sku, item)| (*sku, item.available as i64)).collect();
     let what = What::Question { channel, told };
@@ -303,6 +313,16 @@ async fn audit(client: &Client, ground: &Ground, mut history: Vec<Seen>) -> Resu
         let due = model.units(place.sku, place.node);
         if found.units != due {
             tally.wrong(|| format!("{place:?}: {:?}, should be {due:?}", found.units));
+        }
+    }
+    for sku in &ground.chance.skus {
+        let found = client.allocations(None, &[*sku]).await?;
+        let found: Vec<_> =
+            found[0].iter().map(|share| (share.channel, share.node, i64::from(share.units))).collect();
+        tally.checked += 1;
+        let due = model.allocations(*sku);
+        if found != due {
+            tally.wrong(|| format!("allocations of sku {sku}: {found:?}, should be {due:?}"));
         }
     }
     Ok(AuditReport {

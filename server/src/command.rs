@@ -1,5 +1,6 @@
 //! What the command line can do, one file a command. Each answers with an exit code of [`crate::exit`].
 
+pub mod allocation;
 pub mod backup;
 pub mod define;
 mod demo;

@@ -223,7 +223,7 @@ impl RunningEngine {
         let mut hash = stockline_core::ledger::StateHash::default();
         let mut active = 0;
         for ledger in &recovered.ledgers {
-            ledger.all_free(|sku, node, free| publisher.store(sku, node, free, recovered.last.max(Lsn(1))));
+            ledger.all_offers(|place, offer| publisher.store(place, offer, recovered.last.max(Lsn(1))));
             hash += ledger.state_hash();
             active += ledger.reservations().active();
         }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
-use stockline_server::command::{backup, define, import, query, restore, serve, token, verify};
+use stockline_server::command::{allocation, backup, define, import, query, restore, serve, token, verify};
 use stockline_server::exit;
 
 #[global_allocator]
@@ -32,6 +32,8 @@ enum Command {
     Restore(restore::Options),
     /// Create or replace a node, group or channel
     Define(define::Options),
+    /// Keep units for one channel
+    Allocation(allocation::Options),
     /// Make a token for a channel, a warehouse or an administrator and print its profile
     Token(token::Options),
 }
@@ -50,6 +52,7 @@ fn main() {
         Command::Backup(options) => backup::run(&options),
         Command::Restore(options) => restore::run(&options),
         Command::Define(options) => define::run(&options),
+        Command::Allocation(options) => allocation::run(&options),
         Command::Token(options) => token::run(&options),
     };
     std::process::exit(code);

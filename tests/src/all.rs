@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`rule`] | every rule of reservations, steps and events, as small tables: command, outcome, units |
 //! | [`claim`] | steps of some lines, moves, late confirmations, limits of open holds: the same |
+//! | [`allocation`] | channel allocations: actions, who draws from what, where units go back, levels of channels |
 //! | [`door`] | idempotency window and catalogue: repeats, conflicts, too old, names and ids |
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
@@ -23,6 +24,7 @@
 //! | [`rounds`] | how long random layers run, and the command that repeats a failure |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
+mod allocation;
 mod architecture;
 mod attack;
 mod backup;

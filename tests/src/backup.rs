@@ -15,7 +15,7 @@ use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 use stockline_core::view::View;
 
-use crate::bench::{Bench, any_line};
+use crate::bench::{Bench, any_line, place};
 use crate::binary::{check, program, serve};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
@@ -179,8 +179,8 @@ fn the_self_audit_finds_what_a_reader_is_told_wrong_and_what_a_row_has_wrong() {
     let covered = fold(&snapshot, &*journal.reader()).expect("folds").0.lsn;
     let publish = |free: i64| {
         let (view, mut publisher) = View::new(bench.sequencer.catalogue.rules());
-        publisher.store(stockline_core::id::SkuId(0), stockline_core::id::NodeId(0), 10, covered);
-        publisher.store(stockline_core::id::SkuId(3), stockline_core::id::NodeId(1), free, covered);
+        publisher.store(place(0, 0), 10, covered);
+        publisher.store(place(3, 1), free, covered);
         publisher.raise(covered);
         let slices = 0..stockline_core::limit::AUDIT_SLICES;
         let found: Vec<_> =

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
+use stockline_core::bucket::{Bucket, Place};
 use stockline_core::catalogue::{Catalogue, Definition, LateConfirm, Policy};
 use stockline_core::chain::Chain;
-use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve, StepLine, Transition, Verb};
+use stockline_core::command::{Body, Command, Fill, Frame, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
     ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
 };
 use stockline_core::journal::JournalRecord;
-use stockline_core::ledger::{Ledger, audit};
+use stockline_core::ledger::{Answer, Ledger, audit};
 use stockline_core::merge::{FrameReply, Reply, merge};
 use stockline_core::record::digest;
 use stockline_core::sequencer::Sequencer;
@@ -51,8 +52,14 @@ pub fn node_line(sku: u32, node: u16, quantity: u32) -> Line {
     Line { node: NodeId(node), ..any_line(sku, quantity) }
 }
 
+/// Where what all share of a sku at a node is.
+pub fn place(sku: u32, node: u16) -> Place {
+    Place { sku: SkuId(sku), node: NodeId(node), pool: ChannelId::SHARED }
+}
+
 /// Nodes 0, 1, 2 with priorities 10, 20, 30; group 0 = {1, 2}; channel 0 over all nodes, channel 1 over group 0,
-/// channel 2 over all with a buffer of 5, channel 3 over all with late confirmations and few open holds; skus 0 to 9.
+/// channel 2 over all with a buffer of 5, channel 3 over all with late confirmations and few open holds; channel 1 is
+/// part of 0, and 3 of 1; skus 0 to 9.
 pub fn definitions() -> Vec<Definition> {
     let node = |name: &str, priority| Definition::Node {
         name: name.into(),
@@ -60,8 +67,9 @@ pub fn definitions() -> Vec<Definition> {
         kind: String::new(),
         timezone: String::new(),
     };
-    let channel = |name: &str, group: Option<&str>, buffer| Definition::Channel {
+    let channel = |name: &str, parent: Option<&str>, group: Option<&str>, buffer| Definition::Channel {
         name: name.into(),
+        parent: parent.map(str::to_owned),
         group: group.map(str::to_owned),
         buffer,
         policy: Policy::default(),
@@ -71,12 +79,13 @@ pub fn definitions() -> Vec<Definition> {
         node("n1", 20),
         node("n2", 30),
         Definition::Group { name: "g0".into(), nodes: vec!["n1".into(), "n2".into()] },
-        channel("c0", None, 0),
-        channel("c1", Some("g0"), 0),
-        channel("c2", None, 5),
+        channel("c0", None, None, 0),
+        channel("c1", Some("c0"), Some("g0"), 0),
+        channel("c2", None, None, 5),
     ];
     definitions.push(Definition::Channel {
         name: "c3".into(),
+        parent: Some("c1".into()),
         group: None,
         buffer: 0,
         policy: Policy {
@@ -262,14 +271,31 @@ impl Bench {
 
     /// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.
     pub fn units(&self, sku: u32, node: u16) -> [i64; 9] {
-        let mut units = [0; 9];
+        let [units @ .., _] = self.all_units(sku, node);
+        units
+    }
+
+    /// The same, and what is allocated.
+    pub fn all_units(&self, sku: u32, node: u16) -> [i64; 10] {
+        let mut units = [0; 10];
         for ledger in self.ledgers.iter().filter(|ledger| ledger.shard().owns(SkuId(sku))) {
             for (number, units) in units.iter_mut().enumerate() {
-                let bucket = stockline_core::bucket::Bucket::from_number(number as u8);
-                *units = ledger.units(SkuId(sku), NodeId(node), bucket.expect("nine buckets"));
+                let bucket = Bucket::from_number(if number == 9 { 13 } else { number as u8 });
+                *units = ledger.units(SkuId(sku), NodeId(node), bucket.expect("ten buckets"));
             }
         }
         units
+    }
+
+    /// Allocations of a sku: channel, node, units.
+    pub fn allocations(&self, sku: u32) -> Vec<(u16, u16, i64)> {
+        let read = Read::Allocations { sku: SkuId(sku), channel: None };
+        let answers = self.ledgers.iter().filter_map(|ledger| ledger.read(self.sequencer.last(), &read));
+        let shares = answers.flat_map(|answer| match answer {
+            Answer::Allocations(shares) => shares,
+            other => panic!("{other:?}"),
+        });
+        shares.map(|share| (share.channel.0, share.node.0, i64::from(share.units))).collect()
     }
 
     pub fn hash(&self) -> String {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_core::bucket::Bucket;
-use stockline_core::command::{Body, Fill, Line, Reserve, StepLine, Transition, Verb};
+use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use stockline_core::journal::{Decoded, Entry};
@@ -17,8 +17,9 @@ use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX};
 
 /// What [`crate::bench::definitions`] defines, as the model has it.
 pub fn setup() -> Setup {
-    let channel = |group, buffer| ChannelSetup { group, buffer, ..ChannelSetup::default() };
+    let channel = |parent, group, buffer| ChannelSetup { parent, group, buffer, ..ChannelSetup::default() };
     let policed = ChannelSetup {
+        parent: Some(1),
         reacquires: true,
         holds_max: HOLDS_MAX as usize,
         customer_holds_max: CUSTOMER_HOLDS_MAX as usize,
@@ -29,9 +30,9 @@ pub fn setup() -> Setup {
         nodes: BTreeMap::from([(0, 10), (1, 20), (2, 30)]),
         groups: BTreeMap::from([(0, BTreeSet::from([1, 2]))]),
         channels: BTreeMap::from([
-            (0, channel(None, 0)),
-            (1, channel(Some(0), 0)),
-            (2, channel(None, 5)),
+            (0, channel(None, None, 0)),
+            (1, channel(Some(0), Some(0), 0)),
+            (2, channel(None, None, 5)),
             (3, policed),
         ]),
     }
@@ -101,6 +102,14 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
             to: Bucket::from_number(event.to).expect("a bucket"),
             reason: event.reason,
         }),
+        Act::Allocate(allocate) => Body::Allocate(Allocate {
+            action: Action::from_number(allocate.action).expect("actions are 1 to 3"),
+            channel: ChannelId(allocate.channel),
+            to_channel: ChannelId(allocate.to_channel),
+            sku: SkuId(allocate.sku),
+            node: NodeId(allocate.node),
+            quantity: allocate.quantity,
+        }),
         Act::Expire { id } => Body::Expire(ReservationId(*id)),
         Act::Rule { .. } => unreachable!("rules are defined by name"),
     }
@@ -127,12 +136,12 @@ pub fn due(reply: &Reply, parts: &[Part]) -> Due {
 pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
     let mut parts = Vec::new();
     if matches!(entry.command.body, Body::Reserve(_)) || entry.outcome.reacquired {
-        parts.extend(decoded.movements[entry.movements.clone()].iter().map(|movement| PartRec {
-            line: 0,
-            sku: movement.sku.0,
-            node: movement.node.0,
-            quantity: movement.quantity,
-        }));
+        let movements = &decoded.movements[entry.movements.clone()];
+        for of_node in movements.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {
+            let (sku, node) = (of_node[0].sku.0, of_node[0].node.0);
+            let quantity = of_node.iter().map(|movement| movement.quantity).sum();
+            parts.push(PartRec { line: 0, sku, node, quantity });
+        }
         parts.extend(decoded.shorts[entry.shorts.clone()].iter().map(|short| PartRec {
             line: short.line,
             sku: short.sku.0,

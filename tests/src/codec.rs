@@ -59,6 +59,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         TransitionRec { key: 0xb1, issued_at_ms: T0, reservation: 0xa1, verb: 1, ttl_ms: 0, line_count: 0 };
     let channel = Definition::Channel {
         name: "web".into(),
+        parent: Some("shop".into()),
         group: Some("eu".into()),
         buffer: 5,
         policy: Policy::default(),
@@ -122,7 +123,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
             FrameType::Positions,
             &wire::Positions {
                 as_of_lsn: 42,
-                positions: vec![PositionRec { units: [8, 2, 0, 0, 0, 0, 0, 0, 0] }],
+                positions: vec![PositionRec { units: [8, 2, 0, 0, 0, 0, 0, 0, 0, 4] }],
             },
         ),
         frame(
@@ -135,7 +136,15 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     code: 0,
                     state: 1,
                 }],
-                claims: vec![ClaimRec { sku: 3, quantity: 2, held: 2, picked: 0, shipped: 0, node: 1 }],
+                claims: vec![ClaimRec {
+                    sku: 3,
+                    quantity: 2,
+                    held: 2,
+                    picked: 0,
+                    shipped: 0,
+                    node: 1,
+                    pool: 0,
+                }],
             },
         ),
         frame(FrameType::Refusal, &Refusal { code: 3, text: b"no".to_vec() }),

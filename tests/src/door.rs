@@ -147,6 +147,7 @@ fn definitions_that_make_no_sense_are_refused() {
     assert_eq!(catalogue.define(&group), Err(Code::UnknownNode));
     let channel = Definition::Channel {
         name: "c".into(),
+        parent: None,
         group: Some("g".into()),
         buffer: 0,
         policy: Policy::default(),
@@ -177,6 +178,7 @@ fn a_rule_change_counts_from_its_place_in_the_order() {
     assert_eq!(bench.reserve(7, 0, 1_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
     let narrowed = Definition::Channel {
         name: "c0".into(),
+        parent: None,
         group: Some("g0".into()),
         buffer: 0,
         policy: Policy::default(),

@@ -192,8 +192,8 @@ async fn life_of_a_reservation(shards: u32) {
     assert_eq!((told.code, told.state), (Code::Ok, State::Fulfilled));
     let places = [PlaceRec { sku: skus[0], node: nodes[0] }, PlaceRec { sku: skus[0], node: nodes[1] }];
     let positions = client.positions(&places).await.expect("answers");
-    assert_eq!(positions[0].units, [90, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(positions[1].units, [0; 9]);
+    assert_eq!(positions[0].units, [90, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(positions[1].units, [0; 10]);
     server.stop().await;
 }
 

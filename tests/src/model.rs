@@ -15,8 +15,9 @@ use crate::rounds::rounds;
 fn compare(bench: &Bench, model: &Model) {
     for sku in 0..6 {
         for node in 0..3 {
-            assert_eq!(bench.units(sku, node), model.units(sku, node), "sku {sku} node {node}");
+            assert_eq!(bench.all_units(sku, node), model.units(sku, node), "sku {sku} node {node}");
         }
+        assert_eq!(bench.allocations(sku), model.allocations(sku), "sku {sku}");
     }
     bench.assert_sound();
 }

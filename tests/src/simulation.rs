@@ -363,8 +363,9 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 /// A rule as the history has it.
-fn rule(channel: u16, buffer: u32, policy: &Policy) -> Act {
+fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act {
     let setup = ChannelSetup {
+        parent: parent.map(|parent| u16::from(parent.as_bytes()[1] - b'0')),
         group: if channel == 1 { Some(0) } else { None },
         buffer: i64::from(buffer),
         reacquires: policy.late_confirm == LateConfirm::Reacquire,

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
-use stockline_core::id::{Lsn, NodeId, SkuId};
+use stockline_core::id::{ChannelId, Lsn, SkuId};
 use stockline_core::view::View;
 
+use crate::bench::place;
+
 fn all() -> ChannelRule {
-    ChannelRule { nodes: NodeSet::All, buffer: 0, policy: Policy::default() }
+    let pools = Box::new([ChannelId(0)]);
+    ChannelRule { nodes: NodeSet::All, pools, buffer: 0, policy: Policy::default() }
 }
 
 #[test]
@@ -18,12 +21,12 @@ fn nothing_shows_before_it_is_raised() {
         view.read(|reader| reader.available(&all(), None, SkuId(sku), |_, _| {})).expect("nobody writes")
     };
     assert!(!free(&view, 1).1.known);
-    publisher.store(SkuId(1), NodeId(0), 5, Lsn(1));
+    publisher.store(place(1, 0), 5, Lsn(1));
     assert!(!free(&view, 1).1.known, "not durable yet");
     publisher.raise(Lsn(1));
     assert_eq!((free(&view, 1).0, free(&view, 1).1.units), (Lsn(1), 5));
-    publisher.store(SkuId(1), NodeId(0), 3, Lsn(2));
-    publisher.store(SkuId(1), NodeId(0), 2, Lsn(2));
+    publisher.store(place(1, 0), 3, Lsn(2));
+    publisher.store(place(1, 0), 2, Lsn(2));
     assert_eq!(free(&view, 1).1.units, 5);
     publisher.raise(Lsn(2));
     assert_eq!(free(&view, 1).1.units, 2);
@@ -32,11 +35,11 @@ fn nothing_shows_before_it_is_raised() {
 #[test]
 fn a_deficit_is_never_counted_against_another_node() {
     let (view, mut publisher) = View::new(Arc::new(Rules::default()));
-    publisher.store(SkuId(1), NodeId(0), -7, Lsn(1));
-    publisher.store(SkuId(1), NodeId(1), 4, Lsn(1));
-    publisher.store(SkuId(1), NodeId(2), 3, Lsn(1));
+    publisher.store(place(1, 0), -7, Lsn(1));
+    publisher.store(place(1, 1), 4, Lsn(1));
+    publisher.store(place(1, 2), 3, Lsn(1));
     publisher.raise(Lsn(1));
-    let rule = ChannelRule { nodes: NodeSet::All, buffer: 2, policy: Policy::default() };
+    let rule = ChannelRule { buffer: 2, ..all() };
     let mut nodes = Vec::new();
     let read = view.read(|reader| {
         nodes.clear();
@@ -56,7 +59,7 @@ fn every_answer_is_the_one_state_of_its_lsn() {
     const TOTAL: i64 = 8_000;
     let (view, mut publisher) = View::new(Arc::new(Rules::default()));
     for sku in 0..SKUS {
-        publisher.store(SkuId(sku), NodeId(0), TOTAL / i64::from(SKUS), Lsn(1));
+        publisher.store(place(sku, 0), TOTAL / i64::from(SKUS), Lsn(1));
     }
     publisher.raise(Lsn(1));
     let stop = AtomicBool::new(false);
@@ -93,8 +96,8 @@ fn every_answer_is_the_one_state_of_its_lsn() {
             let node_to = (round as usize / 7) % free[to].len();
             free[from][0] -= 1;
             free[to][node_to] += 1;
-            publisher.store(SkuId(from as u32), NodeId(0), free[from][0], Lsn(round));
-            publisher.store(SkuId(to as u32), NodeId(node_to as u16), free[to][node_to], Lsn(round));
+            publisher.store(place(from as u32, 0), free[from][0], Lsn(round));
+            publisher.store(place(to as u32, node_to as u16), free[to][node_to], Lsn(round));
             publisher.raise(Lsn(round));
         }
         stop.store(true, Ordering::Relaxed);
@@ -108,8 +111,8 @@ fn every_answer_is_the_one_state_of_its_lsn() {
 #[test]
 fn a_cell_that_changes_while_it_is_read_is_never_read_in_part() {
     let (view, mut publisher) = View::new(Default::default());
-    let (sku, node) = (SkuId(0), NodeId(0));
-    publisher.store(sku, node, 1, Lsn(1));
+    let place = place(0, 0);
+    publisher.store(place, 1, Lsn(1));
     publisher.raise(Lsn(1));
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -117,16 +120,16 @@ fn a_cell_that_changes_while_it_is_read_is_never_read_in_part() {
             let mut lsn = 1;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 lsn += 1;
-                publisher.store(sku, node, lsn as i64, Lsn(lsn));
+                publisher.store(place, lsn as i64, Lsn(lsn));
                 publisher.raise(Lsn(lsn));
             }
         });
         let mut wrong = None;
         for _ in 0..3_000_000 {
             let as_of = view.durable();
-            let mut units = 0;
-            let read = view.positions_as_of(as_of, sku, |_, free| units = free);
-            if read.is_ok() && units != as_of.0 as i64 {
+            let read = view.offer_as_of(as_of, place);
+            let units = read.ok().flatten();
+            if read.is_ok() && units != Some(as_of.0 as i64) {
                 wrong = Some((as_of, units));
                 break;
             }

@@ -2,7 +2,7 @@
 
 use crate::bucket::Bucket;
 use crate::catalogue::Rules;
-use crate::command::{Body, Line, Reserve, Transition, Verb};
+use crate::command::{Action, Allocate, Body, Line, Reserve, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{GroupId, Millis, NodeId};
 use crate::limit;
@@ -14,6 +14,7 @@ pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: 
         Body::Reserve(reserve) => check_reserve(rules, sku_count, reserve, reserve.lines(lines)),
         Body::Transition(transition) => check_transition(rules, sku_count, transition),
         Body::Event(event) => check_event(rules, sku_count, event, now),
+        Body::Allocate(allocate) => check_allocate(rules, sku_count, allocate),
         Body::Expire(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
     }
 }
@@ -65,6 +66,23 @@ fn check_transition(rules: &Rules, sku_count: usize, transition: &Transition) ->
             rules.knows_node(line.node) && (line.to_node == NodeId::ANY || rules.knows_node(line.to_node));
         first(&mut code, !known, Code::UnknownNode);
     }
+    code
+}
+
+fn check_allocate(rules: &Rules, sku_count: usize, allocate: &Allocate) -> Code {
+    let mut code = Code::Ok;
+    let quantity = allocate.quantity;
+    first(&mut code, quantity == 0 || quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
+    first(&mut code, allocate.sku.0 as usize >= sku_count, Code::UnknownSku);
+    first(&mut code, !rules.knows_node(allocate.node), Code::UnknownNode);
+    let other = (allocate.action == Action::Reallocate).then_some(allocate.to_channel);
+    for channel in [Some(allocate.channel), other].into_iter().flatten() {
+        first(&mut code, rules.channel(channel).is_none(), Code::UnknownChannel);
+    }
+    // Units may always be taken from a channel; given to one only where it can use them.
+    let to = if allocate.action == Action::Allocate { Some(allocate.channel) } else { other };
+    let rule = to.and_then(|channel| rules.channel(channel));
+    first(&mut code, rule.is_some_and(|rule| !rule.nodes.contains(allocate.node)), Code::NodeNotOffered);
     code
 }
 

@@ -8,8 +8,8 @@
 
 use crate::bucket::{Bucket, Movement, ON_HAND};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{Millis, NodeId};
-use crate::ledger::{Effects, Extra, Ledger, Moment, Outcome, Position};
+use crate::id::{ChannelId, Millis, NodeId};
+use crate::ledger::{Claim, Effects, Extra, Ledger, Moment, Outcome, Position};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -21,12 +21,16 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn push(&mut self, node: NodeId, from: Bucket, to: Bucket, quantity: i64) {
+        self.push_of(ChannelId::SHARED, node, (from, to), quantity);
+    }
+
+    fn push_of(&mut self, pool: ChannelId, node: NodeId, (from, to): (Bucket, Bucket), quantity: i64) {
         let mut open = quantity;
         while open > 0 {
             let quantity = open.min(i64::from(limit::QUANTITY_MAX));
             open -= quantity;
             let quantity = quantity as u32;
-            self.movements.push(Movement { sku: self.event.sku, node, from, to, quantity });
+            self.movements.push(Movement { sku: self.event.sku, node, pool, from, to, quantity });
         }
     }
 
@@ -176,14 +180,21 @@ impl Ledger {
         if !part.is_confirmed() {
             return Ok(Outcome { code: Code::WrongState, ..part.outcome() });
         }
-        let claim = part.claim(event.sku, event.node).ok_or(Code::InsufficientClaim)?;
-        let from_picked = if ship { quantity.min(i64::from(claim.picked)) } else { 0 };
-        if i64::from(claim.confirmed()) < quantity - from_picked {
+        let claims = part.claims_at(event.sku, event.node);
+        let units = |claim: &Claim, bucket| i64::from(claim.units(bucket));
+        let to = if ship { Bucket::Customer } else { Bucket::Picked };
+        let sources = if ship { &[Bucket::Picked, Bucket::Confirmed][..] } else { &[Bucket::Confirmed] };
+        let mut open = quantity;
+        for from in sources.iter().copied() {
+            for claim in claims {
+                let quantity = units(claim, from).min(open);
+                open -= quantity;
+                draft.push_of(claim.pool, event.node, (from, to), quantity);
+            }
+        }
+        if open > 0 {
             return Err(Code::InsufficientClaim);
         }
-        let to = if ship { Bucket::Customer } else { Bucket::Picked };
-        draft.here(Bucket::Picked, to, from_picked);
-        draft.here(Bucket::Confirmed, to, quantity - from_picked);
         Ok(part.outcome())
     }
 
@@ -206,7 +217,7 @@ fn fits(position: &Position, movements: &[Movement]) -> bool {
     for movement in movements.iter().filter(|movement| movement.node == position.node()) {
         for (bucket, sign) in [(movement.from, -1), (movement.to, 1)] {
             if bucket.is_on_hand() {
-                units[bucket as usize] += sign * i64::from(movement.quantity);
+                units[bucket.index()] += sign * i64::from(movement.quantity);
             }
         }
     }
@@ -230,7 +241,7 @@ fn on_hand_at(position: &Position, extra: Option<&Extra>, at: Millis, now: Milli
     if counted_at(extra, position.node()).is_some_and(|counted| counted > at) {
         return Err(Code::CountTooLate);
     }
-    if position.latest <= at {
+    if position.latest() <= at {
         return Ok(position.on_hand());
     }
     let horizon = extra.map_or(Millis(0), |extra| extra.horizon);
@@ -238,7 +249,7 @@ fn on_hand_at(position: &Position, extra: Option<&Extra>, at: Millis, now: Milli
         return Err(Code::CountTooLate);
     }
     let mut units = position.on_hand();
-    if position.last_at > at {
+    if position.last_at() > at {
         units -= i64::from(position.last_units);
     }
     for change in extra.iter().flat_map(|extra| &extra.recent) {

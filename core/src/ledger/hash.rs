@@ -9,11 +9,11 @@ use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bucket::{Bucket, ON_HAND};
-use crate::id::{NodeId, SkuId};
+use crate::id::{ChannelId, NodeId, SkuId};
 use crate::ledger::Ledger;
 use crate::outcome::State;
 
-/// Sum of 128-bit hashes of every position, supply, count and active claim.
+/// Sum of 128-bit hashes of every position, allocation, supply, count and active claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StateHash(pub u128);
 
@@ -52,9 +52,10 @@ impl Ledger {
             for position in positions.iter().filter(|position| !position.is_empty()) {
                 let mut fields = [0u128; 11];
                 fields[0] = sku;
-                fields[1] = u128::from(position.node.0);
-                for bucket in ON_HAND {
-                    fields[2 + bucket as usize] = position.units(bucket) as u128;
+                fields[1] = u128::from(position.node().0);
+                // What is allocated is hashed channel by channel.
+                for bucket in ON_HAND.into_iter().filter(|bucket| *bucket != Bucket::Allocated) {
+                    fields[2 + bucket.index()] = position.units(bucket) as u128;
                 }
                 fields[10] = u128::from(position.picked_claimed);
                 sum += fact.of(1, &fields);
@@ -71,6 +72,10 @@ impl Ledger {
                     u128::from(open.eta.0),
                 ];
                 sum += fact.of(2, &fields);
+            }
+            for share in extra.shares.iter() {
+                let (channel, node) = (u128::from(share.channel.0), u128::from(share.node.0));
+                sum += fact.of(7, &[sku, channel, node, u128::from(share.units)]);
             }
             for (node, at) in &extra.counted {
                 sum += fact.of(3, &[sku, u128::from(node.0), u128::from(at.0)]);
@@ -90,6 +95,10 @@ impl Ledger {
                     u128::from(claim.shipped),
                 ];
                 sum += fact.of(4, &fields);
+                if claim.pool != ChannelId::SHARED {
+                    let pool = u128::from(claim.pool.0);
+                    sum += fact.of(8, &[id.0, fields[4], fields[5], pool, u128::from(claim.quantity)]);
+                }
                 if part.partly {
                     let fields = [id.0, fields[4], fields[5], u128::from(claim.held)];
                     sum += fact.of(5, &fields);
@@ -117,26 +126,38 @@ impl Ledger {
                 }
             }
         }
+        let mut shares: HashMap<(SkuId, NodeId), i64> = HashMap::new();
+        for (sku, extra) in &self.extras {
+            for share in extra.shares.iter() {
+                *shares.entry((*sku, share.node)).or_default() += i64::from(share.units);
+            }
+        }
         let mut total = 0;
         for (row, positions) in self.positions.rows() {
             let sku = self.shard.sku(row);
             for position in positions {
                 total += position.on_hand();
+                let shares = shares.remove(&(sku, position.node())).unwrap_or(0);
+                if shares != position.allocated() {
+                    let (node, units) = (position.node(), position.allocated());
+                    wrong
+                        .push(format!("sku {sku} node {node}: {units} units allocated, {shares} by channel"));
+                }
                 for bucket in [Bucket::Held, Bucket::Confirmed, Bucket::Picked] {
-                    let claims = claimed.remove(&(sku, position.node, bucket)).unwrap_or(0);
+                    let claims = claimed.remove(&(sku, position.node(), bucket)).unwrap_or(0);
                     let units = match bucket {
                         Bucket::Picked => i64::from(position.picked_claimed),
                         _ => position.units(bucket),
                     };
                     if claims != units {
-                        let (node, name) = (position.node, bucket.name());
+                        let (node, name) = (position.node(), bucket.name());
                         wrong.push(format!(
                             "sku {sku} node {node}: {units} units {name}, claims for {claims}"
                         ));
                     }
                 }
                 if i64::from(position.picked_claimed) > position.units(Bucket::Picked) {
-                    wrong.push(format!("sku {sku} node {}: claims picked exceed picked", position.node));
+                    wrong.push(format!("sku {sku} node {}: claims picked exceed picked", position.node()));
                 }
             }
         }

@@ -4,23 +4,45 @@ use crate::bucket::Bucket;
 use crate::id::{Millis, NodeId};
 use crate::limit;
 
+/// A moment in 48 bits (8,900 years of milliseconds) and something small in 16: room that a position needs.
+#[derive(Clone, Copy, PartialEq)]
+struct Tagged(u64);
+
+impl Tagged {
+    fn new(at: Millis, tag: u16) -> Tagged {
+        Tagged(at.0 << 16 | u64::from(tag))
+    }
+
+    fn at(self) -> Millis {
+        Millis(self.0 >> 16)
+    }
+
+    fn tag(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl std::fmt::Debug for Tagged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.at(), self.tag())
+    }
+}
+
 /// One sku at one node.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Position {
     pub free: i64,
-    /// The latest `occurred_at` of any physical change.
-    pub(super) latest: Millis,
-    /// The physical change applied last: when it happened and by how much.
-    pub(super) last_at: Millis,
+    /// The latest `occurred_at` of any physical change, and the node.
+    latest_node: Tagged,
+    /// When the physical change applied last happened, and whether anything changed since the last publication.
+    last_dirty: Tagged,
+    /// The physical change applied last.
     pub(super) last_units: i32,
-    /// Held, confirmed, picked, safety, damaged, quality, blocked.
-    others: [u32; 7],
+    /// Held, confirmed, picked, safety, damaged, quality, blocked, allocated.
+    others: [u32; 8],
     /// Of the picked units, those picked for a reservation.
     pub(super) picked_claimed: u32,
-    pub(super) node: NodeId,
-    /// Changed since the last publication.
-    pub(super) dirty: bool,
 }
 
 const _: () = assert!(size_of::<Position>() == 64);
@@ -29,25 +51,56 @@ impl Position {
     pub(super) fn empty(node: NodeId) -> Position {
         Position {
             free: 0,
-            latest: Millis(0),
-            last_at: Millis(0),
+            latest_node: Tagged::new(Millis(0), node.0),
+            last_dirty: Tagged::new(Millis(0), 0),
             last_units: 0,
-            others: [0; 7],
+            others: [0; 8],
             picked_claimed: 0,
-            node,
-            dirty: false,
         }
     }
 
     pub fn node(&self) -> NodeId {
-        self.node
+        NodeId(self.latest_node.tag())
+    }
+
+    /// The latest `occurred_at` of any physical change.
+    pub(super) fn latest(&self) -> Millis {
+        self.latest_node.at()
+    }
+
+    /// When the physical change applied last happened.
+    pub(super) fn last_at(&self) -> Millis {
+        self.last_dirty.at()
+    }
+
+    pub(super) fn set_moments(&mut self, latest: Millis, last_at: Millis) {
+        self.latest_node = Tagged::new(latest, self.latest_node.tag());
+        self.last_dirty = Tagged::new(last_at, self.last_dirty.tag());
+    }
+
+    /// Marks it as changed or as published; answers whether it was marked as changed.
+    pub(super) fn set_dirty(&mut self, dirty: bool) -> bool {
+        let before = self.last_dirty.tag() != 0;
+        self.last_dirty = Tagged::new(self.last_dirty.at(), u16::from(dirty));
+        before
+    }
+
+    /// Units in allocations, of all channels together.
+    pub fn allocated(&self) -> i64 {
+        self.units(Bucket::Allocated)
+    }
+
+    /// What a reader is told: the units free; where there are none, how many of the allocated units are really
+    /// there (a deficit takes from them all), as -1 less that many.
+    pub fn offer(&self) -> i64 {
+        if self.free >= 0 { self.free } else { -1 - (self.free + self.allocated()).max(0) }
     }
 
     /// Units in one of the on-hand buckets.
     pub fn units(&self, bucket: Bucket) -> i64 {
         match bucket {
             Bucket::Free => self.free,
-            other => i64::from(self.others[other as usize - 1]),
+            other => i64::from(self.others[other.index() - 1]),
         }
     }
 
@@ -67,15 +120,15 @@ impl Position {
                 assert!(self.free.abs() <= 2 * limit::BUCKET_UNITS_MAX, "free units out of range: {self:?}");
             }
             other => {
-                let units = i64::from(self.others[other as usize - 1]) + units;
+                let units = i64::from(self.others[other.index() - 1]) + units;
                 assert!((0..=limit::BUCKET_UNITS_MAX).contains(&units), "{} units of {self:?}", other.name());
-                self.others[other as usize - 1] = units as u32;
+                self.others[other.index() - 1] = units as u32;
             }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.free == 0 && self.others == [0; 7]
+        self.free == 0 && self.others == [0; 8]
     }
 }
 
@@ -100,9 +153,9 @@ impl Positions {
         let start = row.start as usize;
         let cells = &self.cells[start..start + row.len as usize];
         if let [only] = cells {
-            return (only.node == node).then_some(start);
+            return (only.node() == node).then_some(start);
         }
-        cells.binary_search_by_key(&node, |position| position.node).ok().map(|at| start + at)
+        cells.binary_search_by_key(&node, |position| position.node()).ok().map(|at| start + at)
     }
 
     pub fn get(&self, row: usize, node: NodeId) -> Option<&Position> {
@@ -157,7 +210,7 @@ impl Positions {
             self.rows[row].start = u32::try_from(start).expect("more positions than 32 bits can count");
             self.rows[row].capacity = room as u16;
         }
-        let at = start + self.cells[start..start + len].partition_point(|position| position.node < node);
+        let at = start + self.cells[start..start + len].partition_point(|position| position.node() < node);
         self.cells[at..start + len + 1].rotate_right(1);
         self.cells[at] = Position::empty(node);
         self.rows[row].len += 1;

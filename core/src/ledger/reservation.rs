@@ -9,18 +9,20 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use smallvec::SmallVec;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Place};
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::ledger::Outcome;
 use crate::limit;
 use crate::outcome::{Code, State};
 
-/// Units of one sku at one node that belong to a reservation.
+/// Units of one sku at one node and from one pool that belong to a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
     pub sku: SkuId,
     pub node: NodeId,
+    /// Whose allocation they go back to, else [`ChannelId::SHARED`].
+    pub pool: ChannelId,
     pub quantity: u32,
     /// Of these, held and not yet confirmed.
     pub held: u32,
@@ -31,8 +33,12 @@ pub struct Claim {
 
 impl Claim {
     /// Nothing, at a place.
-    pub(super) fn none(sku: SkuId, node: NodeId) -> Claim {
-        Claim { sku, node, quantity: 0, held: 0, picked: 0, shipped: 0 }
+    pub(super) fn none(Place { sku, node, pool }: Place) -> Claim {
+        Claim { sku, node, pool, quantity: 0, held: 0, picked: 0, shipped: 0 }
+    }
+
+    pub fn place(&self) -> Place {
+        Place { sku: self.sku, node: self.node, pool: self.pool }
     }
 
     /// Units confirmed, neither picked nor shipped.
@@ -63,7 +69,7 @@ pub struct Reservation {
     /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
     /// for both keeps the part of a single claim, with its id, at one cache line.
     until: u64,
-    /// Sorted by sku and node.
+    /// Sorted by place.
     pub claims: SmallVec<[Claim; 1]>,
 }
 
@@ -86,10 +92,11 @@ impl Reservation {
         Reservation { channel, state, partly: false, anchor, until, claims }
     }
 
-    /// The claim of a sku at a node.
-    pub fn claim(&self, sku: SkuId, node: NodeId) -> Option<&Claim> {
-        let found = self.claims.binary_search_by_key(&(sku, node), |claim| (claim.sku, claim.node));
-        found.ok().map(|at| &self.claims[at])
+    /// The claims of a sku at a node, one a pool.
+    pub fn claims_at(&self, sku: SkuId, node: NodeId) -> &[Claim] {
+        let at = self.claims.partition_point(|claim| (claim.sku, claim.node) < (sku, node));
+        let len = self.claims[at..].partition_point(|claim| (claim.sku, claim.node) == (sku, node));
+        &self.claims[at..at + len]
     }
 
     /// Whether confirmed units of it may be picked and shipped.
@@ -274,9 +281,9 @@ impl Reservations {
         self.parts.get_mut(id)
     }
 
-    pub(super) fn claim_mut(&mut self, id: ReservationId, sku: SkuId, node: NodeId) -> Option<&mut Claim> {
+    pub(super) fn claim_mut(&mut self, id: ReservationId, place: Place) -> Option<&mut Claim> {
         let part = self.parts.get_mut(id)?;
-        part.claims.iter_mut().find(|claim| claim.sku == sku && claim.node == node)
+        part.claims.iter_mut().find(|claim| claim.place() == place)
     }
 
     /// Open holds of a channel, or of one of its customers.

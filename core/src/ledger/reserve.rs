@@ -4,12 +4,16 @@
 //! channel; within that, in the order given. A line goes to the node of best priority that has it all, and is
 //! split over nodes in order of priority when none has. Units taken by one line are gone for the next, so
 //! the same sku on two lines is summed. With [`Fill::Partial`] a line takes what there is of it.
+//!
+//! Units come from the channel's own allocation, then from those of the channels above it, then from what all share:
+//! a node that has the line whole with the earlier pools alone goes before one that needs the later ones.
 
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
-use crate::id::{GroupId, NodeId};
+use crate::id::{ChannelId, GroupId, NodeId, SkuId};
+use crate::ledger::allocation::drawable;
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -18,14 +22,21 @@ use crate::outcome::{Code, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     rank: u16,
-    at: usize,
-    free: i64,
+    at: u32,
+    /// Units it has in the pool that all share.
+    shared: i64,
+    /// Where its units of the channel's pools begin in [`Ledger::drawn`]; [`NO_SHARES`] where it has none.
+    shares: u32,
 }
+
+const NO_SHARES: u32 = u32::MAX;
 
 /// Units set aside while deciding, given back when the decision is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
-    at: usize,
+    at: u32,
+    sku: SkuId,
+    pool: ChannelId,
     quantity: i64,
 }
 
@@ -97,8 +108,20 @@ impl Ledger {
 
     /// Gives back what was set aside while deciding.
     pub(super) fn give_back(&mut self) {
-        for take in self.takes.drain(..) {
-            self.positions.at_mut(take.at).free += take.quantity;
+        for index in 0..self.takes.len() {
+            let Take { at, sku, pool, quantity } = self.takes[index];
+            self.set_aside(at, sku, pool, -quantity);
+        }
+        self.takes.clear();
+    }
+
+    fn set_aside(&mut self, at: u32, sku: SkuId, pool: ChannelId, quantity: i64) {
+        let position = self.positions.at_mut(at as usize);
+        position.add(Bucket::unclaimed(pool), -quantity);
+        if pool != ChannelId::SHARED {
+            let node = position.node();
+            let extra = self.extras.get_mut(&sku).expect("it has an allocation");
+            extra.shares.add(pool, node, -quantity);
         }
     }
 
@@ -124,30 +147,31 @@ impl Ledger {
         let group = rules.group(line.group);
         let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
+        self.drawn.clear();
         let mut offered = 0;
-        let mut total = 0;
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
-            let (node, free) = (position.node, position.free);
-            if (free <= 0 && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
+            let (node, free) = (position.node(), position.free);
+            let allocated = position.allocated() > 0;
+            if (free <= 0 && !allocated && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
                 continue;
             }
-            offered += free;
+            let mut candidate =
+                Candidate { rank: rules.rank(node), at: at as u32, shared: free, shares: NO_SHARES };
+            if allocated && !self.draw(channel, line.sku, &mut candidate) {
+                continue;
+            }
+            offered += candidate.shared;
             let named = line.node == NodeId::ANY || line.node == node;
             if named && group.is_none_or(|nodes| nodes.contains(node)) {
-                total += free;
-                self.candidates.push(Candidate { rank: rules.rank(node), at, free });
+                self.candidates.push(candidate);
             }
         }
-        if self.candidates.len() > limit::LINE_SPLITS_MAX {
-            // One node that has it all may be any of them; else the best so many count.
-            self.candidates.sort_unstable();
-            let most = self.candidates.iter().map(|candidate| candidate.free).max().unwrap_or(0);
-            let best = self.candidates[..limit::LINE_SPLITS_MAX].iter();
-            total = best.map(|candidate| candidate.free).sum::<i64>().max(most);
-        }
-        // The buffer is withheld from the channel as a whole, so it bounds each of its lines too.
-        let available = total.min(offered - i64::from(channel.buffer)).max(0);
+        // The channel's own pools, and last the one that all share; of that the buffer is withheld, and as it is
+        // withheld from the channel as a whole it bounds each of its lines too.
+        let shared_level = if self.drawn.is_empty() { 0 } else { channel.pools.len() };
+        let mut shared = (offered - i64::from(channel.buffer)).max(0);
+        let available = self.available(shared_level, shared);
         if available < wanted {
             effects.shorts.push(Short {
                 line: index as u16,
@@ -160,36 +184,112 @@ impl Ledger {
             }
             wanted = available;
         }
-        let whole = self.candidates.iter().filter(|candidate| candidate.free >= wanted).min().copied();
-        if let Some(candidate) = whole {
-            self.take(line, candidate.at, wanted, effects);
-            return;
+        for level in 0..=shared_level {
+            let has_all = |candidate: &&Candidate| {
+                let pools = (0..=level).map(|level| self.pool_units(candidate, level, shared_level));
+                let own: i64 = pools.take(shared_level).sum();
+                own + if level == shared_level { candidate.shared.min(shared) } else { 0 } >= wanted
+            };
+            if let Some(whole) = self.candidates.iter().filter(has_all).min().copied() {
+                let mut open = wanted;
+                for level in 0..=level {
+                    self.take(channel, line, (whole, level, shared_level), &mut open, i64::MAX, effects);
+                }
+                return;
+            }
         }
         self.candidates.sort_unstable();
+        self.candidates.truncate(limit::LINE_SPLITS_MAX);
         let mut open = wanted;
-        let mut next = 0;
-        while open > 0 {
-            let candidate = self.candidates[next];
-            let quantity = open.min(candidate.free);
-            self.take(line, candidate.at, quantity, effects);
-            open -= quantity;
-            next += 1;
+        for level in 0..=shared_level {
+            for next in 0..self.candidates.len() {
+                if open == 0 {
+                    return;
+                }
+                let candidate = self.candidates[next];
+                let most = if level == shared_level { shared } else { i64::MAX };
+                let taken =
+                    self.take(channel, line, (candidate, level, shared_level), &mut open, most, effects);
+                shared -= if level == shared_level { taken } else { 0 };
+            }
+        }
+        assert!(open == 0, "{open} of {line:?} were said to be there");
+    }
+
+    /// Notes what a candidate has for the channel, pool by pool; says whether it has anything.
+    fn draw(&mut self, channel: &ChannelRule, sku: SkuId, candidate: &mut Candidate) -> bool {
+        let position = self.positions.at(candidate.at as usize);
+        let shares = &self.extras.get(&sku).expect("it has an allocation").shares;
+        let share = |pool| shares.units(pool, position.node());
+        let drawable = drawable(&channel.pools, position.free, position.allocated(), share);
+        if drawable.iter().all(|(_, units)| *units == 0) {
+            return false;
+        }
+        let (shared, own) = drawable.split_last().expect("one pool is shared");
+        candidate.shared = shared.1;
+        candidate.shares = self.drawn.len() as u32;
+        self.drawn.extend(own.iter().map(|(_, units)| units));
+        true
+    }
+
+    /// Units of a candidate in the pool of a level.
+    fn pool_units(&self, candidate: &Candidate, level: usize, shared_level: usize) -> i64 {
+        match candidate.shares {
+            _ if level == shared_level => candidate.shared,
+            NO_SHARES => 0,
+            first => self.drawn[first as usize + level],
         }
     }
 
-    fn take(&mut self, line: &Line, at: usize, quantity: i64, effects: &mut Effects) {
-        let position = self.positions.at_mut(at);
+    /// The most units that the candidates have for a line, of those that all share at most so many.
+    fn available(&mut self, shared_level: usize, shared: i64) -> i64 {
+        if self.candidates.len() > limit::LINE_SPLITS_MAX {
+            self.candidates.sort_unstable();
+        }
+        let own = |candidate: &Candidate| -> i64 {
+            (0..shared_level).map(|level| self.pool_units(candidate, level, shared_level)).sum()
+        };
+        let all = |candidates: &[Candidate]| {
+            let own: i64 = candidates.iter().map(own).sum();
+            own + candidates.iter().map(|candidate| candidate.shared).sum::<i64>().min(shared)
+        };
+        if self.candidates.len() <= limit::LINE_SPLITS_MAX {
+            return all(&self.candidates);
+        }
+        // One node that has it all may be any of them; else the best so many count.
+        let most = self.candidates.iter().map(|one| all(std::slice::from_ref(one))).max().unwrap_or(0);
+        all(&self.candidates[..limit::LINE_SPLITS_MAX]).max(most)
+    }
+
+    /// Takes what a candidate has in one pool, at most so much, of what is open; answers how much.
+    fn take(
+        &mut self,
+        channel: &ChannelRule,
+        line: &Line,
+        (candidate, level, shared_level): (Candidate, usize, usize),
+        open: &mut i64,
+        most: i64,
+        effects: &mut Effects,
+    ) -> i64 {
+        let quantity = self.pool_units(&candidate, level, shared_level).min(most).min(*open);
+        if quantity <= 0 {
+            return 0;
+        }
+        *open -= quantity;
+        let pool = if level == shared_level { ChannelId::SHARED } else { channel.pools[level] };
         // What a later line may no longer take.
         let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
-        position.free -= set_aside;
-        self.takes.push(Take { at, quantity: set_aside });
+        self.set_aside(candidate.at, line.sku, pool, set_aside);
+        self.takes.push(Take { at: candidate.at, sku: line.sku, pool, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
-            node: position.node,
-            from: Bucket::Free,
+            node: self.positions.at(candidate.at as usize).node(),
+            pool,
+            from: Bucket::unclaimed(pool),
             to: Bucket::Held,
             quantity: quantity as u32,
         });
+        quantity
     }
 }
 

@@ -34,6 +34,7 @@ impl Ledger {
                     movements.iter().filter(|movement| shard.owns(movement.sku)).map(|movement| Claim {
                         sku: movement.sku,
                         node: movement.node,
+                        pool: movement.pool,
                         quantity: movement.quantity,
                         held: movement.quantity,
                         picked: 0,
@@ -59,6 +60,7 @@ impl Ledger {
             }
             Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
+            Body::Allocate(_) => self.shift_all(movements),
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
     }
@@ -96,7 +98,7 @@ impl Ledger {
     fn shift(&mut self, movement: &Movement) -> &mut Position {
         let units = i64::from(movement.quantity);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
-            if bucket > Bucket::Inbound && !(planted(Bug::LoseOutside) && bucket == Bucket::Customer) {
+            if bucket.is_outside() && !(planted(Bug::LoseOutside) && bucket == Bucket::Customer) {
                 self.outside[bucket as usize - Bucket::Supplier as usize] += change;
             }
         }
@@ -105,9 +107,13 @@ impl Ledger {
             if bucket.is_on_hand() {
                 position.add(bucket, change);
             }
+            if bucket == Bucket::Allocated {
+                let shares = &mut self.extras.entry(movement.sku).or_default().shares;
+                shares.add(movement.pool, movement.node, change);
+                self.dirty_shares.push(movement.place());
+            }
         }
-        if !position.dirty {
-            position.dirty = true;
+        if !position.set_dirty(true) {
             self.dirty.push((movement.sku, movement.node));
         }
         position
@@ -133,7 +139,7 @@ impl Ledger {
                 };
                 position.picked_claimed = position.picked_claimed + picked - unpicked;
                 let shipped = if movement.to == Bucket::Customer { units } else { 0 };
-                if let Some(claim) = self.reservations.claim_mut(id, event.sku, event.node) {
+                if let Some(claim) = self.reservations.claim_mut(id, movement.place()) {
                     claim.picked = claim.picked + picked - unpicked;
                     claim.shipped += shipped;
                 }
@@ -190,9 +196,8 @@ impl Ledger {
     fn remember(&mut self, now: Millis, sku: SkuId, change: Change) {
         let row = self.shard.row(sku);
         let position = self.positions.get_mut(row, change.node).expect("units were moved here");
-        let old = Change { occurred_at: position.last_at, units: i64::from(position.last_units), ..change };
-        position.latest = position.latest.max(change.occurred_at);
-        position.last_at = change.occurred_at;
+        let old = Change { occurred_at: position.last_at(), units: i64::from(position.last_units), ..change };
+        position.set_moments(position.latest().max(change.occurred_at), change.occurred_at);
         // What the position has no room for is remembered with the earlier ones at once.
         let fits = i32::try_from(change.units);
         position.last_units = fits.unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use crate::bucket::{Bucket, ON_HAND};
 use crate::id::{Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::ledger::{Change, Claim, Ledger, Position, Reservation};
+use crate::ledger::{Change, Claim, Ledger, Position, Reservation, Share};
 use crate::outcome::State;
 
 /// Stock on its way to a node.
@@ -18,7 +18,7 @@ pub struct SupplyState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PositionState {
     pub node: NodeId,
-    /// By bucket number.
+    /// By bucket number; what is allocated, [`SkuState::shares`] tells.
     pub units: [i64; 8],
     pub picked_claimed: u32,
     pub latest: Millis,
@@ -31,6 +31,8 @@ pub struct PositionState {
 pub struct SkuState {
     pub positions: Vec<PositionState>,
     pub supplies: Vec<SupplyState>,
+    /// Channel allocations.
+    pub shares: Vec<Share>,
     pub counted: Vec<(NodeId, Millis)>,
     /// Node, when, units.
     pub recent: Vec<(NodeId, Millis, i64)>,
@@ -44,16 +46,17 @@ impl Ledger {
         for at in self.positions.range(self.shard.row(sku)) {
             let position = self.positions.at(at);
             state.positions.push(PositionState {
-                node: position.node,
-                units: ON_HAND.map(|bucket| position.units(bucket)),
+                node: position.node(),
+                units: std::array::from_fn(|index| position.units(ON_HAND[index])),
                 picked_claimed: position.picked_claimed,
-                latest: position.latest,
-                last_at: position.last_at,
+                latest: position.latest(),
+                last_at: position.last_at(),
                 last_units: position.last_units,
             });
         }
         if let Some(extra) = self.extras.get(&sku) {
             state.supplies.clone_from(&extra.supplies);
+            state.shares = extra.shares.iter().collect();
             state.counted.clone_from(&extra.counted);
             state.recent =
                 extra.recent.iter().map(|change| (change.node, change.occurred_at, change.units)).collect();
@@ -70,13 +73,17 @@ impl Ledger {
         let row = self.shard.row(sku);
         for loaded in &state.positions {
             let position: &mut Position = self.positions.get_or_insert(row, loaded.node);
-            for bucket in ON_HAND {
-                position.add(bucket, loaded.units[bucket as usize] - position.units(bucket));
+            for (bucket, units) in ON_HAND.into_iter().zip(loaded.units) {
+                position.add(bucket, units - position.units(bucket));
             }
             position.picked_claimed = loaded.picked_claimed;
-            position.latest = loaded.latest;
-            position.last_at = loaded.last_at;
+            position.set_moments(loaded.latest, loaded.last_at);
             position.last_units = loaded.last_units;
+        }
+        for share in &state.shares {
+            let units = i64::from(share.units);
+            self.positions.get_or_insert(row, share.node).add(Bucket::Allocated, units);
+            self.extras.entry(sku).or_default().shares.add(share.channel, share.node, units);
         }
         if !state.supplies.is_empty() || !state.counted.is_empty() || !state.recent.is_empty() {
             let extra = self.extras.entry(sku).or_default();
@@ -125,6 +132,10 @@ impl Ledger {
 
     /// Units of a position in a bucket, inbound included, for checks from outside.
     pub fn units(&self, sku: SkuId, node: NodeId, bucket: Bucket) -> i64 {
-        self.position_answer(sku, node).units.get(bucket as usize).copied().unwrap_or(0)
+        let answer = self.position_answer(sku, node).units;
+        match bucket {
+            Bucket::Allocated => answer[9],
+            other => answer.get(other as usize).copied().filter(|_| (other as usize) < 9).unwrap_or(0),
+        }
     }
 }

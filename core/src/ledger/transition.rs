@@ -9,21 +9,24 @@
 //! | expired | EXPIRED or late | EXPIRED | EXPIRED | WRONG_STATE | EXPIRED | NOT_DUE |
 //! | fulfilled, released | WRONG_STATE | WRONG_STATE | WRONG_STATE | WRONG_STATE | WRONG_STATE | NOT_DUE |
 //!
+//! Units that are claimed no longer go back to the allocation they came from, or are free.
+//!
 //! A step with lines takes a part, all of its lines or none. What becomes of the reservation as a whole depends on
 //! what is left in every shard, so the parts say that in their ballots; a step without lines needs none.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::bucket::{Bucket, Movement};
+use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::{ChannelRule, LateConfirm, Rules};
 use crate::command::{Fill, Line, StepLine, Transition, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{GroupId, NodeId, ReservationId, SkuId};
+use crate::id::{ChannelId, GroupId, NodeId, ReservationId};
+use crate::ledger::allocation::{Drawable, drawable};
 use crate::ledger::{Ballot, Claim, Decision, Effects, Ledger, Moment, Outcome, Reservation};
 use crate::outcome::{Code, State};
 
-/// From which buckets of a claim a step takes units, in this order.
+/// From which buckets of claims a step takes units, in this order.
 fn sources(verb: Verb) -> &'static [Bucket] {
     match verb {
         Verb::Extend => &[],
@@ -34,14 +37,26 @@ fn sources(verb: Verb) -> &'static [Bucket] {
     }
 }
 
-/// Where they go, and what the reservation is when nothing else is left of it.
-fn target(verb: Verb) -> (Bucket, State) {
+/// What the reservation is when nothing else is left of it.
+fn last_state(verb: Verb) -> State {
     match verb {
-        Verb::Confirm | Verb::Extend | Verb::Move => (Bucket::Confirmed, State::Confirmed),
-        Verb::Release => (Bucket::Free, State::Released),
-        Verb::Fulfil => (Bucket::Customer, State::Fulfilled),
+        Verb::Confirm | Verb::Extend | Verb::Move => State::Confirmed,
+        Verb::Release => State::Released,
+        Verb::Fulfil => State::Fulfilled,
     }
 }
+
+/// Where units of a pool go.
+fn target(verb: Verb, pool: ChannelId) -> Bucket {
+    match verb {
+        Verb::Confirm | Verb::Extend => Bucket::Confirmed,
+        Verb::Release | Verb::Move => Bucket::unclaimed(pool),
+        Verb::Fulfil => Bucket::Customer,
+    }
+}
+
+/// Units at places and in buckets, as the lines of a step have changed them so far.
+type Changes = HashMap<(Place, Bucket), i64>;
 
 impl Ledger {
     pub(super) fn decide_transition(
@@ -90,10 +105,10 @@ impl Ledger {
             let end = moment.now.plus(u64::from(transition.ttl_ms)).max(part.expires_at());
             return Some(Decision::alone(Outcome { expires_at: end, ..told }));
         }
-        let (to, state) = target(transition.verb);
         for claim in &part.claims {
-            push_claim(claim, sources(transition.verb), to, effects);
+            push_claim(claim, transition.verb, effects);
         }
+        let state = last_state(transition.verb);
         Some(Decision::alone(Outcome { state, reacquired: late, ..Outcome::of(Code::Ok) }))
     }
 
@@ -118,51 +133,41 @@ impl Ledger {
         if transition.verb == Verb::Move && transition.lines.iter().any(elsewhere) {
             refuse(Code::NodeNotOffered);
         }
-        // Claims as earlier lines left them, and by how much they changed what is free somewhere.
-        let mut changed: HashMap<(SkuId, NodeId), Claim> = HashMap::new();
-        let mut freed: HashMap<(SkuId, NodeId), i64> = HashMap::new();
-        // Units by place and bucket, into it or out of it: a unit that goes there and back does not move.
-        let mut moved: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
+        // Claims as earlier lines left them, and what moves: a unit that goes there and back does not.
+        let mut changed: HashMap<Place, Claim> = HashMap::new();
+        let mut moved = Changes::new();
         let before = effects.movements.len();
         let possible = head == Code::Ok;
         for line in transition.lines.iter().filter(|line| possible && self.shard.owns(line.sku)) {
-            let here = (line.sku, line.node);
-            let claim = changed.get(&here).or_else(|| part.claim(line.sku, line.node));
-            let mut open = line.quantity;
-            let mut takes: SmallVec<[(Bucket, u32); 3]> = SmallVec::new();
-            for from in sources(transition.verb) {
-                let quantity = claim.map_or(0, |claim| claim.units(*from)).min(open);
-                open -= quantity;
-                takes.push((*from, quantity));
-            }
-            if open > 0 {
+            let Some(takes) = line_takes(part, &changed, transition.verb, line) else {
                 refuse(Code::InsufficientClaim);
                 continue;
-            }
+            };
+            let mut there = Drawable::new();
             if transition.verb == Verb::Move {
-                let there = freed.entry((line.sku, line.to_node)).or_default();
-                let free = self.position(line.sku, line.to_node).map_or(0, |position| position.free);
-                if free + *there < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
+                there = self.drawable_at(channel, line, &moved);
+                let units: i64 = there.iter().map(|(_, units)| units).sum();
+                if units < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
                     refuse(Code::InsufficientStock);
                     continue;
                 }
-                *there -= i64::from(line.quantity);
-                *freed.entry(here).or_default() += i64::from(line.quantity);
             }
-            for (from, quantity) in takes.into_iter().filter(|(_, quantity)| *quantity > 0) {
-                for movement in line_movements(line, transition.verb, from, quantity) {
-                    let at = (movement.sku, movement.node);
-                    let claim = changed.entry(at).or_insert_with(|| {
-                        part.claim(at.0, at.1).copied().unwrap_or_else(|| Claim::none(at.0, at.1))
-                    });
-                    shift_claim(claim, &movement);
-                    if transition.verb == Verb::Move {
-                        let into = movement.from == Bucket::Free;
-                        let units = i64::from(movement.quantity);
-                        *moved.entry((at.0, at.1, from)).or_default() += if into { units } else { -units };
+            for (from, pool, quantity) in takes {
+                let here = Place { sku: line.sku, node: line.node, pool };
+                let to = target(transition.verb, pool);
+                shift(part, &mut changed, &mut moved, (here, from, to), quantity);
+                let mut open = if transition.verb == Verb::Move { quantity } else { 0 };
+                let last = there.len().saturating_sub(1);
+                for (index, (pool, units)) in there.iter_mut().enumerate() {
+                    let taken = if planted(Bug::MoveUnchecked) && index == last {
+                        open
                     } else {
-                        effects.movements.push(movement);
-                    }
+                        open.min((*units).max(0) as u32)
+                    };
+                    open -= taken;
+                    *units -= i64::from(taken);
+                    let there = Place { sku: line.sku, node: line.to_node, pool: *pool };
+                    shift(part, &mut changed, &mut moved, (there, Bucket::unclaimed(*pool), from), taken);
                 }
             }
         }
@@ -170,13 +175,9 @@ impl Ledger {
             effects.movements.truncate(before);
             return Decision::refused(Outcome { code, ..told });
         }
-        for ((sku, node, bucket), units) in moved.into_iter().filter(|(_, units)| *units != 0) {
-            let (from, to) = if units > 0 { (Bucket::Free, bucket) } else { (bucket, Bucket::Free) };
-            let quantity = units.unsigned_abs() as u32;
-            effects.movements.push(Movement { sku, node, from, to, quantity });
-        }
+        push_changes(transition.verb, moved, effects);
         super::merge_movements(&mut effects.movements, before);
-        let untouched = part.claims.iter().filter(|claim| !changed.contains_key(&place(claim)));
+        let untouched = part.claims.iter().filter(|claim| !changed.contains_key(&claim.place()));
         let mut ballot = Ballot::NONE;
         for claim in untouched.chain(changed.values()) {
             let open = claim.confirmed() + claim.picked > 0;
@@ -184,6 +185,23 @@ impl Ledger {
             ballot = ballot.and(Ballot::CONFIRMED.when(open)).and(Ballot::SHIPPED.when(claim.shipped > 0));
         }
         Decision { outcome: told, ballot, waits: true }
+    }
+
+    /// What a channel can draw at the node a line moves to, pool by pool, behind the lines before it.
+    fn drawable_at(&self, channel: &ChannelRule, line: &StepLine, moved: &Changes) -> Drawable {
+        let (sku, node) = (line.sku, line.to_node);
+        let change = |pool| {
+            let place = Place { sku, node, pool };
+            moved.get(&(place, Bucket::unclaimed(pool))).copied().unwrap_or(0)
+        };
+        let position = self.position(sku, node);
+        let free = position.map_or(0, |position| position.free) + change(ChannelId::SHARED);
+        let there = moved.iter().filter(|((place, bucket), _)| {
+            (place.sku, place.node) == (sku, node) && *bucket == Bucket::Allocated
+        });
+        let allocated =
+            position.map_or(0, |position| position.allocated()) + there.map(|(_, units)| units).sum::<i64>();
+        drawable(&channel.pools, free, allocated, |pool| self.share(sku, pool, node) + change(pool))
     }
 
     /// Claims again what an expired hold had claimed: at the same node, or else wherever the channel may.
@@ -196,11 +214,14 @@ impl Ledger {
     ) -> Decision {
         let (before, shorts) = (effects.movements.len(), effects.shorts.len());
         let mut missing = false;
-        for claim in claims {
-            let here = channel.nodes.contains(claim.node);
-            let places = [here.then_some(claim.node), Some(NodeId::ANY)];
+        // Units of several pools at one node are wanted together.
+        for claims in claims.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {
+            let (sku, node) = (claims[0].sku, claims[0].node);
+            let quantity = claims.iter().map(|claim| claim.quantity).sum();
+            let here = channel.nodes.contains(node);
+            let places = [here.then_some(node), Some(NodeId::ANY)];
             let taken = places.into_iter().flatten().any(|node| {
-                let line = Line { sku: claim.sku, node, group: GroupId::ANY, quantity: claim.quantity };
+                let line = Line { sku, node, group: GroupId::ANY, quantity };
                 let short = effects.shorts.len();
                 self.take_line(rules, channel, Fill::All, (0, &line), effects);
                 effects.shorts.len() == short
@@ -233,8 +254,15 @@ impl Ledger {
         if part.state != State::Held || part.expires_at() > moment.now.plus(early) {
             return Some(Outcome { code: Code::NotDue, ..part.outcome() });
         }
-        for claim in &part.claims {
-            push_claim(claim, &[Bucket::Held], Bucket::Free, effects);
+        for claim in part.claims.iter().filter(|claim| claim.held > 0) {
+            effects.movements.push(Movement {
+                sku: claim.sku,
+                node: claim.node,
+                pool: claim.pool,
+                from: Bucket::Held,
+                to: Bucket::unclaimed(claim.pool),
+                quantity: claim.held,
+            });
         }
         let state = if part.partly { State::Confirmed } else { State::Expired };
         Some(Outcome { state, ..Outcome::of(Code::Ok) })
@@ -257,41 +285,84 @@ impl Ledger {
         match (said.says(Ballot::HELD), said.says(Ballot::CONFIRMED)) {
             (true, confirmed) => Outcome { partly: confirmed || said.says(Ballot::SHIPPED), ..outcome },
             (false, true) => Outcome { state: State::Confirmed, ..Outcome::of(Code::Ok) },
-            (false, false) => Outcome { state: target(transition.verb).1, ..Outcome::of(Code::Ok) },
+            (false, false) => Outcome { state: last_state(transition.verb), ..Outcome::of(Code::Ok) },
         }
     }
 }
 
-/// All a claim has in some buckets goes elsewhere.
-fn push_claim(claim: &Claim, from: &[Bucket], to: Bucket, effects: &mut Effects) {
-    for from in from {
+/// All a claim has that a step takes goes where it takes it.
+fn push_claim(claim: &Claim, verb: Verb, effects: &mut Effects) {
+    let Place { sku, node, pool } = claim.place();
+    for from in sources(verb) {
         let quantity = claim.units(*from);
         if quantity > 0 {
-            let (sku, node, from) = (claim.sku, claim.node, *from);
-            effects.movements.push(Movement { sku, node, from, to, quantity });
+            let to = target(verb, pool);
+            effects.movements.push(Movement { sku, node, pool, from: *from, to, quantity });
         }
     }
 }
 
-/// The movements of some of a line: one, or to move a claim two.
-fn line_movements(
-    line: &StepLine,
+/// From which buckets and pools a line takes its units; `None` where the reservation claims fewer. What is given back
+/// comes from the shared pool first, then from the allocations of older channels; what goes on, in the other order.
+fn line_takes(
+    part: &Reservation,
+    changed: &HashMap<Place, Claim>,
     verb: Verb,
-    from: Bucket,
-    quantity: u32,
-) -> impl Iterator<Item = Movement> {
+    line: &StepLine,
+) -> Option<SmallVec<[(Bucket, ChannelId, u32); 3]>> {
     let (sku, node) = (line.sku, line.node);
-    let pair = if verb == Verb::Move {
-        let there = Movement { sku, node: line.to_node, from: Bucket::Free, to: from, quantity };
-        [Some(Movement { sku, node, from, to: Bucket::Free, quantity }), Some(there)]
-    } else {
-        [Some(Movement { sku, node, from, to: target(verb).0, quantity }), None]
-    };
-    pair.into_iter().flatten()
+    let stored = part.claims_at(sku, node).iter().filter(|claim| !changed.contains_key(&claim.place()));
+    let changed = changed.values().filter(|claim| (claim.sku, claim.node) == (sku, node));
+    let mut claims: SmallVec<[Claim; 2]> = stored.chain(changed).copied().collect();
+    let gives_back = matches!(verb, Verb::Release | Verb::Move);
+    claims.sort_unstable_by_key(|claim| (gives_back && claim.pool != ChannelId::SHARED, claim.pool));
+    let mut open = line.quantity;
+    let mut takes = SmallVec::new();
+    for from in sources(verb) {
+        for claim in &claims {
+            let quantity = claim.units(*from).min(open);
+            open -= quantity;
+            if quantity > 0 {
+                takes.push((*from, claim.pool, quantity));
+            }
+        }
+    }
+    (open == 0).then_some(takes)
 }
 
-fn place(claim: &Claim) -> (SkuId, NodeId) {
-    (claim.sku, claim.node)
+/// Moves units of a line in the claims as they will be, and notes that they moved.
+fn shift(
+    part: &Reservation,
+    changed: &mut HashMap<Place, Claim>,
+    moved: &mut Changes,
+    (place, from, to): (Place, Bucket, Bucket),
+    quantity: u32,
+) {
+    if quantity == 0 {
+        return;
+    }
+    let Place { sku, node, pool } = place;
+    let claim = changed.entry(place).or_insert_with(|| {
+        let stored = part.claims.iter().find(|claim| claim.place() == place);
+        stored.copied().unwrap_or_else(|| Claim::none(place))
+    });
+    shift_claim(claim, &Movement { sku, node, pool, from, to, quantity });
+    *moved.entry((place, from)).or_default() -= i64::from(quantity);
+    *moved.entry((place, to)).or_default() += i64::from(quantity);
+}
+
+/// The movements that make changes: at each place, from the buckets a step takes from into the one it puts into.
+fn push_changes(verb: Verb, moved: Changes, effects: &mut Effects) {
+    for ((place, bucket), units) in moved {
+        let Place { sku, node, pool } = place;
+        let other = target(verb, pool);
+        if units == 0 || bucket == other {
+            continue;
+        }
+        let (from, to) = if units > 0 { (other, bucket) } else { (bucket, other) };
+        let quantity = units.unsigned_abs() as u32;
+        effects.movements.push(Movement { sku, node, pool, from, to, quantity });
+    }
 }
 
 /// Books a movement in the claim at its place.
@@ -300,22 +371,22 @@ fn shift_claim(claim: &mut Claim, movement: &Movement) {
     match movement.from {
         Bucket::Held => claim.held -= units,
         Bucket::Picked => claim.picked -= units,
-        Bucket::Free => claim.quantity += units,
+        Bucket::Free | Bucket::Allocated => claim.quantity += units,
         _ => {}
     }
     match movement.to {
         Bucket::Held => claim.held += units,
         Bucket::Customer => claim.shipped += units,
-        Bucket::Free => claim.quantity -= units,
+        Bucket::Free | Bucket::Allocated => claim.quantity -= units,
         _ => {}
     }
 }
 
 /// Books a movement in the claims of a reservation, which are sorted by place.
 fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movement) {
-    let at = claims.partition_point(|claim| place(claim) < (movement.sku, movement.node));
-    if claims.get(at).map(place) != Some((movement.sku, movement.node)) {
-        claims.insert(at, Claim::none(movement.sku, movement.node));
+    let at = claims.partition_point(|claim| claim.place() < movement.place());
+    if claims.get(at).map(Claim::place) != Some(movement.place()) {
+        claims.insert(at, Claim::none(movement.place()));
     }
     shift_claim(&mut claims[at], movement);
 }

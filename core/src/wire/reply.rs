@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::ledger::Share;
 use crate::limit;
 use crate::merge::FrameReply;
 
@@ -83,10 +84,10 @@ pub struct AvailabilityAnswer {
     pub nodes: Vec<NodeRec>,
 }
 
-/// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound.
+/// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound, allocated.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct PositionRec {
-    pub units: [i64; 9],
+    pub units: [i64; 10],
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -113,6 +114,25 @@ pub struct ClaimRec {
     pub picked: u32,
     pub shipped: u32,
     pub node: u16,
+    /// The channel whose allocation they came from; else 65535.
+    pub pool: u16,
+}
+
+/// A channel's allocation of a sku at a node.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ShareRec {
+    pub units: u32,
+    pub node: u16,
+    pub channel: u16,
+}
+
+/// Allocations of each sku asked for, in the order of the request.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct AllocationAnswers {
+    pub as_of_lsn: u64,
+    /// How many of `shares` belong to each sku.
+    pub counts: Vec<u32>,
+    pub shares: Vec<ShareRec>,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -204,8 +224,21 @@ impl ReservationAnswers {
                 picked: claim.picked,
                 shipped: claim.shipped,
                 node: claim.node.0,
+                pool: claim.pool.0,
             }));
         }
         answers
+    }
+}
+
+impl AllocationAnswers {
+    pub fn of(reply: &FrameReply) -> AllocationAnswers {
+        let rec =
+            |share: &Share| ShareRec { units: share.units, node: share.node.0, channel: share.channel.0 };
+        AllocationAnswers {
+            as_of_lsn: reply.as_of.0,
+            counts: reply.allocations.iter().map(|shares| shares.len() as u32).collect(),
+            shares: reply.allocations.iter().flatten().map(rec).collect(),
+        }
     }
 }

@@ -7,8 +7,8 @@ use crate::command::{Body, Command, Line, Read};
 use crate::id::{ChannelId, Key, Millis, NodeId, ReservationId, SkuId};
 use crate::limit;
 use crate::record::{
-    ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, StepLineRec, TextReader, TextRec,
-    TransitionRec, digest,
+    AllocateRec, ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, StepLineRec, TextReader,
+    TextRec, TransitionRec, digest,
 };
 use crate::wire::{FrameType, RawFrame, WireError, access};
 
@@ -84,6 +84,20 @@ pub struct ReadPositions {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ReadReservations {
     pub ids: Vec<u128>,
+}
+
+/// Changes of channel allocations.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Allocations {
+    pub allocations: Vec<AllocateRec>,
+}
+
+/// Skus whose allocations are wanted.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ReadAllocations {
+    /// 65535: those of all channels.
+    pub channel: u16,
+    pub skus: Vec<u32>,
 }
 
 /// Commands and lines of a frame, ready for the order.
@@ -193,9 +207,27 @@ pub fn read_commands(
                 frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
             read.commands = ids.map(|id| plain(Body::Read(id))).collect();
         }
+        FrameType::Allocate => {
+            let frame = access::<ArchivedAllocations>(raw.archive)?;
+            at_most("allocations", frame.allocations.len(), limit::FRAME_COMMANDS_MAX)?;
+            for (index, rec) in frame.allocations.iter().enumerate() {
+                read.commands.push(rec.command(0).map_err(at("allocations", index))?);
+            }
+        }
+        FrameType::ReadAllocations => {
+            let frame = access::<ArchivedReadAllocations>(raw.archive)?;
+            at_most("skus", frame.skus.len(), limit::READ_ALLOCATIONS_MAX)?;
+            let channel = ChannelId(frame.channel.to_native());
+            let channel = (channel != ChannelId::SHARED).then_some(channel);
+            let skus = frame.skus.iter().map(|sku| SkuId(sku.to_native()));
+            read.commands = skus.map(|sku| plain(Body::Read(Read::Allocations { sku, channel }))).collect();
+        }
         other => return Err(WireError::Type(other as u8)),
     }
-    let keyed = matches!(raw.kind, FrameType::Events | FrameType::Reserve | FrameType::Transitions);
+    let keyed = matches!(
+        raw.kind,
+        FrameType::Events | FrameType::Reserve | FrameType::Transitions | FrameType::Allocate
+    );
     for (index, command) in read.commands.iter_mut().enumerate() {
         if keyed && command.key == Key(0) {
             return Err(at("commands", index)("key must not be 0"));

@@ -6,10 +6,7 @@ use stockline_client::outcome::{Code, State};
 use stockline_client::record::{LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
-use super::{
-    ANY, CONFIRMED, Change, ChannelSetup, Claim, Due, FREE, HELD, Model, PICKED, Reservation, Taken, bare,
-    told,
-};
+use super::{ANY, CONFIRMED, Change, Claim, Due, HELD, Model, PICKED, Reservation, Spot, Taken, bare, told};
 
 impl Model {
     pub(super) fn reserve(
@@ -46,7 +43,7 @@ impl Model {
         order.sort_by_key(|index| class(&lines[*index]));
         for index in order {
             let line = &lines[index];
-            let most = self.most(&rule, line, &taken);
+            let most = self.most(channel, line, &taken);
             let mut open = i64::from(line.quantity);
             if most < open {
                 let line_number = index as u16;
@@ -56,19 +53,18 @@ impl Model {
                 }
                 open = most;
             }
-            self.take(&rule, line, open, &mut taken);
+            self.take(channel, line, open, &mut taken);
         }
         shorts.sort_by_key(|short| short.line);
         if !shorts.is_empty() && (!partial || taken.is_empty()) {
             return Due { parts: shorts, ..bare(Code::InsufficientStock) };
         }
-        let mut parts = Vec::new();
+        let mut parts = parts(&taken);
         let mut claims = BTreeMap::new();
-        for (place, units) in taken {
-            self.add(place, FREE, -units);
-            self.add(place, HELD, units);
-            parts.push(part(place, units));
-            claims.insert(place, Claim { quantity: units, held: units, ..Claim::default() });
+        for (spot, units) in taken {
+            self.give(spot, -units);
+            self.add((spot.0, spot.1), HELD, units);
+            claims.insert(spot, Claim { quantity: units, held: units, ..Claim::default() });
         }
         parts.extend(shorts);
         let (counted, state) = (counts.then_some(customer), State::Held);
@@ -77,34 +73,89 @@ impl Model {
     }
 
     /// Nodes that may serve a line, best first.
-    fn candidates(&self, rule: &ChannelSetup, line: &LineRec) -> Vec<u16> {
+    fn candidates(&self, channel: u16, line: &LineRec) -> Vec<u16> {
         let group = self.setup.groups.get(&line.group);
-        let mut nodes = self.offered(rule);
+        let mut nodes = self.offered(&self.setup.channels[&channel]);
         nodes.retain(|node| line.node == ANY || line.node == *node);
         nodes.retain(|node| group.is_none_or(|group| group.contains(node)));
         nodes
     }
 
-    fn left(&self, sku: u32, node: u16, taken: &Taken) -> i64 {
-        (self.at(sku, node)[FREE] - taken.get(&(sku, node)).copied().unwrap_or(0)).max(0)
+    /// Pools that a channel draws from: its own allocation, those above it, and last what all share.
+    fn pools(&self, channel: u16) -> Vec<u16> {
+        let mut pools = vec![channel];
+        while let Some(parent) = self.setup.channels[pools.last().expect("one")].parent {
+            pools.push(parent);
+        }
+        pools.push(ANY);
+        pools
+    }
+
+    /// What a channel can draw of each of its pools at a node, in turn.
+    fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
+        let gone = |pool| taken.get(&(sku, node, pool)).copied().unwrap_or(0);
+        let free = self.unclaimed((sku, node, ANY)) - gone(ANY);
+        let of_all = self.shares.range((sku, node, 0)..(sku, node, ANY));
+        let allocated: i64 = of_all.map(|((_, _, pool), units)| units - gone(*pool)).sum();
+        let mut there = (free + allocated).max(0);
+        let mut units = Vec::new();
+        for pool in self.pools(channel) {
+            let here = if pool == ANY { free.max(0) } else { self.unclaimed((sku, node, pool)) - gone(pool) };
+            units.push(here.min(there));
+            there -= here.min(there);
+        }
+        units
     }
 
     /// The most units there are for a line.
-    fn most(&self, rule: &ChannelSetup, line: &LineRec, taken: &Taken) -> i64 {
-        let sum =
-            |nodes: Vec<u16>| -> i64 { nodes.into_iter().map(|node| self.left(line.sku, node, taken)).sum() };
-        sum(self.candidates(rule, line)).min(sum(self.offered(rule)) - rule.buffer).max(0)
+    pub(super) fn most(&self, channel: u16, line: &LineRec, taken: &Taken) -> i64 {
+        let (mut own, mut shared) = (0, 0);
+        for node in self.candidates(channel, line) {
+            let mut left = self.left(channel, line.sku, node, taken);
+            shared += left.pop().expect("one is shared");
+            own += left.into_iter().sum::<i64>();
+        }
+        own + shared.min(self.shared(channel, line.sku, taken))
     }
 
-    /// Takes units for a line, which are there: from one node, or from all in turn.
-    fn take(&self, rule: &ChannelSetup, line: &LineRec, mut open: i64, taken: &mut Taken) {
-        let nodes = self.candidates(rule, line);
-        let one = nodes.iter().copied().find(|node| self.left(line.sku, *node, taken) >= open);
-        for node in one.map_or(nodes, |node| vec![node]) {
-            let units = open.min(self.left(line.sku, node, taken));
+    /// What the channel may take at all of what all share.
+    fn shared(&self, channel: u16, sku: u32, taken: &Taken) -> i64 {
+        let rule = &self.setup.channels[&channel];
+        let last = |node| *self.left(channel, sku, node, taken).last().expect("one is shared");
+        (self.offered(rule).into_iter().map(last).sum::<i64>() - rule.buffer).max(0)
+    }
+
+    /// Takes units for a line, which are there. One node gives them if one has them all with as few of the pools as
+    /// possible; else each pool in turn is used up at one node after the other.
+    fn take(&self, channel: u16, line: &LineRec, mut open: i64, taken: &mut Taken) {
+        let pools = self.pools(channel);
+        let mut nodes: Vec<(u16, Vec<i64>)> = Vec::new();
+        let mut shared = self.shared(channel, line.sku, taken);
+        for node in self.candidates(channel, line) {
+            nodes.push((node, self.left(channel, line.sku, node, taken)));
+        }
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        for count in 1..=pools.len() {
+            let whole = |(_, left): &(u16, Vec<i64>)| {
+                let mut left = left.clone();
+                *left.last_mut().expect("one is shared") = left[pools.len() - 1].min(shared);
+                left[..count].iter().sum::<i64>() >= open
+            };
+            if let Some(at) = nodes.iter().position(whole) {
+                order = (0..count).map(|pool| (pool, at)).collect();
+                break;
+            }
+        }
+        if order.is_empty() {
+            order = (0..pools.len()).flat_map(|pool| (0..nodes.len()).map(move |at| (pool, at))).collect();
+        }
+        for (pool, at) in order {
+            let is_shared = pool == pools.len() - 1;
+            let units = nodes[at].1[pool].min(open).min(if is_shared { shared } else { i64::MAX });
             open -= units;
+            shared -= if is_shared { units } else { 0 };
             if units > 0 {
-                *taken.entry((line.sku, node)).or_default() += units;
+                *taken.entry((line.sku, nodes[at].0, pools[pool])).or_default() += units;
             }
         }
     }
@@ -136,17 +187,17 @@ impl Model {
         if late && found.state == State::Expired {
             return self.claim_again(id);
         }
-        let held = found.claims.iter().filter(|(_, claim)| claim.held > 0);
-        let parts = if late { held.map(|(place, claim)| part(*place, claim.held)).collect() } else { vec![] };
+        let held: Taken = found.claims.iter().map(|(spot, claim)| (*spot, claim.held)).collect();
+        let parts = if late { parts(&held) } else { vec![] };
         match verb {
-            1 => self.end(now_ms, id, State::Confirmed, &[HELD], Some(CONFIRMED)),
-            2 => self.end(now_ms, id, State::Released, &[HELD, CONFIRMED, PICKED], Some(FREE)),
+            1 => self.end(now_ms, id, State::Confirmed, &[HELD], End::In(CONFIRMED)),
+            2 => self.end(now_ms, id, State::Released, &[HELD, CONFIRMED, PICKED], End::Back),
             3 => {
                 let found = self.reservations.get_mut(&id).expect("found before");
                 let end = now_ms.map_or(u64::MAX, |now| now + u64::from(ttl_ms));
                 found.ends_ms = found.ends_ms.max(end);
             }
-            _ => self.end(now_ms, id, State::Fulfilled, &[CONFIRMED, PICKED], None),
+            _ => self.end(now_ms, id, State::Fulfilled, &[CONFIRMED, PICKED], End::Out),
         }
         Due { late, parts, ..told(&self.reservations[&id], Code::Ok) }
     }
@@ -154,22 +205,24 @@ impl Model {
     /// Claims what an expired hold had claimed: at the same node, else anywhere.
     fn claim_again(&mut self, id: u128) -> Due {
         let found = self.reservations[&id].clone();
-        let rule = self.setup.channels[&found.channel].clone();
         let mut taken = Taken::new();
-        for ((sku, node), claim) in &found.claims {
-            let quantity = claim.quantity as u32;
-            let lines = [*node, ANY].map(|node| LineRec { sku: *sku, node, group: ANY, quantity });
-            match lines.iter().find(|line| self.most(&rule, line, &taken) >= claim.quantity) {
-                Some(line) => self.take(&rule, line, claim.quantity, &mut taken),
+        let mut wanted: BTreeMap<(u32, u16), i64> = BTreeMap::new();
+        for ((sku, node, _), claim) in &found.claims {
+            *wanted.entry((*sku, *node)).or_default() += claim.quantity;
+        }
+        for ((sku, node), units) in wanted {
+            let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
+            match lines.iter().find(|line| self.most(found.channel, line, &taken) >= units) {
+                Some(line) => self.take(found.channel, line, units, &mut taken),
                 None => return told(&found, Code::InsufficientStock),
             }
         }
-        let parts = taken.iter().map(|(place, units)| part(*place, *units)).collect();
+        let parts = parts(&taken);
         let mut claims = BTreeMap::new();
-        for (place, units) in taken {
-            self.add(place, FREE, -units);
-            self.add(place, CONFIRMED, units);
-            claims.insert(place, Claim { quantity: units, ..Claim::default() });
+        for (spot, units) in taken {
+            self.give(spot, -units);
+            self.add((spot.0, spot.1), CONFIRMED, units);
+            claims.insert(spot, Claim { quantity: units, ..Claim::default() });
         }
         let again = Reservation { state: State::Confirmed, claims, ..found };
         let due = told(&again, Code::Ok);
@@ -190,10 +243,11 @@ impl Model {
         let offered = self.offered(&self.setup.channels[&found.channel]);
         let mut codes = BTreeSet::from([head]);
         let mut claims = found.claims.clone();
-        type Units = BTreeMap<((u32, u16), usize), i64>;
-        let (mut moved, mut gone) = (Units::new(), Units::new());
+        // Given back or drawn, by pool; in other buckets, by node; gone to customers, by both.
+        let (mut drawn, mut moved) = (Taken::new(), BTreeMap::<((u32, u16), usize), i64>::new());
+        let mut gone = BTreeMap::<(Spot, usize), i64>::new();
         for line in lines {
-            let (place, there) = ((line.sku, line.node), (line.sku, line.to_node));
+            let place = (line.sku, line.node);
             if verb == 5 && !offered.contains(&line.to_node) {
                 codes.insert(Code::NodeNotOffered);
             }
@@ -207,20 +261,28 @@ impl Model {
                 _ => &[HELD, CONFIRMED],
             };
             let mut open = i64::from(line.quantity);
-            let claim = claims.get(&place).cloned().unwrap_or_default();
-            if from.iter().map(|bucket| claim.of(*bucket)).sum::<i64>() < open {
+            let here = || (line.sku, line.node, 0)..=(line.sku, line.node, ANY);
+            let mut spots: Vec<Spot> = claims.range(here()).map(|(spot, _)| *spot).collect();
+            if matches!(verb, 2 | 5) && spots.last().is_some_and(|spot| spot.2 == ANY) {
+                // What all share is given back first.
+                spots.rotate_right(1);
+            }
+            let has = |bucket: &usize| claims.range(here()).map(|(_, claim)| claim.of(*bucket)).sum::<i64>();
+            if from.iter().map(has).sum::<i64>() < open {
                 codes.insert(Code::InsufficientClaim);
                 continue;
             }
-            let free = self.at(there.0, there.1)[FREE] + moved.get(&(there, FREE)).copied().unwrap_or(0);
-            if verb == 5 && free < open {
+            let mut there = self.left(found.channel, line.sku, line.to_node, &drawn);
+            if verb == 5 && there.iter().sum::<i64>() < open {
                 codes.insert(Code::InsufficientStock);
                 continue;
             }
-            for bucket in from {
-                let units = claim.of(*bucket).min(open);
+            let pools = self.pools(found.channel);
+            for (bucket, spot) in from.iter().flat_map(|bucket| spots.iter().map(move |spot| (bucket, spot)))
+            {
+                let mine = claims.get_mut(spot).expect("it is there");
+                let units = mine.of(*bucket).min(open);
                 open -= units;
-                let mine = claims.get_mut(&place).expect("it has units");
                 *moved.entry((place, *bucket)).or_default() -= units;
                 match *bucket {
                     HELD => mine.held -= units,
@@ -231,19 +293,27 @@ impl Model {
                     1 => *moved.entry((place, CONFIRMED)).or_default() += units,
                     2 | 5 => {
                         mine.quantity -= units;
-                        *moved.entry((place, FREE)).or_default() += units;
+                        *drawn.entry(*spot).or_default() -= units;
                     }
                     _ => {
                         mine.shipped += units;
-                        *gone.entry((place, *bucket)).or_default() += units;
+                        *gone.entry((*spot, *bucket)).or_default() += units;
                     }
                 }
-                if verb == 5 {
-                    *moved.entry((there, FREE)).or_default() -= units;
-                    *moved.entry((there, *bucket)).or_default() += units;
-                    let other = claims.entry(there).or_default();
-                    other.quantity += units;
-                    other.held += if *bucket == HELD { units } else { 0 };
+                let mut coming = if verb == 5 { units } else { 0 };
+                for (pool, left) in pools.iter().zip(&mut there) {
+                    let some = coming.min(*left);
+                    coming -= some;
+                    *left -= some;
+                    if some == 0 {
+                        continue;
+                    }
+                    let to = (line.sku, line.to_node, *pool);
+                    *drawn.entry(to).or_default() += some;
+                    *moved.entry(((to.0, to.1), *bucket)).or_default() += some;
+                    let other = claims.entry(to).or_default();
+                    other.quantity += some;
+                    other.held += if *bucket == HELD { some } else { 0 };
                 }
             }
         }
@@ -268,13 +338,16 @@ impl Model {
         } else {
             found.claims = claims;
         }
+        for (spot, units) in drawn {
+            self.give(spot, -units);
+        }
         for ((place, bucket), units) in moved {
             self.add(place, bucket, units);
             if bucket == PICKED {
                 *self.picked_for.entry(place).or_default() += units;
             }
         }
-        for (((sku, node), _), units) in gone.into_iter().filter(|(_, units)| *units > 0) {
+        for (((sku, node, _), _), units) in gone.into_iter().filter(|(_, units)| *units > 0) {
             let at_ms = now_ms.unwrap_or(0);
             self.remember(now_ms, sku, Change { node, at_ms, units: -units });
         }
@@ -284,21 +357,22 @@ impl Model {
     }
 
     /// Moves what a reservation has in some buckets to another, or out.
-    fn end(&mut self, now_ms: Option<u64>, id: u128, state: State, from: &[usize], to: Option<usize>) {
+    fn end(&mut self, now_ms: Option<u64>, id: u128, state: State, from: &[usize], to: End) {
         let mut found = self.reservations.remove(&id).expect("found before");
-        for ((sku, node), claim) in &mut found.claims {
-            let place = (*sku, *node);
+        for (spot, claim) in &mut found.claims {
+            let place = (spot.0, spot.1);
             for bucket in from {
                 let units = claim.of(*bucket);
                 self.add(place, *bucket, -units);
                 match to {
-                    Some(to) => self.add(place, to, units),
-                    None if units > 0 => {
+                    End::In(to) => self.add(place, to, units),
+                    End::Back => self.give(*spot, units),
+                    End::Out if units > 0 => {
                         // Without a clock nothing is counted late.
                         let at_ms = now_ms.unwrap_or(0);
                         self.remember(now_ms, place.0, Change { node: place.1, at_ms, units: -units });
                     }
-                    None => {}
+                    End::Out => {}
                 }
             }
             if from.contains(&PICKED) {
@@ -306,7 +380,7 @@ impl Model {
                 claim.picked = 0;
             }
             // What stays active no longer claims what went; what has ended is remembered.
-            if to == Some(FREE) && state == State::Confirmed {
+            if to == End::Back && state == State::Confirmed {
                 claim.quantity -= claim.held;
             }
             if from.contains(&HELD) {
@@ -326,12 +400,26 @@ impl Model {
             return told(found, Code::NotDue);
         }
         let state = if found.partly { State::Confirmed } else { State::Expired };
-        self.end(now_ms, id, state, &[HELD], Some(FREE));
+        self.end(now_ms, id, state, &[HELD], End::Back);
         told(&self.reservations[&id], Code::Ok)
     }
 }
 
-/// Units claimed at a place.
-fn part(place: (u32, u16), units: i64) -> PartRec {
-    PartRec { line: 0, sku: place.0, node: place.1, quantity: units as u32 }
+/// Where units go that are claimed no longer, or otherwise.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    In(usize),
+    /// To the pool they came from.
+    Back,
+    Out,
+}
+
+/// Units claimed by sku and node, whatever pool they came from.
+fn parts(taken: &Taken) -> Vec<PartRec> {
+    let mut sums: BTreeMap<(u32, u16), i64> = BTreeMap::new();
+    for ((sku, node, _), units) in taken.iter().filter(|(_, units)| **units > 0) {
+        *sums.entry((*sku, *node)).or_default() += units;
+    }
+    let part = |((sku, node), units)| PartRec { line: 0, sku, node, quantity: units as u32 };
+    sums.into_iter().map(part).collect()
 }

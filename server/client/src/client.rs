@@ -14,14 +14,16 @@ use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, NameKind};
 use stockline_core::command::{Fill, Verb};
+use stockline_core::limit;
 use stockline_core::outcome::{Code, State};
 use stockline_core::record::{
-    DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
+    AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
 };
 use stockline_core::wire::{
-    self, ArchivedAvailabilityAnswer, ArchivedPositions, ArchivedReservationAnswers, ArchivedResults,
-    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
-    PositionRec, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec, Transitions, Welcome,
+    self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedPositions,
+    ArchivedReservationAnswers, ArchivedResults, Availability, AvailabilityAnswer, ClaimRec, Events,
+    FrameType, ItemRec, NodeRec, PartRec, PlaceRec, PositionRec, ReadAllocations, ReadPositions,
+    ReadReservations, Reservations, Resolve, ResolveRec, ShareRec, Transitions, Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -246,6 +248,15 @@ impl Client {
         self.results(FrameType::Events, &Events { events }).await
     }
 
+    /// Changes allocations; each with a key of its own. `issued_at_ms` 0 is filled in.
+    pub async fn allocate(&self, mut allocations: Vec<AllocateRec>) -> Result<Vec<Outcome>, ClientError> {
+        let now = self.now_ms();
+        for allocation in allocations.iter_mut().filter(|allocation| allocation.issued_at_ms == 0) {
+            allocation.issued_at_ms = now;
+        }
+        self.results(FrameType::Allocate, &Allocations { allocations }).await
+    }
+
     pub(crate) fn fill_issued(&self, events: &mut [EventRec]) {
         let now = self.now_ms();
         for event in events.iter_mut().filter(|event| event.issued_at_ms == 0) {
@@ -313,10 +324,34 @@ impl Client {
                     picked: claim.picked.to_native(),
                     shipped: claim.shipped.to_native(),
                     node: claim.node.to_native(),
+                    pool: claim.pool.to_native(),
                 })
                 .collect(),
         });
         Ok(found.collect())
+    }
+
+    /// The allocations of skus, of all channels or of one.
+    pub async fn allocations(
+        &self,
+        channel: Option<u16>,
+        skus: &[u32],
+    ) -> Result<Vec<Vec<ShareRec>>, ClientError> {
+        let mut found = Vec::with_capacity(skus.len());
+        for skus in skus.chunks(limit::READ_ALLOCATIONS_MAX) {
+            let body = ReadAllocations { channel: channel.unwrap_or(u16::MAX), skus: skus.to_vec() };
+            let (kind, archive) = self.call(FrameType::ReadAllocations, &body).await?;
+            expect(kind, FrameType::Allocations)?;
+            let answer = access::<ArchivedAllocationAnswers>(&archive)?;
+            let mut shares = answer.shares.iter().map(|share| ShareRec {
+                units: share.units.to_native(),
+                node: share.node.to_native(),
+                channel: share.channel.to_native(),
+            });
+            let counts = answer.counts.iter().map(|count| count.to_native() as usize);
+            found.extend(counts.map(|count| shares.by_ref().take(count).collect()));
+        }
+        Ok(found)
     }
 
     async fn results<T>(&self, kind: FrameType, body: &T) -> Result<Vec<Outcome>, ClientError>

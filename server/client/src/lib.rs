@@ -14,6 +14,6 @@ pub use client::{Client, NewReservation, NewStep, Outcome, ReservationView};
 pub use connection::{Connection, FrameSink, FrameSource, connect};
 pub use error::ClientError;
 pub use profile::Profile;
-pub use stockline_core::command::{Fill, Verb};
+pub use stockline_core::command::{Action, Fill, Verb};
 pub use stockline_core::{bucket, catalogue, event, id, limit, outcome, record, wire};
 pub use stream::EventStream;

@@ -47,6 +47,9 @@ enum What {
     /// A source of demand
     Channel {
         name: String,
+        /// The channel it is part of: it may use that one's allocations too
+        #[arg(long)]
+        parent: Option<String>,
         /// The group it is offered [default: every node]
         #[arg(long)]
         group: Option<String>,
@@ -84,7 +87,17 @@ pub fn run(options: &Options) -> i32 {
         What::Group { name, nodes, profile } => {
             (Definition::Group { name: name.clone(), nodes: nodes.clone() }, profile)
         }
-        What::Channel { name, group, buffer, low, late_confirm, holds_max, customer_holds_max, profile } => {
+        What::Channel {
+            name,
+            parent,
+            group,
+            buffer,
+            low,
+            late_confirm,
+            holds_max,
+            customer_holds_max,
+            profile,
+        } => {
             let policy = Policy {
                 low: *low,
                 late_confirm: match late_confirm {
@@ -94,8 +107,8 @@ pub fn run(options: &Options) -> i32 {
                 holds_max: *holds_max,
                 customer_holds_max: *customer_holds_max,
             };
-            let (name, group) = (name.clone(), group.clone());
-            (Definition::Channel { name, group, buffer: *buffer, policy }, profile)
+            let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
+            (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)
         }
     };
     with_client(profile, async |client, _| define(&client, &definition).await)

@@ -18,8 +18,8 @@ use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
-    self, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, FrameType, Inbox, ItemRec, NodeRec,
-    Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome, WireError,
+    self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, FrameType, Inbox,
+    ItemRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome, WireError,
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -339,6 +339,7 @@ impl Session {
                     | FrameType::Reserve
                     | FrameType::Transitions
                     | FrameType::ReadReservations
+                    | FrameType::ReadAllocations
             ),
             Role::Warehouse => {
                 matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
@@ -359,6 +360,12 @@ impl Session {
                 ),
                 Body::Event(event) => (own(event.node), Code::UnknownNode, "node"),
                 Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
+                // Whoever acts for one channel asks for that one's allocations.
+                Body::Read(Read::Allocations { channel, .. }) => (
+                    principal.role == Role::Admin || *channel == principal.channel,
+                    Code::UnknownChannel,
+                    "channel",
+                ),
                 Body::Define(_) if kind == FrameType::Resolve && principal.role == Role::Channel => {
                     (false, Code::Forbidden, "right to create skus")
                 }
@@ -413,9 +420,12 @@ impl Session {
             Some(FrameType::ReadPositions) => {
                 wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(reply));
             }
+            Some(FrameType::ReadAllocations) => {
+                wire::encode(&mut self.out, FrameType::Allocations, request, &AllocationAnswers::of(reply));
+            }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
-                if answers.claims.len() * 22 > limit::REPLY_BYTES_MAX / 2 {
+                if answers.claims.len() * 24 > limit::REPLY_BYTES_MAX / 2 {
                     let text = "too many claims for one reply; ask for fewer reservations at once";
                     refuse(&mut self.out, request, Code::Malformed, text);
                 } else {

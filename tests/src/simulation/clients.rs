@@ -94,11 +94,12 @@ impl Clients {
     pub(super) fn send(&mut self, dice: &mut Dice, step: u64, now: Millis) -> Option<Frame<Tag>> {
         if pick(dice, 150) == 0 {
             self.buffers = pick(dice, 12) as u32;
-            let (name, buffer, policy) = match pick(dice, 2) {
-                0 => ("c2", self.buffers, Policy::default()),
-                _ => ("c3", 0, changed_policy(dice)),
+            let (name, parent, buffer, policy) = match pick(dice, 2) {
+                0 => ("c2", None, self.buffers, Policy::default()),
+                _ => ("c3", Some(if pick(dice, 2) == 0 { "c1" } else { "c2" }), 0, changed_policy(dice)),
             };
-            let definition = Definition::Channel { name: name.into(), group: None, buffer, policy };
+            let (name, parent) = (name.into(), parent.map(str::to_owned));
+            let definition = Definition::Channel { name, parent, group: None, buffer, policy };
             return Some(define(definition));
         }
         let index = pick(dice, CLIENTS as u64) as usize;
@@ -254,9 +255,10 @@ impl Clients {
             return match &command.body {
                 Body::Expire(id) => Some(system(lsn, now_ms, Act::Expire { id: id.0 }, decoded, entry)),
                 Body::Define(definition) => match &**definition {
-                    Definition::Channel { name, buffer, policy, .. } => {
+                    Definition::Channel { name, parent, buffer, policy, .. } => {
                         let channel = u16::from(name.as_bytes()[1] - b'0');
-                        Some(system(lsn, now_ms, rule(channel, *buffer, policy), decoded, entry))
+                        let rule = rule(channel, parent.as_deref(), *buffer, policy);
+                        Some(system(lsn, now_ms, rule, decoded, entry))
                     }
                     _ => None,
                 },
@@ -302,6 +304,7 @@ fn spoil(act: &mut Act) {
     match act {
         Act::Reserve { ttl_ms, .. } | Act::Step { ttl_ms, .. } => *ttl_ms += 1,
         Act::Event(event) => event.quantity += 1,
+        Act::Allocate(allocate) => allocate.quantity += 1,
         Act::Expire { .. } | Act::Rule { .. } => unreachable!("clients do not send these"),
     }
 }

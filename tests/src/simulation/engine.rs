@@ -73,7 +73,7 @@ impl SimEngine {
         assert_eq!(audit(&recovered.ledgers), Vec::<String>::new(), "recovered");
         let (view, mut publisher) = View::new(recovered.catalogue.rules());
         for ledger in &recovered.ledgers {
-            ledger.all_free(|sku, node, free| publisher.store(sku, node, free, recovered.last.max(Lsn(1))));
+            ledger.all_offers(|place, offer| publisher.store(place, offer, recovered.last.max(Lsn(1))));
         }
         publisher.raise(recovered.last);
         let mut sequencer =
@@ -258,9 +258,10 @@ impl SimEngine {
         for sku in 0..10u32 {
             let owner = self.ledgers.iter().find(|ledger| ledger.shard().owns(SkuId(sku))).expect("one");
             for node in 0..3 {
-                let found: Vec<i64> = (0..9)
+                let found: Vec<i64> = [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]
+                    .into_iter()
                     .map(|bucket| {
-                        let bucket = stockline_core::bucket::Bucket::from_number(bucket).expect("nine");
+                        let bucket = stockline_core::bucket::Bucket::from_number(bucket).expect("ten");
                         owner.units(SkuId(sku), NodeId(node), bucket)
                     })
                     .collect();

@@ -1,0 +1,134 @@
+//! Channel allocations: units of a position kept for one channel, before any order.
+//!
+//! | action | movements | refused when |
+//! |---|---|---|
+//! | allocate | free to allocated | too little free |
+//! | deallocate | allocated to free | the channel's allocation has less there |
+//! | reallocate | allocated to free, free to allocated of the other channel | the same |
+//!
+//! All are refused where a sku would have more allocations than it may.
+//!
+//! A reservation consumes allocations: its channel's own first, then those of the channels above it, then what all
+//! share; what it gives back goes where it came from. Units that are not there (a count found fewer) cannot be
+//! claimed: a deficit of what is free takes from all allocations of the position, until stock comes.
+
+use smallvec::SmallVec;
+
+use crate::bucket::{Bucket, Movement, Place};
+use crate::command::{Action, Allocate};
+use crate::id::{ChannelId, NodeId, SkuId};
+use crate::ledger::{Effects, Ledger, Outcome};
+use crate::limit;
+use crate::outcome::Code;
+
+/// A channel's allocation at one position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    pub channel: ChannelId,
+    pub node: NodeId,
+    pub units: u32,
+}
+
+/// The allocations of a sku, sorted by channel and node. One that was used up keeps its place.
+#[derive(Default, Debug, Clone, PartialEq)]
+pub(super) struct Shares(Vec<Share>);
+
+impl Shares {
+    fn find(&self, channel: ChannelId, node: NodeId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&(channel, node), |share| (share.channel, share.node))
+    }
+
+    pub(super) fn units(&self, channel: ChannelId, node: NodeId) -> i64 {
+        self.find(channel, node).map_or(0, |at| i64::from(self.0[at].units))
+    }
+
+    /// Whether one more would be too many. What was used up keeps its place, but does not count.
+    fn are_full(&self, channel: ChannelId, node: NodeId) -> bool {
+        self.0.len() >= limit::ALLOCATIONS_PER_SKU_MAX
+            && self.units(channel, node) == 0
+            && self.iter().count() >= limit::ALLOCATIONS_PER_SKU_MAX
+    }
+
+    /// Allocations that have units.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Share> {
+        self.0.iter().copied().filter(|share| share.units > 0)
+    }
+
+    /// # Panics
+    /// If it would leave 0..=4e9: decisions check first.
+    pub(super) fn add(&mut self, channel: ChannelId, node: NodeId, units: i64) {
+        if self.find(channel, node).is_err() {
+            if self.0.len() >= limit::ALLOCATIONS_PER_SKU_MAX {
+                self.0.retain(|share| share.units > 0);
+            }
+            let at = self.0.partition_point(|share| (share.channel, share.node) < (channel, node));
+            self.0.insert(at, Share { channel, node, units: 0 });
+        }
+        let at = self.find(channel, node).expect("it is there now");
+        let sum = i64::from(self.0[at].units) + units;
+        self.0[at].units = u32::try_from(sum).expect("an allocation has what is taken from it");
+    }
+}
+
+/// Units by pool, in the order in which a channel draws them.
+pub(super) type Drawable = SmallVec<[(ChannelId, i64); 4]>;
+
+/// What a channel can draw at a position: of its pools each in turn, then of what is free.
+pub(super) fn drawable(
+    pools: &[ChannelId],
+    free: i64,
+    allocated: i64,
+    share: impl Fn(ChannelId) -> i64,
+) -> Drawable {
+    let mut there = (free + allocated).max(0);
+    let units = pools.iter().map(|pool| (*pool, share(*pool))).chain([(ChannelId::SHARED, free.max(0))]);
+    units
+        .map(|(pool, units)| {
+            let units = units.min(there);
+            there -= units;
+            (pool, units)
+        })
+        .collect()
+}
+
+impl Ledger {
+    /// Units of a channel's allocation at a position.
+    pub fn share(&self, sku: SkuId, channel: ChannelId, node: NodeId) -> i64 {
+        self.extras.get(&sku).map_or(0, |extra| extra.shares.units(channel, node))
+    }
+
+    /// Units of a pool that nobody claims.
+    pub(super) fn unclaimed(&self, place: Place) -> i64 {
+        if place.pool != ChannelId::SHARED {
+            return self.share(place.sku, place.pool, place.node);
+        }
+        self.position(place.sku, place.node).map_or(0, |position| position.free)
+    }
+
+    pub(super) fn decide_allocate(&self, allocate: &Allocate, effects: &mut Effects) -> Outcome {
+        let Allocate { action, channel, to_channel, sku, node, quantity } = *allocate;
+        let there = |pool| self.unclaimed(Place { sku, node, pool }) >= i64::from(quantity);
+        let shares = self.extras.get(&sku).map(|extra| &extra.shares);
+        let full = |channel| shares.is_some_and(|shares| shares.are_full(channel, node));
+        let code = match action {
+            Action::Allocate if !there(ChannelId::SHARED) => Code::InsufficientStock,
+            Action::Deallocate | Action::Reallocate if !there(channel) => Code::InsufficientAllocation,
+            Action::Allocate if full(channel) => Code::TooManyAllocations,
+            Action::Reallocate if full(to_channel) => Code::TooManyAllocations,
+            _ => Code::Ok,
+        };
+        if code != Code::Ok {
+            return Outcome::of(code);
+        }
+        let (keep, give) = ((Bucket::Free, Bucket::Allocated), (Bucket::Allocated, Bucket::Free));
+        let steps: SmallVec<[_; 2]> = match action {
+            Action::Allocate => [(channel, keep)].into_iter().collect(),
+            Action::Deallocate => [(channel, give)].into_iter().collect(),
+            Action::Reallocate => [(channel, give), (to_channel, keep)].into_iter().collect(),
+        };
+        for (pool, (from, to)) in steps {
+            effects.movements.push(Movement { sku, node, pool, from, to, quantity });
+        }
+        Outcome::of(Code::Ok)
+    }
+}
