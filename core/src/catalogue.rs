@@ -5,6 +5,7 @@
 //! Ids are given in order and never reused, so re-applying the same definitions gives the same ids.
 
 mod check;
+mod rule;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::limit;
 use crate::outcome::Code;
 
 pub use check::check;
+use rule::RuleBook;
+pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
 
 /// What a principal may do. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,9 +63,16 @@ pub struct Policy {
     /// Holds the channel may have open at once, and each of its customers; 0 for no limit.
     pub holds_max: u32,
     pub customer_holds_max: u32,
+    /// Units of a sku that the channel is shown, and may claim in one reservation; 0 for no limit.
+    pub cap: u32,
 }
 
 impl Policy {
+    /// So many units of a sku, as far as the channel may see them.
+    pub fn capped(&self, units: i64) -> i64 {
+        if self.cap == 0 { units } else { units.min(i64::from(self.cap)) }
+    }
+
     /// Whether open holds are counted.
     pub fn counts_holds(&self) -> bool {
         self.holds_max > 0 || self.customer_holds_max > 0
@@ -100,6 +110,24 @@ pub enum Definition {
         nodes: Vec<String>,
         token_sha256: [u8; 32],
     },
+    /// What is known of a sku that is there.
+    SkuData {
+        name: String,
+        /// Empty for none.
+        category: String,
+    },
+    Rule {
+        name: String,
+        /// A sku's name, or the beginning of names and a `*`.
+        skus: String,
+        /// Empty for any.
+        category: String,
+        /// The node or the group where it holds; neither for everywhere.
+        node: Option<String>,
+        group: Option<String>,
+        channel: Option<String>,
+        effect: Effect,
+    },
 }
 
 impl Definition {
@@ -115,6 +143,8 @@ impl Definition {
             | Definition::Node { name, .. }
             | Definition::Group { name, .. }
             | Definition::Channel { name, .. }
+            | Definition::SkuData { name, .. }
+            | Definition::Rule { name, .. }
             | Definition::Principal { name, .. } => name,
         }
     }
@@ -170,6 +200,12 @@ pub struct Channel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkuData {
+    pub name: String,
+    pub category: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub id: PrincipalId,
     pub name: String,
@@ -217,6 +253,13 @@ pub struct ChannelRule {
     pub policy: Policy,
 }
 
+impl ChannelRule {
+    /// Whose rule it is.
+    pub fn id(&self) -> ChannelId {
+        self.pools[0]
+    }
+}
+
 /// The part of the catalogue that decisions and queries read; immutable.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Rules {
@@ -228,6 +271,7 @@ pub struct Rules {
     pub ranks: Vec<u16>,
     /// Some channel's late confirmations claim again what expired.
     pub reacquires: bool,
+    pub skus: SkuRules,
 }
 
 impl Rules {
@@ -265,9 +309,14 @@ pub struct Catalogue {
     groups: Vec<Group>,
     channels: Vec<Channel>,
     principals: Vec<Principal>,
-    /// Places in these lists by name: nodes, groups, channels, principals.
-    names: [HashMap<Box<str>, u32>; 4],
+    sku_data: Vec<SkuData>,
+    sku_rules: Vec<Rule>,
+    book: RuleBook,
+    /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules.
+    names: [HashMap<Box<str>, u32>; 6],
     rules: Arc<Rules>,
+    /// What the rules are made from has changed since they were made.
+    stale: bool,
 }
 
 /// Which of [`Catalogue::names`].
@@ -275,6 +324,8 @@ const NODES: usize = 0;
 const GROUPS: usize = 1;
 const CHANNELS: usize = 2;
 const PRINCIPALS: usize = 3;
+const SKU_DATA: usize = 4;
+const RULES: usize = 5;
 
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
@@ -289,8 +340,18 @@ impl Catalogue {
         self.skus.len()
     }
 
-    pub fn rules(&self) -> Arc<Rules> {
+    /// What decisions and queries read, as of the last definition.
+    pub fn rules(&mut self) -> Arc<Rules> {
+        if std::mem::take(&mut self.stale) {
+            self.rules = Arc::new(self.derive());
+        }
         Arc::clone(&self.rules)
+    }
+
+    /// Whether a definition may change the rules: all but those of new skus do, and those too where rules by sku
+    /// have patterns.
+    pub fn may_change_rules(&self, definition: &Definition) -> bool {
+        self.book.has_layers() || !matches!(definition, Definition::Sku { .. })
     }
 
     pub fn nodes(&self) -> &[Node] {
@@ -348,6 +409,7 @@ impl Catalogue {
                 }
                 let sku = SkuId(self.skus.len() as u32);
                 self.skus.insert(name.as_str().into(), sku);
+                self.stale |= self.book.has_layers() && self.book.assign(sku, name, "");
                 Ok(Defined::Changed(sku.0))
             }
             Definition::Node { name, priority, kind, timezone } => {
@@ -364,7 +426,25 @@ impl Catalogue {
             }
             Definition::Group { name, nodes } => {
                 let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
-                self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX)
+                let put =
+                    self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX);
+                if matches!(put, Ok(Defined::Changed(_))) && self.book.has_layers() {
+                    let groups = self.group_sets();
+                    self.book.compile_all(&self.sku_rules, &groups);
+                }
+                put
+            }
+            Definition::SkuData { name, category } => {
+                let sku = *self.skus.get(name.as_str()).ok_or(Code::UnknownSku)?;
+                if !category.is_empty() && !Catalogue::is_name(category) {
+                    return Err(Code::InvalidName);
+                }
+                self.book.assign(sku, name, category);
+                let data = SkuData { name: name.clone(), category: category.clone() };
+                self.put(|catalogue| &mut catalogue.sku_data, (SKU_DATA, name), data, limit::SKUS_MAX)
+            }
+            Definition::Rule { name, skus, category, node, group, channel, effect } => {
+                self.define_rule(name, (skus, category), (node, group), channel, *effect)
             }
             Definition::Channel { name, parent, group, buffer, policy } => {
                 let parent = match parent {
@@ -471,12 +551,87 @@ impl Catalogue {
                 at
             }
         };
-        self.rules = Arc::new(self.derive());
+        self.stale = true;
         Ok(Defined::Changed(at as u32))
     }
 
+    fn define_rule(
+        &mut self,
+        name: &String,
+        (skus, category): (&String, &String),
+        (node, group): (&Option<String>, &Option<String>),
+        channel: &Option<String>,
+        effect: Effect,
+    ) -> Result<Defined, Code> {
+        let (prefix, is_prefix) = skus.strip_suffix('*').map_or((skus.as_str(), false), |skus| (skus, true));
+        let is_pattern = (is_prefix && prefix.is_empty()) || Catalogue::is_name(prefix);
+        if !is_pattern || !(category.is_empty() || Catalogue::is_name(category)) {
+            return Err(Code::InvalidName);
+        }
+        let id = |kind, name: &Option<String>, code| match name {
+            Some(name) => self.find(kind, name).ok_or(code).map(|id| Some(id as u16)),
+            None => Ok(None),
+        };
+        let node = id(NameKind::Node, node, Code::UnknownNode)?.map(NodeId);
+        let group = id(NameKind::Group, group, Code::UnknownGroup)?.map(GroupId);
+        let channel = id(NameKind::Channel, channel, Code::UnknownChannel)?.map(ChannelId);
+        let place = match (node, group) {
+            (Some(_), Some(_)) => return Err(Code::InvalidRule),
+            (Some(node), None) => Where::Node(node),
+            (None, Some(group)) => Where::Group(group),
+            (None, None) => Where::Everywhere,
+        };
+        let sound = match effect {
+            Effect::None => true,
+            Effect::Safety(units) => units <= limit::QUANTITY_MAX,
+            Effect::Allocate { amount: Amount::Units(units), .. } => {
+                channel.is_some() && units <= limit::QUANTITY_MAX
+            }
+            Effect::Allocate { amount: Amount::Percent(percent), .. } => channel.is_some() && percent <= 100,
+        };
+        if !sound {
+            return Err(Code::InvalidRule);
+        }
+        let (skus, category) = (skus.clone(), category.clone());
+        let rule = Rule { name: name.clone(), skus, category, place, channel, effect };
+        let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
+        let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
+        if let Defined::Changed(at) = put {
+            let groups = self.group_sets();
+            if self.book.put(at, &self.sku_rules, old.as_ref(), &groups) {
+                self.assign_matching(at);
+            }
+        }
+        Ok(put)
+    }
+
+    /// Looks up again the rules of the skus that a rule's pattern matches.
+    fn assign_matching(&mut self, rule: u32) {
+        let Rule { skus, .. } = &self.sku_rules[rule as usize];
+        let category_of = |name: &str| {
+            let data = self.names[SKU_DATA].get(name).map(|at| &self.sku_data[*at as usize]);
+            data.map_or("", |data| data.category.as_str())
+        };
+        match skus.strip_suffix('*') {
+            None => {
+                if let Some(sku) = self.skus.get(skus.as_str()) {
+                    self.book.assign(*sku, skus, category_of(skus));
+                }
+            }
+            Some(prefix) => {
+                for (name, sku) in self.skus.iter().filter(|(name, _)| name.starts_with(prefix)) {
+                    self.book.assign(*sku, name, category_of(name));
+                }
+            }
+        }
+    }
+
+    fn group_sets(&self) -> Vec<NodeSet> {
+        self.groups.iter().map(|group| NodeSet::of(&group.nodes)).collect()
+    }
+
     fn derive(&self) -> Rules {
-        let groups: Vec<NodeSet> = self.groups.iter().map(|group| NodeSet::of(&group.nodes)).collect();
+        let groups = self.group_sets();
         let channels: Vec<ChannelRule> = self
             .channels
             .iter()
@@ -496,7 +651,7 @@ impl Catalogue {
         }
         let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
         let reacquires = channels.iter().any(late);
-        Rules { channels, groups, ranks, reacquires }
+        Rules { channels, groups, ranks, reacquires, skus: self.book.compiled().clone() }
     }
 
     /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, so
@@ -542,6 +697,20 @@ impl Catalogue {
                 nodes: node_names(&principal.nodes),
                 token_sha256: principal.token_sha256,
             });
+        }
+        for SkuData { name, category } in self.sku_data.iter().cloned() {
+            all.push(Definition::SkuData { name, category });
+        }
+        for rule in &self.sku_rules {
+            let (mut node, mut group) = (None, None);
+            match rule.place {
+                Where::Everywhere => {}
+                Where::Node(at) => node = Some(self.nodes[at.0 as usize].name.clone()),
+                Where::Group(at) => group = Some(self.groups[at.0 as usize].name.clone()),
+            }
+            let channel = rule.channel.map(|channel| self.channels[channel.0 as usize].name.clone());
+            let Rule { name, skus, category, effect, .. } = rule.clone();
+            all.push(Definition::Rule { name, skus, category, node, group, channel, effect });
         }
         all
     }

@@ -99,7 +99,7 @@ fn touched(chunk: &[Decoded]) -> (Vec<SkuId>, Vec<ReservationId>) {
                     skus.insert(event.sku);
                     reservations.extend(event.reservation);
                 }
-                Body::Allocate(_) | Body::Define(_) | Body::Read(_) => {}
+                Body::Allocate(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => {}
             }
         }
     }

@@ -161,8 +161,10 @@ pub enum Body {
     Transition(Transition),
     Event(StockEvent),
     Allocate(Allocate),
-    /// Only the system sends this.
+    /// Only the system sends these.
     Expire(ReservationId),
+    /// Allocations of a sku that keep themselves are brought to where their rules say.
+    Balance(SkuId),
     Define(Box<Definition>),
     Read(Read),
 }

@@ -16,7 +16,7 @@ use crate::chain::{Anchor, Chain};
 use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
 use crate::format2;
-use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
+use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
 use crate::ledger::{Outcome, Short};
 use crate::outcome::{Code, State};
 use crate::record::{
@@ -101,7 +101,7 @@ pub struct EntryRec {
     pub principal: u32,
     pub movements: u32,
     pub shorts: u32,
-    /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition, 6 allocation.
+    /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition, 6 allocation, 7 balance.
     pub kind: u8,
     pub code: u8,
     pub state: u8,
@@ -147,6 +147,8 @@ pub struct JournalRecord {
     pub events: Vec<EventRec>,
     pub expiries: Vec<u128>,
     pub allocations: Vec<AllocateRec>,
+    /// Skus.
+    pub balances: Vec<u32>,
     pub definitions: Vec<DefinitionRec>,
     pub names: Vec<TextRec>,
     pub text: Vec<u8>,
@@ -166,6 +168,7 @@ impl JournalRecord {
         self.events.clear();
         self.expiries.clear();
         self.allocations.clear();
+        self.balances.clear();
         self.definitions.clear();
         self.names.clear();
         self.text.clear();
@@ -220,6 +223,10 @@ impl JournalRecord {
                 self.allocations.push(AllocateRec::new(command, allocate));
                 6
             }
+            Body::Balance(sku) => {
+                self.balances.push(sku.0);
+                7
+            }
             Body::Define(definition) => {
                 let names = std::mem::take(&mut self.names);
                 let mut texts = Texts { names, text: std::mem::take(&mut self.text) };
@@ -248,7 +255,7 @@ impl JournalRecord {
         self.entries.truncate(entries);
         let of = |kind: u8| self.entries.iter().filter(|entry| entry.kind == kind).count();
         let (reserves, transitions, events) = (of(1), of(2), of(3));
-        let (expiries, definitions, allocations) = (of(4), of(5), of(6));
+        let (expiries, definitions, allocations, balances) = (of(4), of(5), of(6), of(7));
         self.reserves.truncate(reserves);
         self.transitions.truncate(transitions);
         let lines = self.transitions.iter().map(|step| usize::from(step.line_count)).sum();
@@ -256,6 +263,7 @@ impl JournalRecord {
         self.events.truncate(events);
         self.expiries.truncate(expiries);
         self.allocations.truncate(allocations);
+        self.balances.truncate(balances);
         self.definitions.truncate(definitions);
         self.lines.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.line_count)).sum());
         self.movements.truncate(self.entries.iter().map(|entry| entry.movements as usize).sum());
@@ -383,6 +391,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     let mut step_lines = record.step_lines.iter();
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
     let (mut definitions, mut allocations) = (record.definitions.iter(), record.allocations.iter());
+    let mut balances = record.balances.iter();
     let (mut line, mut movement, mut short) = (0usize, 0usize, 0usize);
     let few = "it has fewer commands than entries";
     for (index, entry) in record.entries.iter().enumerate() {
@@ -405,6 +414,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
                 system(Body::Define(Box::new(definition)))
             }
             6 => allocations.next().ok_or(few)?.command(digest)?,
+            7 => system(Body::Balance(SkuId(balances.next().ok_or(few)?.to_native()))),
             _ => return Err("an entry is of no known kind"),
         };
         let movements = movement..movement + entry.movements.to_native() as usize;

@@ -15,13 +15,13 @@ mod settle;
 mod state;
 mod transition;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ShardOf, SkuId};
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
@@ -153,6 +153,9 @@ pub struct Ledger {
     outside: [i64; 4],
     dirty: Vec<(SkuId, NodeId)>,
     dirty_shares: Vec<Place>,
+    /// Skus to be balanced, and those of them that nobody was told of yet.
+    unbalanced: HashSet<SkuId>,
+    to_balance: Vec<SkuId>,
     candidates: Vec<reserve::Candidate>,
     /// What candidates have in the pools of a channel, side by side.
     drawn: Vec<i64>,
@@ -169,6 +172,8 @@ impl Ledger {
             outside: [0; 4],
             dirty: Vec::new(),
             dirty_shares: Vec::new(),
+            unbalanced: HashSet::new(),
+            to_balance: Vec::new(),
             candidates: Vec::new(),
             drawn: Vec::new(),
             takes: Vec::new(),
@@ -203,11 +208,15 @@ impl Ledger {
             Body::Expire(id) => self.decide_expiry(moment, *id, effects).map(Decision::alone),
             Body::Event(event) => {
                 let owned = self.shard.owns(event.sku);
-                owned.then(|| Decision::alone(self.decide_event(moment, event, effects)))
+                owned.then(|| Decision::alone(self.decide_event(moment, rules, event, effects)))
             }
             Body::Allocate(allocate) => {
                 let owned = self.shard.owns(allocate.sku);
                 owned.then(|| Decision::alone(self.decide_allocate(allocate, effects)))
+            }
+            Body::Balance(sku) => {
+                let owned = self.shard.owns(*sku);
+                owned.then(|| Decision::alone(self.decide_balance(rules, *sku, effects)))
             }
             Body::Define(_) | Body::Read(_) => None,
         }
@@ -279,10 +288,16 @@ impl Ledger {
         answer
     }
 
-    /// Appends up to `max` holds whose time is over at `now`. Each is told once; the caller brings it into
-    /// the order as [`Body::Expire`].
-    pub fn take_due(&mut self, now: Millis, max: usize, due: &mut Vec<ReservationId>) {
+    /// Appends up to `max` commands that are due: holds whose time is over at `now`, skus to be balanced. Each is
+    /// told once; the caller brings it into the order.
+    pub fn take_due(&mut self, now: Millis, max: usize, due: &mut Vec<Body>) {
+        let enough = due.len().saturating_add(max);
         self.reservations.take_due(now, max, self.shard, due);
+        while due.len() < enough
+            && let Some(sku) = self.to_balance.pop()
+        {
+            due.push(Body::Balance(sku));
+        }
     }
 
     /// When the next hold may end.

@@ -13,6 +13,8 @@ pub const SKUS_MAX: usize = 1 << 26;
 /// Nodes, channels and groups: ids are 16 bits and the top one means "any".
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
+/// Rules by sku.
+pub const RULES_MAX: usize = 65_536;
 /// Channels above one another.
 pub const CHANNEL_LEVELS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 4_096;

@@ -223,7 +223,7 @@ fn gather(
         });
     }
     match command.body {
-        Body::Event(_) | Body::Allocate(_) => {}
+        Body::Event(_) | Body::Allocate(_) | Body::Balance(_) => {}
         _ => {
             merge_movements(movements, 0);
             shorts.sort_unstable();

@@ -78,6 +78,8 @@ codes! {
     // Decided by the ledger.
     /// The channel, or its customer, has as many open holds as it may.
     HoldLimit = 38, "HOLD_LIMIT";
+    /// A rule names a node and a group, allocates for no channel, or more than there can be.
+    InvalidRule = 39, "INVALID_RULE";
     /// The id belongs to another reservation.
     ReservationExists = 40, "RESERVATION_EXISTS";
     UnknownReservation = 41, "UNKNOWN_RESERVATION";

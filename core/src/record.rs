@@ -8,7 +8,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{Definition, LateConfirm, Policy, Role};
+use crate::catalogue::{Amount, Definition, Effect, LateConfirm, Policy, Role, When};
 use crate::command::{Action, Allocate, Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
@@ -117,7 +117,7 @@ const GIVEN_EXPECTED: u8 = 4;
 /// An entry of the catalogue. `names` lists nodes (group, principal) or one group or channel it refers to.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct DefinitionRec {
-    /// 1 sku, 2 node, 3 group, 4 channel, 5 principal.
+    /// 1 sku, 2 node, 3 group, 4 channel, 5 principal, 6 data of a sku, 7 rule.
     pub kind: u8,
     pub role: u8,
     pub priority: u16,
@@ -131,12 +131,25 @@ pub struct DefinitionRec {
     pub late_confirm: u8,
     /// Channel: the one it is part of; empty for none.
     pub parent: TextRec,
+    /// Channel: units of a sku that it is shown; 0 for no limit.
+    pub cap: u32,
+    /// Data of a sku: its category. Rule: the one it holds for; empty for any.
+    pub category: TextRec,
+    /// Rule: a sku's name, or the beginning of names and a `*`.
+    pub skus: TextRec,
+    /// Rule: the node or the group where it holds; empty for everywhere.
+    pub node: TextRec,
+    pub group: TextRec,
+    /// Rule: 0 none, 1 safety stock, 2 and 3 allocate units and percent of what a receipt brings, 4 and 5 the same
+    /// always.
+    pub effect: u8,
+    pub amount: u32,
     pub name: TextRec,
     /// Node: its type.
     pub node_type: TextRec,
     /// Node: its time zone.
     pub timezone: TextRec,
-    /// Channel: its group. Principal: its channel. Empty for none.
+    /// Channel: its group. Principal, rule: its channel. Empty for none.
     pub refers_to: TextRec,
     /// Group, principal: how many of the frame's names are its nodes.
     pub node_count: u16,
@@ -496,6 +509,13 @@ impl Texts {
             customer_holds_max: 0,
             late_confirm: 0,
             parent: TextRec::default(),
+            cap: 0,
+            category: TextRec::default(),
+            skus: TextRec::default(),
+            node: TextRec::default(),
+            group: TextRec::default(),
+            effect: 0,
+            amount: 0,
             name: self.put(definition.name()),
             node_type: TextRec::default(),
             timezone: TextRec::default(),
@@ -524,6 +544,7 @@ impl Texts {
             }
             Definition::Channel { parent, group, buffer, policy, .. } => {
                 rec.kind = 4;
+                rec.cap = policy.cap;
                 rec.parent = self.put(parent.as_deref().unwrap_or_default());
                 rec.buffer = *buffer;
                 rec.low = policy.low;
@@ -538,6 +559,19 @@ impl Texts {
                 put_nodes(&mut rec, nodes);
                 rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
                 rec.token_sha256 = *token_sha256;
+            }
+            Definition::SkuData { category, .. } => {
+                rec.kind = 6;
+                rec.category = self.put(category);
+            }
+            Definition::Rule { skus, category, node, group, channel, effect, .. } => {
+                rec.kind = 7;
+                rec.skus = self.put(skus);
+                rec.category = self.put(category);
+                rec.node = self.put(node.as_deref().unwrap_or_default());
+                rec.group = self.put(group.as_deref().unwrap_or_default());
+                rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
+                (rec.effect, rec.amount) = effect_numbers(*effect);
             }
         }
         rec
@@ -562,7 +596,9 @@ impl<'a> TextReader<'a> {
 
     pub fn definition(&mut self, rec: &ArchivedDefinitionRec) -> Result<Definition, &'static str> {
         let name = self.get(&rec.name)?.to_owned();
-        let refers_to = Some(self.get(&rec.refers_to)?.to_owned()).filter(|name| !name.is_empty());
+        let optional = |rec| self.get(rec).map(|name| Some(name.to_owned()).filter(|name| !name.is_empty()));
+        let (refers_to, parent) = (optional(&rec.refers_to)?, optional(&rec.parent)?);
+        let (node, group) = (optional(&rec.node)?, optional(&rec.group)?);
         let count = rec.node_count.to_native() as usize;
         let nodes = self.names.get(self.next_name..self.next_name + count).ok_or("too few names")?;
         self.next_name += count;
@@ -578,7 +614,7 @@ impl<'a> TextReader<'a> {
             3 => Ok(Definition::Group { name, nodes }),
             4 => Ok(Definition::Channel {
                 name,
-                parent: Some(self.get(&rec.parent)?.to_owned()).filter(|name| !name.is_empty()),
+                parent,
                 group: refers_to,
                 buffer: rec.buffer.to_native(),
                 policy: Policy {
@@ -587,6 +623,7 @@ impl<'a> TextReader<'a> {
                         .ok_or("late_confirm must be 0 (refuse) or 1 (acquire again)")?,
                     holds_max: rec.holds_max.to_native(),
                     customer_holds_max: rec.customer_holds_max.to_native(),
+                    cap: rec.cap.to_native(),
                 },
             }),
             5 => Ok(Definition::Principal {
@@ -597,8 +634,47 @@ impl<'a> TextReader<'a> {
                 nodes,
                 token_sha256: rec.token_sha256,
             }),
-            _ => Err("kind must be 1 (sku) to 5 (principal)"),
+            6 => Ok(Definition::SkuData { name, category: self.get(&rec.category)?.to_owned() }),
+            7 => Ok(Definition::Rule {
+                name,
+                skus: self.get(&rec.skus)?.to_owned(),
+                category: self.get(&rec.category)?.to_owned(),
+                node,
+                group,
+                channel: refers_to,
+                effect: effect(rec.effect, rec.amount.to_native())?,
+            }),
+            _ => Err("kind must be 1 (sku) to 7 (rule)"),
         }
+    }
+}
+
+/// An effect as two numbers.
+fn effect_numbers(effect: Effect) -> (u8, u32) {
+    match effect {
+        Effect::None => (0, 0),
+        Effect::Safety(units) => (1, units),
+        Effect::Allocate { amount, when } => {
+            let later = if when == When::Always { 2 } else { 0 };
+            match amount {
+                Amount::Units(units) => (2 + later, units),
+                Amount::Percent(percent) => (3 + later, u32::from(percent)),
+            }
+        }
+    }
+}
+
+fn effect(number: u8, amount: u32) -> Result<Effect, &'static str> {
+    let when = if number < 4 { When::Receipt } else { When::Always };
+    match number {
+        0 => Ok(Effect::None),
+        1 => Ok(Effect::Safety(amount)),
+        2 | 4 => Ok(Effect::Allocate { amount: Amount::Units(amount), when }),
+        3 | 5 => match u8::try_from(amount) {
+            Ok(percent) => Ok(Effect::Allocate { amount: Amount::Percent(percent), when }),
+            Err(_) => Err("amount must be at most 100 where it is a percentage"),
+        },
+        _ => Err("effect must be 0 (none) to 5 (allocate percent, always)"),
     }
 }
 
@@ -662,7 +738,7 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put(u64::from(allocate.node.0) << 16 | u64::from(allocate.channel.0));
             digest.put((allocate.action as u64) << 16 | u64::from(allocate.to_channel.0));
         }
-        Body::Expire(_) | Body::Define(_) | Body::Read(_) => {}
+        Body::Expire(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => {}
     }
     digest.0
 }

@@ -83,7 +83,9 @@ pub fn recover(
     if !met {
         return Err(JournalError::Rewritten { lsn: covered.lsn }.into());
     }
+    let rules = catalogue.rules();
     for ledger in &mut ledgers {
+        ledger.note_unbalanced(&rules, true);
         ledger.drain_changed(|_, _| {});
     }
     if planted(Bug::ForgetKeys) {

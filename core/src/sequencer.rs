@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, Definition, NameKind, Rules, check};
+use crate::catalogue::{Catalogue, Defined, NameKind, Rules, check};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, ShardOf};
@@ -42,16 +42,6 @@ pub struct Sequencer {
     last: Lsn,
     now: Millis,
     shards: u32,
-}
-
-impl<T> Frame<T> {
-    /// Whether commands behind this frame may be decided by other rules than those before it.
-    pub fn changes_rules(&self) -> bool {
-        self.commands.iter().any(|command| match &command.body {
-            Body::Define(definition) => !matches!(**definition, Definition::Sku { .. }),
-            _ => false,
-        })
-    }
 }
 
 impl<T> Batch<T> {
@@ -139,10 +129,18 @@ impl Sequencer {
         }
     }
 
-    /// Gives every command of a frame its place. A frame that [changes rules](Frame::changes_rules) must be
-    /// the only one of its batch.
+    /// Whether commands behind this frame may be decided by other rules than those before it.
+    pub fn may_change_rules<T>(&self, frame: &Frame<T>) -> bool {
+        frame.commands.iter().any(|command| match &command.body {
+            Body::Define(definition) => self.catalogue.may_change_rules(definition),
+            _ => false,
+        })
+    }
+
+    /// Gives every command of a frame its place. A frame that [may change rules](Sequencer::may_change_rules) must
+    /// be the only one of its batch.
     pub fn push<T>(&mut self, batch: &mut Batch<T>, frame: Frame<T>) {
-        let changes_rules = frame.changes_rules();
+        let changes_rules = self.may_change_rules(&frame);
         let mut slots = Vec::with_capacity(frame.commands.len());
         for command in &frame.commands {
             slots.push(self.place(batch, frame.principal, command, &frame.lines));

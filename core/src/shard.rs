@@ -108,6 +108,11 @@ impl Progress {
             self.command = 0;
         }
         let mut output = std::mem::take(&mut self.output);
+        let (rules, all) = match &batch.change {
+            Some(change) => (&change.rules, true),
+            None => (&batch.rules, false),
+        };
+        ledger.note_unbalanced(rules, all);
         ledger.drain_changed(|place, offer| output.changed.push(Changed { place, offer }));
         output.active = ledger.reservations().active();
         Some(output)

@@ -147,7 +147,7 @@ fn execute(
     if !matches!(outcome.code, Code::Ok | Code::InsufficientStock) {
         effects.shorts.clear();
     }
-    if !matches!(body, Body::Event(_) | Body::Allocate(_)) {
+    if !matches!(body, Body::Event(_) | Body::Allocate(_) | Body::Balance(_)) {
         merge_movements(&mut effects.movements, 0);
         effects.shorts.sort_unstable();
     }

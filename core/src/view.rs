@@ -148,8 +148,10 @@ impl Reader<'_> {
         if row.allocated {
             return self.available_with_own(channel, group, sku, row, each);
         }
+        let withheld = self.withheld(channel, sku);
         let (mut offered, mut units) = (0, 0);
         let known = self.view.each_cell(self.as_of, row, |node, free| {
+            let free = free - withheld(node);
             if (free > 0 || planted(Bug::SpreadDeficit)) && channel.nodes.contains(node) {
                 offered += free;
                 if group.is_none_or(|group| group.contains(node)) {
@@ -159,7 +161,14 @@ impl Reader<'_> {
             }
         })?;
         let units = units.min(offered - i64::from(channel.buffer)).max(0);
-        Ok(Available { units, known })
+        Ok(Available { units: channel.policy.capped(units), known })
+    }
+
+    /// Units that rules by sku withhold from a channel at a node.
+    fn withheld(&self, channel: &ChannelRule, sku: SkuId) -> impl Fn(NodeId) -> i64 {
+        let (rules, channel) = (&self.rules.skus, channel.id());
+        let profile = rules.profile(sku);
+        move |node| profile.map_or(0, |profile| i64::from(rules.withheld(profile, node, channel)))
     }
 
     /// The same where channels have allocations of the sku.
@@ -173,11 +182,12 @@ impl Reader<'_> {
     ) -> Result<Available, Stale> {
         /// Node, units free, units of the channel's pools, and how many of those can really be there.
         type Node = (NodeId, i64, i64, i64);
+        let withheld = self.withheld(channel, sku);
         let mut nodes: SmallVec<[Node; 16]> = SmallVec::new();
         let known = self.view.each_cell(self.as_of, row, |node, offer| {
             if channel.nodes.contains(node) {
                 let there = if offer >= 0 { i64::MAX } else { -1 - offer };
-                nodes.push((node, offer.max(0), 0, there));
+                nodes.push((node, (offer - withheld(node)).max(0), 0, there));
             }
         })?;
         for pool in &channel.pools {
@@ -202,7 +212,7 @@ impl Reader<'_> {
             }
         }
         let shared = shared.min(offered - i64::from(channel.buffer)).max(0);
-        Ok(Available { units: own + shared, known })
+        Ok(Available { units: channel.policy.capped(own + shared), known })
     }
 }
 

@@ -5,6 +5,7 @@
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
 mod reservation;
+mod rule;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -49,11 +50,45 @@ pub enum Act {
     Expire {
         id: u128,
     },
+    /// The system brings allocations of a sku to where rules say.
+    Balance {
+        sku: u32,
+    },
     /// A channel gets other rules.
     Rule {
         channel: u16,
         setup: ChannelSetup,
     },
+    /// A rule by sku is changed.
+    SkuRule {
+        at: usize,
+        rule: SkuRule,
+    },
+}
+
+/// What a rule by sku does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effect {
+    None,
+    /// Units withheld.
+    Safety(i64),
+    /// Units, or percent, allocated from receipts or always.
+    Allocate {
+        amount: i64,
+        percent: bool,
+        always: bool,
+    },
+}
+
+/// A rule by sku, as it was defined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SkuRule {
+    pub skus: String,
+    pub category: String,
+    pub node: Option<u16>,
+    pub group: Option<u16>,
+    pub channel: Option<u16>,
+    pub effect: Effect,
 }
 
 /// What must be answered.
@@ -78,6 +113,8 @@ pub struct ChannelSetup {
     /// Open holds at once, and of one customer; 0 for no limit.
     pub holds_max: usize,
     pub customer_holds_max: usize,
+    /// Units of a sku that the channel is shown; 0 for no limit.
+    pub cap: i64,
 }
 
 /// The part of the catalogue that decides.
@@ -88,6 +125,9 @@ pub struct Setup {
     pub nodes: BTreeMap<u16, u16>,
     pub groups: BTreeMap<u16, BTreeSet<u16>>,
     pub channels: BTreeMap<u16, ChannelSetup>,
+    /// Name and category of the skus that rules by sku may be about.
+    pub names: BTreeMap<u32, (String, String)>,
+    pub rules: Vec<SkuRule>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -190,7 +230,11 @@ impl Model {
     /// What a channel can be promised of a sku.
     pub fn available(&self, channel: u16, sku: u32) -> i64 {
         let line = LineRec { sku, node: ANY, group: ANY, quantity: 0 };
-        self.most(channel, &line, &Taken::new())
+        let most = self.most(channel, &line, &Taken::new());
+        match self.setup.channels[&channel].cap {
+            0 => most,
+            cap => most.min(cap),
+        }
     }
 
     /// Allocations of a sku: channel, node, units.
@@ -271,6 +315,11 @@ impl Model {
             Act::Event(event) => self.event(now_ms, event),
             Act::Allocate(allocate) => self.allocate(allocate),
             Act::Expire { id } => self.expire(now_ms, *id),
+            Act::Balance { sku } => self.balance(*sku),
+            Act::SkuRule { at, rule } => {
+                self.setup.rules[*at] = rule.clone();
+                bare(Code::Ok)
+            }
             Act::Rule { channel, setup } => {
                 self.setup.channels.insert(*channel, setup.clone());
                 bare(Code::Ok)
@@ -364,7 +413,7 @@ impl Model {
                 let outside = rule.is_some_and(|rule| !self.offered(rule).contains(&act.node));
                 refuse(outside, Code::NodeNotOffered);
             }
-            Act::Expire { .. } | Act::Rule { .. } => {}
+            Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {}
         }
         found.first().copied().unwrap_or(Code::Ok)
     }
@@ -476,6 +525,9 @@ impl Model {
             self.pasts.entry(sku).or_default().counted.insert(node, at_ms);
         } else if changed != 0 && !seen {
             self.remember(now_ms, sku, Change { node, at_ms: event.occurred_at_ms, units: changed });
+        }
+        if matches!(kind, EventKind::Receipt | EventKind::TransferReceived) {
+            self.share_out(sku, node, self.at(sku, node)[FREE] - position[FREE]);
         }
         Ok(due)
     }

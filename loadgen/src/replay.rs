@@ -264,6 +264,7 @@ async fn audit(client: &Client, names: &Names, log: &Log, nodes: usize) -> Resul
         nodes: names.nodes.iter().enumerate().map(|(index, node)| (*node, index as u16 + 1)).collect(),
         groups: BTreeMap::new(),
         channels: names.channels.values().map(|channel| (*channel, ChannelSetup::default())).collect(),
+        ..Setup::default()
     };
     let begin = log.done.iter().map(|done| done.sent).min().unwrap_or_else(Instant::now);
     let seen = |done: &Done| Seen {

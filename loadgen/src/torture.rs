@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stockline_client::catalogue::{Definition, NameKind, Policy};
+use stockline_client::catalogue::{self, Definition, NameKind, Policy};
 use stockline_client::outcome::Code;
 use stockline_client::wire::{Availability, PlaceRec, QueryRec};
 use stockline_client::{Client, ClientError, Fill, NewReservation, NewStep, Outcome, Profile, Verb};
@@ -19,13 +19,16 @@ use crate::dice::Dice;
 use crate::drive::Tally;
 use crate::error::LoadError;
 use crate::history::{Seen, What, check, is_ordered};
-use crate::model::{Act, ChannelSetup, Due, Model, Setup};
+use crate::model::{Act, ChannelSetup, Due, Effect, Model, Setup, SkuRule};
 use crate::report::{AuditReport, OpReport, Report};
 use crate::stage::{Progress, resolve};
 
 const SKUS: usize = 8;
 const NODES: usize = 3;
 const BUFFER: u32 = 5;
+/// Units of one sku withheld at some nodes, and percent of what is received of another that a channel gets.
+const SAFETY: u32 = 3;
+const SHARE: u8 = 30;
 /// Holds that a customer may have open.
 const CUSTOMER_HOLDS: u32 = 40;
 /// Nothing expires: who only sees answers does not know when.
@@ -85,12 +88,30 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
             policy: Policy { customer_holds_max: CUSTOMER_HOLDS, ..Policy::default() },
         });
     }
+    let sku_names = names("sku", SKUS);
+    let rule = |what: &str, sku: &String, node, group, channel, effect| catalogue::Definition::Rule {
+        name: name(what),
+        skus: sku.clone(),
+        category: String::new(),
+        node,
+        group,
+        channel,
+        effect,
+    };
+    let share = catalogue::Effect::Allocate {
+        amount: catalogue::Amount::Percent(SHARE),
+        when: catalogue::When::Receipt,
+    };
+    let safety = catalogue::Effect::Safety(SAFETY);
+    definitions.push(rule("safety", &sku_names[0], None, Some(name("some")), None, safety));
+    let (node, channel) = (Some(nodes[0].clone()), Some(channels[2].clone()));
+    definitions.push(rule("share", &sku_names[1], node, None, channel, share));
     let refused = client.define(&definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);
     if let Some(outcome) = refused {
         return Err(LoadError::Server(format!("definitions: {}", outcome.code.name())));
     }
     let short = |ids: Vec<u32>| -> Vec<u16> { ids.into_iter().map(|id| id as u16).collect() };
-    let skus = resolve(client, NameKind::Sku, &names("sku", SKUS)).await?;
+    let skus = resolve(client, NameKind::Sku, &sku_names).await?;
     let nodes = short(resolve(client, NameKind::Node, &nodes).await?);
     let groups = short(resolve(client, NameKind::Group, &[name("all"), name("some")]).await?);
     let channels = short(resolve(client, NameKind::Channel, &channels).await?);
@@ -109,6 +130,25 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
             (groups[1], nodes[1..].iter().copied().collect()),
         ]),
         channels: channels.iter().enumerate().map(|(index, channel)| (*channel, of(index))).collect(),
+        names: skus.iter().copied().zip(sku_names.iter().map(|name| (name.clone(), String::new()))).collect(),
+        rules: vec![
+            SkuRule {
+                skus: sku_names[0].clone(),
+                category: String::new(),
+                node: None,
+                group: Some(groups[1]),
+                channel: None,
+                effect: Effect::Safety(i64::from(SAFETY)),
+            },
+            SkuRule {
+                skus: sku_names[1].clone(),
+                category: String::new(),
+                node: Some(nodes[0]),
+                group: None,
+                channel: Some(channels[2]),
+                effect: Effect::Allocate { amount: i64::from(SHARE), percent: true, always: false },
+            },
+        ],
     };
     let chance = Chance {
         skus,
@@ -265,7 +305,9 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
                 allocate.key = key();
                 allocations.push(allocate);
             }
-            Act::Expire { .. } | Act::Rule { .. } => unreachable!("only the system does these"),
+            Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {
+                unreachable!("only the system does these")
+            }
         }
     }
     match op(&acts[0]) {

@@ -33,7 +33,7 @@ use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
-use stockline_core::id::{Lsn, PrincipalId, ReservationId};
+use stockline_core::id::{Lsn, PrincipalId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -142,7 +142,7 @@ struct Shared {
     /// the batches under way can say, which is bounded by their queues.
     learned: SegQueue<Learned>,
     /// Holds whose time is over, as told by shards on threads of their own.
-    due: ArrayQueue<ReservationId>,
+    due: ArrayQueue<Body>,
     checkpoint_bell: Bell,
     /// Copies asked for, made by the checkpoint's thread.
     backups: ArrayQueue<Backup>,
@@ -215,7 +215,7 @@ impl RunningEngine {
         let journal = FileJournal::open(&journal_file, config.retain_journal)?;
         let snapshot = Snapshot::open(&snapshot_file)?;
         let reader = journal.reader();
-        let recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
+        let mut recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
             return Err(StartError::Broken(broken));
         }

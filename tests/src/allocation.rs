@@ -277,7 +277,7 @@ fn channels_stand_in_at_most_eight_levels_and_never_below_themselves() {
     assert_eq!(define("a", Some("top")), Code::InvalidParent, "h would be the ninth");
     assert_eq!(define("h", None), Code::Ok);
     assert_eq!(define("a", Some("top")), Code::Ok);
-    let pools = |name: u16| bench.sequencer.catalogue.rules().channels[name as usize].pools.clone();
+    let mut pools = |name: u16| bench.sequencer.catalogue.rules().channels[name as usize].pools.clone();
     // Channels 0 to 3 are the bench's, 4 to 11 are a to h, 12 is top.
     assert_eq!(pools(5)[..], [ChannelId(5), ChannelId(4), ChannelId(12)]);
     let mut again = stockline_core::catalogue::Catalogue::default();

@@ -177,7 +177,7 @@ fn the_self_audit_finds_what_a_reader_is_told_wrong_and_what_a_row_has_wrong() {
     }
     let snapshot = Snapshot::open(&dir.path().join("snapshot.redb")).expect("opens");
     let covered = fold(&snapshot, &*journal.reader()).expect("folds").0.lsn;
-    let publish = |free: i64| {
+    let mut publish = |free: i64| {
         let (view, mut publisher) = View::new(bench.sequencer.catalogue.rules());
         publisher.store(place(0, 0), 10, covered);
         publisher.store(place(3, 1), free, covered);

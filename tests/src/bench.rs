@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::bucket::{Bucket, Place};
-use stockline_core::catalogue::{Catalogue, Definition, LateConfirm, Policy};
+use stockline_core::catalogue::{Amount, Catalogue, Definition, Effect, LateConfirm, Policy, When};
 use stockline_core::chain::Chain;
 use stockline_core::command::{Body, Command, Fill, Frame, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
@@ -15,6 +15,7 @@ use stockline_core::id::{
 use stockline_core::journal::JournalRecord;
 use stockline_core::ledger::{Answer, Ledger, audit};
 use stockline_core::merge::{FrameReply, Reply, merge};
+use stockline_core::outcome::Code;
 use stockline_core::record::digest;
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
@@ -93,13 +94,67 @@ pub fn definitions() -> Vec<Definition> {
             late_confirm: LateConfirm::Reacquire,
             holds_max: HOLDS_MAX,
             customer_holds_max: CUSTOMER_HOLDS_MAX,
+            cap: 0,
         },
     });
     definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
     definitions
 }
 
+/// Rules by sku for the layers that compare with the model: safety stock for skus 4 and 5, which have the category
+/// garden, allocations from receipts for sku 3, and such that keep themselves for sku 2.
+pub fn sku_rules() -> Vec<Definition> {
+    let data = |name: &str| Definition::SkuData { name: name.into(), category: "garden".into() };
+    let places = [
+        ("s*", "garden", None, None, None, Effect::Safety(1)),
+        ("s*", "garden", None, None, Some("c2"), Effect::Safety(3)),
+        ("s5", "", None, Some("g0"), None, Effect::Safety(2)),
+        ("s5", "", Some("n0"), None, Some("c0"), Effect::Safety(4)),
+        ("s3", "", None, None, Some("c0"), allocate(Amount::Percent(30), When::Receipt)),
+        ("s3", "", Some("n1"), None, Some("c2"), allocate(Amount::Units(5), When::Receipt)),
+        ("s2", "", None, Some("g0"), Some("c1"), allocate(Amount::Units(4), When::Always)),
+        ("s2", "", None, None, Some("c2"), allocate(Amount::Percent(20), When::Always)),
+    ];
+    let rule = |(at, (skus, category, node, group, channel, effect)): (usize, _)| {
+        sku_rule(&format!("r{at}"), (skus, category), (node, group), channel, effect)
+    };
+    [data("s4"), data("s5")].into_iter().chain(places.into_iter().enumerate().map(rule)).collect()
+}
+
+pub fn allocate(amount: Amount, when: When) -> Effect {
+    Effect::Allocate { amount, when }
+}
+
+pub fn sku_rule(
+    name: &str,
+    (skus, category): (&str, &str),
+    (node, group): (Option<&str>, Option<&str>),
+    channel: Option<&str>,
+    effect: Effect,
+) -> Definition {
+    Definition::Rule {
+        name: name.into(),
+        skus: skus.into(),
+        category: category.into(),
+        node: node.map(str::to_owned),
+        group: group.map(str::to_owned),
+        channel: channel.map(str::to_owned),
+        effect,
+    }
+}
+
 impl Bench {
+    /// With everything of [`definitions`] and [`sku_rules`].
+    pub fn with_sku_rules(shards: u32) -> Bench {
+        let mut bench = Bench::new(shards);
+        sku_rules().into_iter().for_each(|definition| assert_eq!(bench.define(definition), Code::Ok));
+        bench
+    }
+
+    pub fn define(&mut self, definition: Definition) -> Code {
+        self.send_body(Body::Define(Box::new(definition)), &[]).reply.outcome.code
+    }
+
     /// With everything of [`definitions`].
     pub fn new(shards: u32) -> Bench {
         let window = Window::new(SMALL, Lsn(1));
@@ -126,7 +181,7 @@ impl Bench {
 
     pub fn command(&mut self, body: Body, lines: &[Line]) -> Command {
         let key = match &body {
-            Body::Define(_) | Body::Expire(_) | Body::Read(_) => Key(0),
+            Body::Define(_) | Body::Expire(_) | Body::Balance(_) | Body::Read(_) => Key(0),
             Body::Reserve(reserve) => Key(reserve.id.0),
             _ => self.key(),
         };
@@ -249,23 +304,24 @@ impl Bench {
         assert_eq!(told.reply.outcome.code, stockline_core::outcome::Code::Ok);
     }
 
-    /// Brings every hold that is over into the order, as the engine does.
+    /// Brings every hold that is over, and every sku to be balanced, into the order, as the engine does.
     pub fn expire_due(&mut self) -> usize {
         let due = self.due();
-        for id in &due {
-            self.send_body(Body::Expire(*id), &[]);
+        let count = due.len();
+        for body in due {
+            self.send_body(body, &[]);
         }
-        due.len()
+        count
     }
 
-    /// Holds that are over.
-    pub fn due(&mut self) -> Vec<ReservationId> {
+    /// What is due: expiries and balances.
+    pub fn due(&mut self) -> Vec<Body> {
         let mut due = Vec::new();
         for ledger in &mut self.ledgers {
             ledger.take_due(self.now, usize::MAX, &mut due);
         }
-        let unique: BTreeSet<_> = due.iter().copied().collect();
-        assert_eq!(unique.len(), due.len(), "each hold is reported by one shard");
+        let unique: BTreeSet<_> = due.iter().map(|body| format!("{body:?}")).collect();
+        assert_eq!(unique.len(), due.len(), "each is reported once, by one shard");
         due
     }
 

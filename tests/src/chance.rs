@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_core::bucket::Bucket;
+use stockline_core::catalogue::{self, Amount, Definition, When};
 use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
@@ -11,9 +12,9 @@ use stockline_core::journal::{Decoded, Entry};
 use stockline_core::merge::{Part, Reply};
 use stockline_core::wire::PartRec;
 use stockline_loadgen::chance::Chance;
-use stockline_loadgen::model::{ANY, Act, ChannelSetup, Due, Setup};
+use stockline_loadgen::model::{ANY, Act, ChannelSetup, Due, Effect, Setup, SkuRule};
 
-use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX};
+use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX, sku_rules};
 
 /// What [`crate::bench::definitions`] defines, as the model has it.
 pub fn setup() -> Setup {
@@ -35,6 +36,54 @@ pub fn setup() -> Setup {
             (2, channel(None, None, 5)),
             (3, policed),
         ]),
+        ..Setup::default()
+    }
+}
+
+/// With the rules of [`crate::bench::sku_rules`].
+pub fn setup_with_sku_rules() -> Setup {
+    let names = (0..10).map(|sku| {
+        let category = if matches!(sku, 4 | 5) { "garden" } else { "" };
+        (sku, (format!("s{sku}"), category.to_owned()))
+    });
+    let rules = sku_rules();
+    let rules = rules.iter().filter_map(|definition| model_rule(definition).map(|(_, rule)| rule));
+    Setup { names: names.collect(), rules: rules.collect(), ..setup() }
+}
+
+/// A rule by sku in the model's types, and which it is.
+pub fn model_rule(definition: &Definition) -> Option<(usize, SkuRule)> {
+    let Definition::Rule { name, skus, category, node, group, channel, effect } = definition else {
+        return None;
+    };
+    let id = |name: &Option<String>| name.as_ref().map(|name| u16::from(name.as_bytes()[1] - b'0'));
+    let rule = SkuRule {
+        skus: skus.clone(),
+        category: category.clone(),
+        node: id(node),
+        group: id(group),
+        channel: id(channel),
+        effect: match *effect {
+            catalogue::Effect::None => Effect::None,
+            catalogue::Effect::Safety(units) => Effect::Safety(i64::from(units)),
+            catalogue::Effect::Allocate { amount, when } => {
+                let (amount, percent) = match amount {
+                    Amount::Units(units) => (i64::from(units), false),
+                    Amount::Percent(percent) => (i64::from(percent), true),
+                };
+                Effect::Allocate { amount, percent, always: when == When::Always }
+            }
+        },
+    };
+    Some((usize::from(name.as_bytes()[1] - b'0'), rule))
+}
+
+/// What the system brought into the order.
+pub fn due_act(body: &Body) -> Act {
+    match body {
+        Body::Expire(id) => Act::Expire { id: id.0 },
+        Body::Balance(sku) => Act::Balance { sku: sku.0 },
+        other => panic!("the system does not send {other:?}"),
     }
 }
 
@@ -111,7 +160,8 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
             quantity: allocate.quantity,
         }),
         Act::Expire { id } => Body::Expire(ReservationId(*id)),
-        Act::Rule { .. } => unreachable!("rules are defined by name"),
+        Act::Balance { sku } => Body::Balance(SkuId(*sku)),
+        Act::Rule { .. } | Act::SkuRule { .. } => unreachable!("rules are defined by name"),
     }
 }
 

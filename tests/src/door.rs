@@ -117,7 +117,7 @@ fn between_known_and_too_old_there_is_no_gap() {
 
 #[test]
 fn definitions_give_the_same_ids_again() {
-    let bench = Bench::new(1);
+    let mut bench = Bench::new(1);
     let mut again = Catalogue::default();
     for (name, _) in {
         let mut skus: Vec<_> = bench.sequencer.catalogue.skus().collect();

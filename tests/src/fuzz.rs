@@ -19,7 +19,7 @@ use stockline_server::command::import;
 use stockline_server::config::{ServeConfig, ServeOptions};
 
 use crate::bench::{Bench, WHO};
-use crate::chance::{body, chance, due, setup};
+use crate::chance::{body, chance, due, due_act, setup_with_sku_rules};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
@@ -153,15 +153,15 @@ fn config(data: &[u8]) {
 /// Commands against the model: three bytes choose each.
 fn commands(data: &[u8]) {
     let shards = if data.first().is_some_and(|byte| byte % 2 == 1) { 4 } else { 1 };
-    let (mut bench, mut model) = (Bench::new(shards), Model::new(setup()));
+    let (mut bench, mut model) = (Bench::with_sku_rules(shards), Model::new(setup_with_sku_rules()));
     let (chance, mut last_id) = (chance(), 0);
     for choice in data.chunks_exact(3) {
         let mut dice =
             Dice::new(u64::from(choice[0]) | u64::from(choice[1]) << 8 | u64::from(choice[2]) << 16);
         if choice[0] > 230 {
             bench.now = bench.now.plus(u64::from(choice[1]) * 10);
-            for id in bench.due() {
-                send(&mut bench, &mut model, &Act::Expire { id: id.0 });
+            for body in bench.due() {
+                send(&mut bench, &mut model, &due_act(&body));
             }
         }
         let act = chance.act(&mut dice, 0, &mut last_id, bench.now.0);
@@ -182,7 +182,7 @@ pub fn send(bench: &mut Bench, model: &mut Model, act: &Act) {
     let body = body(act, &mut lines);
     let key = match &body {
         Body::Reserve(reserve) => Key(reserve.id.0),
-        Body::Expire(_) => Key(0),
+        Body::Expire(_) | Body::Balance(_) => Key(0),
         _ => bench.key(),
     };
     let command = Command { key, issued_at: bench.now, digest: digest(&body, &lines), body };

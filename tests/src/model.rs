@@ -4,12 +4,12 @@
 use stockline_core::id::Millis;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
-use stockline_loadgen::model::{Act, Model};
+use stockline_loadgen::model::Model;
 
 use stockline_tests::fuzz::{TARGETS, send};
 
 use crate::bench::Bench;
-use crate::chance::{chance, setup};
+use crate::chance::{chance, due_act, setup_with_sku_rules};
 use crate::rounds::rounds;
 
 fn compare(bench: &Bench, model: &Model) {
@@ -24,15 +24,15 @@ fn compare(bench: &Bench, model: &Model) {
 
 fn play(shards: u32, seed: u64, steps: u64) -> u64 {
     let mut dice = Dice::new(seed);
-    let mut bench = Bench::new(shards);
+    let mut bench = Bench::with_sku_rules(shards);
     bench.now = Millis(bench.now.0 + pick(&mut dice, 1_000));
-    let mut model = Model::new(setup());
+    let mut model = Model::new(setup_with_sku_rules());
     let (chance, mut last_id) = (chance(), 0);
     for index in 0..steps {
         if pick(&mut dice, 12) == 0 {
             bench.now = bench.now.plus(pick(&mut dice, 300));
-            for id in bench.due() {
-                send(&mut bench, &mut model, &Act::Expire { id: id.0 });
+            for body in bench.due() {
+                send(&mut bench, &mut model, &due_act(&body));
             }
             assert_eq!(model.overdue(bench.now.0), Vec::<u128>::new());
         }

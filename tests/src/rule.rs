@@ -660,8 +660,8 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
         }
         assert!(due.len() <= stockline_core::limit::BATCH_EXPIRIES_MAX);
         ended += due.len();
-        for id in due {
-            bench.send_body(stockline_core::command::Body::Expire(id), &[]);
+        for body in due {
+            bench.send_body(body, &[]);
         }
         bench.journal.clear();
     }

@@ -20,8 +20,8 @@ use stockline_loadgen::history::{NEVER, Seen, What, check};
 use stockline_loadgen::model::{Act, ChannelSetup, Model};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::bench::{START, definitions};
-use crate::chance::{due_of_entry, setup};
+use crate::bench::{START, definitions, sku_rules};
+use crate::chance::{due_of_entry, setup_with_sku_rules};
 use crate::disk::{Disk, Fault, MANNERS};
 use crate::rounds::rounds;
 use clients::Clients;
@@ -82,7 +82,8 @@ impl Simulation {
         // The catalogue is there before anything can fail.
         let (journal, snapshot) = (&simulation.journal_disk, &simulation.snapshot_disk);
         let mut engine = SimEngine::start(journal, snapshot, 1, true).expect("good disks");
-        definitions().into_iter().for_each(|definition| engine.submit(clients::define(definition)));
+        let definitions = definitions().into_iter().chain(sku_rules());
+        definitions.for_each(|definition| engine.submit(clients::define(definition)));
         simulation.settle(&mut engine);
         simulation
     }
@@ -290,7 +291,7 @@ impl Simulation {
         self.ask(&engine);
         while engine.fold().expect("good disks") {}
         let mut history = self.history();
-        let mut model = Model::new(setup());
+        let mut model = Model::new(setup_with_sku_rules());
         let wrong = check(&mut model, &mut history);
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert_eq!(model.overdue(self.now.0), Vec::<u128>::new(), "holds that never end");
@@ -371,6 +372,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
         reacquires: policy.late_confirm == LateConfirm::Reacquire,
         holds_max: policy.holds_max as usize,
         customer_holds_max: policy.customer_holds_max as usize,
+        cap: i64::from(policy.cap),
     };
     Act::Rule { channel, setup }
 }
@@ -378,7 +380,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
 /// Somebody nobody waits for: the system's own commands.
 fn system(lsn: Lsn, now_ms: u64, act: Act, decoded: &journal::Decoded, entry: &journal::Entry) -> Seen {
     let answer = match act {
-        Act::Rule { .. } => None,
+        Act::Rule { .. } | Act::SkuRule { .. } => None,
         _ => Some(due_of_entry(decoded, entry)),
     };
     Seen { sent: 0, replied: NEVER, lsn: lsn.0, what: What::Command { act, now_ms: Some(now_ms), answer } }

@@ -68,7 +68,7 @@ fn snapshot_and_tail_make_the_state_again_for_any_number_of_shards() {
         live(&mut bench, round * 100 + 1);
         write(&mut journal, &mut bench, Lsn(1));
         for shards in [1, 4] {
-            let recovered = recover(&snapshot, &*journal.reader(), shards, SMALL).expect("recovers");
+            let mut recovered = recover(&snapshot, &*journal.reader(), shards, SMALL).expect("recovers");
             let mut hash = stockline_core::ledger::StateHash::default();
             recovered.ledgers.iter().for_each(|ledger| hash += ledger.state_hash());
             assert_eq!(hash.to_string(), bench.hash(), "round {round}, {shards} shards");

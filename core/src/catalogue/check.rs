@@ -15,7 +15,7 @@ pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: 
         Body::Transition(transition) => check_transition(rules, sku_count, transition),
         Body::Event(event) => check_event(rules, sku_count, event, now),
         Body::Allocate(allocate) => check_allocate(rules, sku_count, allocate),
-        Body::Expire(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
+        Body::Expire(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
     }
 }
 

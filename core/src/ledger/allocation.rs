@@ -15,7 +15,9 @@
 use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Movement, Place};
+use crate::catalogue::{Amount, Rules, When};
 use crate::command::{Action, Allocate};
+use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, NodeId, SkuId};
 use crate::ledger::{Effects, Ledger, Outcome};
 use crate::limit;
@@ -73,15 +75,16 @@ impl Shares {
 /// Units by pool, in the order in which a channel draws them.
 pub(super) type Drawable = SmallVec<[(ChannelId, i64); 4]>;
 
-/// What a channel can draw at a position: of its pools each in turn, then of what is free.
+/// What a channel can draw at a position: of its pools each in turn, then of what is free and not withheld.
 pub(super) fn drawable(
     pools: &[ChannelId],
-    free: i64,
+    (free, withheld): (i64, i64),
     allocated: i64,
     share: impl Fn(ChannelId) -> i64,
 ) -> Drawable {
     let mut there = (free + allocated).max(0);
-    let units = pools.iter().map(|pool| (*pool, share(*pool))).chain([(ChannelId::SHARED, free.max(0))]);
+    let units =
+        pools.iter().map(|pool| (*pool, share(*pool))).chain([(ChannelId::SHARED, (free - withheld).max(0))]);
     units
         .map(|(pool, units)| {
             let units = units.min(there);
@@ -103,6 +106,107 @@ impl Ledger {
             return self.share(place.sku, place.pool, place.node);
         }
         self.position(place.sku, place.node).map_or(0, |position| position.free)
+    }
+
+    /// Of what an event brought, from movement `first` on, channels get what rules by sku say.
+    pub(super) fn allocate_receipt(
+        &self,
+        rules: &Rules,
+        event: &StockEvent,
+        first: usize,
+        movements: &mut Vec<Movement>,
+    ) {
+        if !matches!(event.kind, EventKind::Receipt | EventKind::TransferReceived) {
+            return;
+        }
+        let Some(profile) = rules.skus.profile(event.sku) else { return };
+        if !profile.allocates(When::Receipt) {
+            return;
+        }
+        let (sku, node) = (event.sku, event.node);
+        let change: i64 = movements[first..]
+            .iter()
+            .filter(|movement| movement.node == node)
+            .map(|movement| {
+                let quantity = i64::from(movement.quantity);
+                let into = if movement.to == Bucket::Free { quantity } else { 0 };
+                into - if movement.from == Bucket::Free { quantity } else { 0 }
+            })
+            .sum();
+        // What fills a shortage is not there to be shared out.
+        let free = self.position(sku, node).map_or(0, |position| position.free) + change;
+        let mut open = change.min(free).max(0);
+        for (channel, amount) in rules.skus.keeps(profile, node, When::Receipt) {
+            let wanted = match amount {
+                Amount::Units(units) => (i64::from(units) - self.share(sku, channel, node)).max(0),
+                Amount::Percent(percent) => change.max(0) * i64::from(percent) / 100,
+            };
+            let quantity = wanted.min(open).min(i64::from(limit::QUANTITY_MAX));
+            open -= quantity;
+            if quantity > 0 {
+                let (pool, quantity) = (channel, quantity as u32);
+                let (from, to) = (Bucket::Free, Bucket::Allocated);
+                movements.push(Movement { sku, node, pool, from, to, quantity });
+            }
+        }
+    }
+
+    /// Allocations of a sku that keep themselves: what is too much is given back, what is missing is taken from what
+    /// is free. Claims are not touched.
+    pub(super) fn decide_balance(&self, rules: &Rules, sku: SkuId, effects: &mut Effects) -> Outcome {
+        let before = effects.movements.len();
+        let profile = rules.skus.profile(sku).filter(|profile| profile.allocates(When::Always));
+        let Some(profile) = profile else { return Outcome::of(Code::NotDue) };
+        for at in self.positions.range(self.shard.row(sku)) {
+            let position = self.positions.at(at);
+            let node = position.node();
+            let keeps = rules.skus.keeps(profile, node, When::Always);
+            let has = |channel| self.share(sku, channel, node);
+            let kept: i64 = keeps.iter().map(|(channel, _)| has(*channel)).sum();
+            let unclaimed = (position.free + kept).max(0);
+            let mut open = unclaimed;
+            let mut changes: SmallVec<[(ChannelId, i64); 4]> = SmallVec::new();
+            for (channel, amount) in keeps {
+                let wanted = match amount {
+                    Amount::Units(units) => i64::from(units),
+                    Amount::Percent(percent) => unclaimed * i64::from(percent) / 100,
+                };
+                let wanted = wanted.min(open);
+                open -= wanted;
+                changes.push((channel, wanted - has(channel)));
+            }
+            changes.sort_by_key(|(_, change)| *change);
+            for (pool, change) in changes.into_iter().filter(|(_, change)| *change != 0) {
+                let keep = (Bucket::Free, Bucket::Allocated);
+                let (from, to) = if change > 0 { keep } else { (keep.1, keep.0) };
+                let quantity = change.unsigned_abs().min(u64::from(limit::QUANTITY_MAX)) as u32;
+                effects.movements.push(Movement { sku, node, pool, from, to, quantity });
+            }
+        }
+        Outcome::of(if effects.movements.len() > before { Code::Ok } else { Code::NotDue })
+    }
+
+    /// Notes which of the skus that changed, or of all, are to be balanced.
+    pub fn note_unbalanced(&mut self, rules: &Rules, all: bool) {
+        if !rules.skus.balances() {
+            return;
+        }
+        let mut skus: Vec<SkuId> = if all {
+            self.positions.rows().map(|(row, _)| self.shard.sku(row)).collect()
+        } else {
+            self.dirty.iter().map(|(sku, _)| *sku).collect()
+        };
+        skus.dedup();
+        let mut effects = Effects::default();
+        for sku in skus {
+            if !self.unbalanced.contains(&sku)
+                && self.decide_balance(rules, sku, &mut effects).code == Code::Ok
+            {
+                self.unbalanced.insert(sku);
+                self.to_balance.push(sku);
+            }
+            effects.movements.clear();
+        }
     }
 
     pub(super) fn decide_allocate(&self, allocate: &Allocate, effects: &mut Effects) -> Outcome {

@@ -7,6 +7,7 @@
 //! are recorded, and the units go to or come from `loss`, so that on-hand stays what was counted.
 
 use crate::bucket::{Bucket, Movement, ON_HAND};
+use crate::catalogue::Rules;
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, Millis, NodeId};
 use crate::ledger::{Claim, Effects, Extra, Ledger, Moment, Outcome, Position};
@@ -46,11 +47,20 @@ impl Draft<'_> {
 }
 
 impl Ledger {
-    pub(super) fn decide_event(&self, moment: Moment, event: &StockEvent, effects: &mut Effects) -> Outcome {
+    pub(super) fn decide_event(
+        &self,
+        moment: Moment,
+        rules: &Rules,
+        event: &StockEvent,
+        effects: &mut Effects,
+    ) -> Outcome {
         let before = effects.movements.len();
         let mut draft = Draft { event, movements: &mut effects.movements };
         match self.draft_event(moment, event, &mut draft) {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                self.allocate_receipt(rules, event, before, &mut effects.movements);
+                outcome
+            }
             Err(code) => {
                 effects.movements.truncate(before);
                 Outcome::of(code)

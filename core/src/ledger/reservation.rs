@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Place};
+use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::ledger::Outcome;
@@ -393,7 +394,7 @@ impl Reservations {
         }
     }
 
-    pub(super) fn take_due(&mut self, now: Millis, max: usize, shard: ShardOf, due: &mut Vec<ReservationId>) {
+    pub(super) fn take_due(&mut self, now: Millis, max: usize, shard: ShardOf, due: &mut Vec<Body>) {
         let enough = due.len().saturating_add(max);
         while due.len() < enough {
             let Some(mut first) = self.ends.ticks.first_entry() else { return };
@@ -409,7 +410,7 @@ impl Reservations {
                 Some(id) => {
                     self.ends.len -= 1;
                     if self.parts.get(id).is_some_and(|part| ends_in(part, tick) && shard.owns(part.anchor)) {
-                        due.push(id);
+                        due.push(Body::Expire(id));
                     }
                 }
             }

@@ -145,20 +145,26 @@ impl Ledger {
         effects: &mut Effects,
     ) {
         let group = rules.group(line.group);
+        let profile = rules.skus.profile(line.sku);
         let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         self.drawn.clear();
         let mut offered = 0;
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
-            let (node, free) = (position.node(), position.free);
+            let (node, mut free) = (position.node(), position.free);
+            let mut withheld = 0;
+            if let Some(profile) = profile {
+                withheld = i64::from(rules.skus.withheld(profile, node, channel.id()));
+                free -= withheld;
+            }
             let allocated = position.allocated() > 0;
             if (free <= 0 && !allocated && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
                 continue;
             }
             let mut candidate =
                 Candidate { rank: rules.rank(node), at: at as u32, shared: free, shares: NO_SHARES };
-            if allocated && !self.draw(channel, line.sku, &mut candidate) {
+            if allocated && !self.draw(channel, line.sku, withheld, &mut candidate) {
                 continue;
             }
             offered += candidate.shared;
@@ -171,7 +177,12 @@ impl Ledger {
         // withheld from the channel as a whole it bounds each of its lines too.
         let shared_level = if self.drawn.is_empty() { 0 } else { channel.pools.len() };
         let mut shared = (offered - i64::from(channel.buffer)).max(0);
-        let available = self.available(shared_level, shared);
+        let mut available = self.available(shared_level, shared);
+        if channel.policy.cap > 0 {
+            let taken = self.takes.iter().filter(|take| take.sku == line.sku);
+            let taken: i64 = taken.map(|take| take.quantity).sum();
+            available = (channel.policy.capped(available + taken) - taken).max(0);
+        }
         if available < wanted {
             effects.shorts.push(Short {
                 line: index as u16,
@@ -217,11 +228,11 @@ impl Ledger {
     }
 
     /// Notes what a candidate has for the channel, pool by pool; says whether it has anything.
-    fn draw(&mut self, channel: &ChannelRule, sku: SkuId, candidate: &mut Candidate) -> bool {
+    fn draw(&mut self, channel: &ChannelRule, sku: SkuId, withheld: i64, candidate: &mut Candidate) -> bool {
         let position = self.positions.at(candidate.at as usize);
         let shares = &self.extras.get(&sku).expect("it has an allocation").shares;
         let share = |pool| shares.units(pool, position.node());
-        let drawable = drawable(&channel.pools, position.free, position.allocated(), share);
+        let drawable = drawable(&channel.pools, (position.free, withheld), position.allocated(), share);
         if drawable.iter().all(|(_, units)| *units == 0) {
             return false;
         }

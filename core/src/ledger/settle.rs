@@ -23,6 +23,9 @@ impl Ledger {
         movements: &[Movement],
     ) {
         self.reservations.forget(moment.lsn);
+        if let Body::Balance(sku) = body {
+            self.unbalanced.remove(sku);
+        }
         if outcome.code != Code::Ok {
             return;
         }
@@ -60,7 +63,7 @@ impl Ledger {
             }
             Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
-            Body::Allocate(_) => self.shift_all(movements),
+            Body::Allocate(_) | Body::Balance(_) => self.shift_all(movements),
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
     }

@@ -91,7 +91,7 @@ impl Ledger {
             _ => Code::WrongState,
         };
         if by_line {
-            return Some(self.decide_lines(channel, code, part, transition, effects));
+            return Some(self.decide_lines((rules, channel), code, part, transition, effects));
         }
         let told = part.outcome();
         if code != Code::Ok {
@@ -115,7 +115,7 @@ impl Ledger {
     /// Takes units line by line, each line seeing what those before it took.
     fn decide_lines(
         &self,
-        channel: &ChannelRule,
+        (rules, channel): (&Rules, &ChannelRule),
         head: Code,
         part: &Reservation,
         transition: &Transition,
@@ -145,7 +145,7 @@ impl Ledger {
             };
             let mut there = Drawable::new();
             if transition.verb == Verb::Move {
-                there = self.drawable_at(channel, line, &moved);
+                there = self.drawable_at(rules, channel, line, &moved);
                 let units: i64 = there.iter().map(|(_, units)| units).sum();
                 if units < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
                     refuse(Code::InsufficientStock);
@@ -188,8 +188,17 @@ impl Ledger {
     }
 
     /// What a channel can draw at the node a line moves to, pool by pool, behind the lines before it.
-    fn drawable_at(&self, channel: &ChannelRule, line: &StepLine, moved: &Changes) -> Drawable {
+    fn drawable_at(
+        &self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        line: &StepLine,
+        moved: &Changes,
+    ) -> Drawable {
         let (sku, node) = (line.sku, line.to_node);
+        let profile = rules.skus.profile(sku);
+        let withheld =
+            profile.map_or(0, |profile| i64::from(rules.skus.withheld(profile, node, channel.id())));
         let change = |pool| {
             let place = Place { sku, node, pool };
             moved.get(&(place, Bucket::unclaimed(pool))).copied().unwrap_or(0)
@@ -201,7 +210,9 @@ impl Ledger {
         });
         let allocated =
             position.map_or(0, |position| position.allocated()) + there.map(|(_, units)| units).sum::<i64>();
-        drawable(&channel.pools, free, allocated, |pool| self.share(sku, pool, node) + change(pool))
+        drawable(&channel.pools, (free, withheld), allocated, |pool| {
+            self.share(sku, pool, node) + change(pool)
+        })
     }
 
     /// Claims again what an expired hold had claimed: at the same node, or else wherever the channel may.

@@ -43,7 +43,7 @@ impl Model {
         order.sort_by_key(|index| class(&lines[*index]));
         for index in order {
             let line = &lines[index];
-            let most = self.most(channel, line, &taken);
+            let most = self.most_of(channel, line, &taken);
             let mut open = i64::from(line.quantity);
             if most < open {
                 let line_number = index as u16;
@@ -100,7 +100,10 @@ impl Model {
         let mut there = (free + allocated).max(0);
         let mut units = Vec::new();
         for pool in self.pools(channel) {
-            let here = if pool == ANY { free.max(0) } else { self.unclaimed((sku, node, pool)) - gone(pool) };
+            let here = match pool {
+                ANY => (free - self.withheld(sku, node, channel)).max(0),
+                _ => self.unclaimed((sku, node, pool)) - gone(pool),
+            };
             units.push(here.min(there));
             there -= here.min(there);
         }
@@ -116,6 +119,16 @@ impl Model {
             own += left.into_iter().sum::<i64>();
         }
         own + shared.min(self.shared(channel, line.sku, taken))
+    }
+
+    /// The same, as far as the channel's cap lets it claim more of the sku.
+    fn most_of(&self, channel: u16, line: &LineRec, taken: &Taken) -> i64 {
+        let most = self.most(channel, line, taken);
+        let of_sku = taken.range((line.sku, 0, 0)..=(line.sku, ANY, ANY));
+        match self.setup.channels[&channel].cap {
+            0 => most,
+            cap => most.min(cap - of_sku.map(|(_, units)| units).sum::<i64>()),
+        }
     }
 
     /// What the channel may take at all of what all share.
@@ -212,7 +225,7 @@ impl Model {
         }
         for ((sku, node), units) in wanted {
             let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
-            match lines.iter().find(|line| self.most(found.channel, line, &taken) >= units) {
+            match lines.iter().find(|line| self.most_of(found.channel, line, &taken) >= units) {
                 Some(line) => self.take(found.channel, line, units, &mut taken),
                 None => return told(&found, Code::InsufficientStock),
             }

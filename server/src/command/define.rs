@@ -1,7 +1,7 @@
-//! `stockline define`: nodes, groups and channels.
+//! `stockline define`: nodes, groups, channels, data of skus and rules by sku.
 
 use stockline_client::ClientError;
-use stockline_core::catalogue::{Definition, LateConfirm, Policy};
+use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy, When};
 use stockline_core::outcome::Code;
 
 use crate::command::{ProfileOption, with_client};
@@ -68,9 +68,82 @@ enum What {
         /// Holds each of its customers may have open at once [default: no limit]
         #[arg(long, default_value_t = 0)]
         customer_holds_max: u32,
+        /// Units of a sku that it is shown, and may claim in one reservation [default: no limit]
+        #[arg(long, default_value_t = 0)]
+        cap: u32,
         #[command(flatten)]
         profile: ProfileOption,
     },
+    /// What is known of a sku that is there
+    Sku {
+        name: String,
+        /// A name that rules can be made for
+        #[arg(long, default_value = "")]
+        category: String,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+    /// Safety stock, or allocations that keep themselves, for many skus at once
+    Rule {
+        name: String,
+        /// A sku's name, or the beginning of names and a *
+        #[arg(long, default_value = "*")]
+        skus: String,
+        /// Only skus of that category
+        #[arg(long, default_value = "")]
+        category: String,
+        /// Only at that node
+        #[arg(long, conflicts_with = "group")]
+        node: Option<String>,
+        /// Only at the nodes of that group
+        #[arg(long)]
+        group: Option<String>,
+        /// Only for that channel
+        #[arg(long)]
+        channel: Option<String>,
+        #[command(flatten)]
+        effect: EffectOption,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct EffectOption {
+    /// Units free at each node that are withheld
+    #[arg(long, value_name = "UNITS")]
+    safety: Option<u32>,
+    /// Units (10) or part (25%) of what receipts bring that the channel has allocated
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, requires = "channel")]
+    allocate_from_receipts: Option<Amount>,
+    /// Units (10) or part (25%) of what nobody claims that the channel has allocated, again and again
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, requires = "channel")]
+    allocate_always: Option<Amount>,
+    /// The rule is given up
+    #[arg(long)]
+    off: bool,
+}
+
+fn amount(text: &str) -> Result<Amount, String> {
+    let wrong =
+        || format!("{text:?} is neither a number of units, as 10, nor a percentage up to 100, as 25%");
+    match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent @ 0..=100) => Ok(Amount::Percent(percent)),
+            _ => Err(wrong()),
+        },
+        None => text.parse().map(Amount::Units).map_err(|_| wrong()),
+    }
+}
+
+impl EffectOption {
+    fn effect(&self) -> Effect {
+        let allocate = |when: When| move |amount: Amount| Effect::Allocate { amount, when };
+        let from_receipts = self.allocate_from_receipts.map(allocate(When::Receipt));
+        let always = self.allocate_always.map(allocate(When::Always));
+        self.safety.map(Effect::Safety).or(from_receipts).or(always).unwrap_or(Effect::None)
+    }
 }
 
 pub fn run(options: &Options) -> i32 {
@@ -96,6 +169,7 @@ pub fn run(options: &Options) -> i32 {
             late_confirm,
             holds_max,
             customer_holds_max,
+            cap,
             profile,
         } => {
             let policy = Policy {
@@ -106,10 +180,26 @@ pub fn run(options: &Options) -> i32 {
                 },
                 holds_max: *holds_max,
                 customer_holds_max: *customer_holds_max,
+                cap: *cap,
             };
             let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
             (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)
         }
+        What::Sku { name, category, profile } => {
+            (Definition::SkuData { name: name.clone(), category: category.clone() }, profile)
+        }
+        What::Rule { name, skus, category, node, group, channel, effect, profile } => (
+            Definition::Rule {
+                name: name.clone(),
+                skus: skus.clone(),
+                category: category.clone(),
+                node: node.clone(),
+                group: group.clone(),
+                channel: channel.clone(),
+                effect: effect.effect(),
+            },
+            profile,
+        ),
     };
     with_client(profile, async |client, _| define(&client, &definition).await)
 }

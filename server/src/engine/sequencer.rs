@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stockline_core::batch::Batch;
 use stockline_core::command::{Body, Command, Frame};
-use stockline_core::id::{Key, Millis, ReservationId};
+use stockline_core::id::{Key, Millis};
 use stockline_core::ledger::Ledger;
 use stockline_core::limit;
 use stockline_core::sequencer::Sequencer;
@@ -24,7 +24,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
     shared.sequencer_bell.mine();
     let mut turns = Turns::new();
     let mut stash: Option<Frame<Tag>> = None;
-    let mut due: Vec<ReservationId> = Vec::new();
+    let mut due: Vec<Body> = Vec::new();
     loop {
         while let Some(learned) = shared.learned.pop() {
             sequencer.learn(learned);
@@ -34,12 +34,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         let now = shared.clock.now();
         let mut batch: Batch<Tag> = sequencer.open(now);
         if !due.is_empty() {
-            let commands = due.drain(..).map(|id| Command {
-                key: Key(0),
-                issued_at: now,
-                digest: 0,
-                body: Body::Expire(id),
-            });
+            let commands = due.drain(..).map(|body| Command { key: Key(0), issued_at: now, digest: 0, body });
             let frame = system_frame(commands.collect());
             sequencer.push(&mut batch, frame);
         }
@@ -47,7 +42,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         turns.begin(durable, now);
         while !batch.is_full() {
             let Some(frame) = stash.take().or_else(|| turns.next(&shared.submissions, now)) else { break };
-            let alone = frame.changes_rules();
+            let alone = sequencer.may_change_rules(&frame);
             if alone && !batch.frames.is_empty() {
                 stash = Some(frame);
                 break;
@@ -84,14 +79,14 @@ fn until(shared: &Shared, end: Millis) -> Duration {
     shared.clock.until(end).min(IDLE)
 }
 
-fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, due: &mut Vec<ReservationId>) {
+fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, due: &mut Vec<Body>) {
     match inline {
         Some(ledger) => ledger.take_due(shared.clock.now(), limit::BATCH_EXPIRIES_MAX, due),
         None => {
             while due.len() < limit::BATCH_EXPIRIES_MAX
-                && let Some(id) = shared.due.pop()
+                && let Some(body) = shared.due.pop()
             {
-                due.push(id);
+                due.push(body);
             }
         }
     }
@@ -138,9 +133,9 @@ pub(super) fn run_shard(shared: &Arc<Shared>, index: usize, mut ledger: Ledger) 
         if room > 0 {
             // Other shards may take the room meanwhile; what does not fit is offered again.
             ledger.take_due(shared.clock.now(), room.min(limit::BATCH_EXPIRIES_MAX), &mut due);
-            while let Some(id) = due.pop() {
-                if let Err(id) = shared.due.push(id) {
-                    due.push(id);
+            while let Some(body) = due.pop() {
+                if let Err(body) = shared.due.push(body) {
+                    due.push(body);
                     break;
                 }
                 shared.sequencer_bell.ring();

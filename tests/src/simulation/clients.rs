@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stockline_core::catalogue::{Definition, LateConfirm, Policy};
+use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{Decoded, Entry};
@@ -17,7 +17,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::engine::Tag;
 use super::{rule, system};
-use crate::chance::{body, chance, due, due_of_entry};
+use crate::bench::sku_rules;
+use crate::chance::{body, chance, due, due_act, due_of_entry, model_rule};
 
 const CLIENTS: usize = 4;
 const IN_FLIGHT: usize = 6;
@@ -92,6 +93,23 @@ impl Clients {
 
     /// Some new commands, some old ones again, some with a stolen key, from one client.
     pub(super) fn send(&mut self, dice: &mut Dice, step: u64, now: Millis) -> Option<Frame<Tag>> {
+        if pick(dice, 150) == 0 {
+            // Another amount for a rule by sku, or none.
+            let mut rules = sku_rules();
+            let mut changed = rules.swap_remove(2 + pick(dice, rules.len() as u64 - 2) as usize);
+            if let Definition::Rule { effect, .. } = &mut changed {
+                let units = pick(dice, 6) as u32;
+                *effect = match *effect {
+                    _ if units == 0 => Effect::None,
+                    Effect::Allocate { amount: Amount::Percent(_), when } => {
+                        Effect::Allocate { amount: Amount::Percent(units as u8 * 10), when }
+                    }
+                    Effect::Allocate { when, .. } => Effect::Allocate { amount: Amount::Units(units), when },
+                    _ => Effect::Safety(units),
+                };
+            }
+            return Some(define(changed));
+        }
         if pick(dice, 150) == 0 {
             self.buffers = pick(dice, 12) as u32;
             let (name, parent, buffer, policy) = match pick(dice, 2) {
@@ -253,14 +271,17 @@ impl Clients {
         let command = &entry.command;
         if entry.principal == PrincipalId::SYSTEM {
             return match &command.body {
-                Body::Expire(id) => Some(system(lsn, now_ms, Act::Expire { id: id.0 }, decoded, entry)),
+                Body::Expire(_) | Body::Balance(_) => {
+                    Some(system(lsn, now_ms, due_act(&command.body), decoded, entry))
+                }
                 Body::Define(definition) => match &**definition {
                     Definition::Channel { name, parent, buffer, policy, .. } => {
                         let channel = u16::from(name.as_bytes()[1] - b'0');
                         let rule = rule(channel, parent.as_deref(), *buffer, policy);
                         Some(system(lsn, now_ms, rule, decoded, entry))
                     }
-                    _ => None,
+                    other => model_rule(other)
+                        .map(|(at, rule)| system(lsn, now_ms, Act::SkuRule { at, rule }, decoded, entry)),
                 },
                 other => panic!("the system does not send {other:?}"),
             };
@@ -289,6 +310,7 @@ fn changed_policy(dice: &mut Dice) -> Policy {
         late_confirm: if pick(dice, 4) == 0 { LateConfirm::Refuse } else { LateConfirm::Reacquire },
         holds_max: pick(dice, 6) as u32,
         customer_holds_max: pick(dice, 4) as u32,
+        cap: if pick(dice, 3) == 0 { pick(dice, 8) as u32 } else { 0 },
     }
 }
 
@@ -305,6 +327,8 @@ fn spoil(act: &mut Act) {
         Act::Reserve { ttl_ms, .. } | Act::Step { ttl_ms, .. } => *ttl_ms += 1,
         Act::Event(event) => event.quantity += 1,
         Act::Allocate(allocate) => allocate.quantity += 1,
-        Act::Expire { .. } | Act::Rule { .. } => unreachable!("clients do not send these"),
+        Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {
+            unreachable!("clients do not send these")
+        }
     }
 }

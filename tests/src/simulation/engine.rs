@@ -8,7 +8,7 @@ use std::sync::Arc;
 use stockline_core::admission::WindowSize;
 use stockline_core::batch::Batch;
 use stockline_core::checkpoint::{CheckpointError, fold};
-use stockline_core::command::{Body, Command, Frame};
+use stockline_core::command::{Command, Frame};
 use stockline_core::commit::Commit;
 use stockline_core::id::{ChannelId, Key, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::journal::file::FileJournal;
@@ -69,7 +69,7 @@ impl SimEngine {
     ) -> Result<SimEngine, CheckpointError> {
         let (journal, snapshot) = open(journal, snapshot, retain)?;
         let reader = journal.reader();
-        let recovered = recover(&snapshot, &*reader, shards, WINDOW)?;
+        let mut recovered = recover(&snapshot, &*reader, shards, WINDOW)?;
         assert_eq!(audit(&recovered.ledgers), Vec::<String>::new(), "recovered");
         let (view, mut publisher) = View::new(recovered.catalogue.rules());
         for ledger in &recovered.ledgers {
@@ -129,13 +129,14 @@ impl SimEngine {
         let shown = if pick(dice, 50) == 0 { Millis(now.0 - 86_400_000) } else { now };
         let mut batch: Batch<Tag> = self.sequencer.open(if due.is_empty() { shown } else { now });
         if !due.is_empty() {
-            let expire = |id| Command { key: Key(0), issued_at: now, digest: 0, body: Body::Expire(id) };
-            let commands = due.into_iter().map(expire).collect();
+            let command = |body| Command { key: Key(0), issued_at: now, digest: 0, body };
+            let commands = due.into_iter().map(command).collect();
             let frame = Frame { tag: None, principal: PrincipalId::SYSTEM, commands, lines: Vec::new() };
             self.sequencer.push(&mut batch, frame);
         }
         for _ in 0..=pick(dice, 12) {
-            let alone = self.submissions.front().is_some_and(Frame::changes_rules);
+            let next = self.submissions.front();
+            let alone = next.is_some_and(|frame| self.sequencer.may_change_rules(frame));
             if batch.is_full() || (alone && !batch.frames.is_empty()) {
                 break;
             }

@@ -1,0 +1,324 @@
+//! Rules by sku: safety stock, and channel allocations that keep themselves.
+//!
+//! A rule says which skus (a pattern, a category), where (a node, a group or everywhere) and for which channel. Rules
+//! with the same pattern and category form a layer; a sku has the layers that match it, the most specific first: an
+//! exact name before a prefix, a longer prefix before a shorter one, a category before none. So the number of rules
+//! says nothing about the cost of a look at one sku: a sku no rule matches has no layers, and in a layer what holds
+//! for a node and a channel is found by hash.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::catalogue::NodeSet;
+use crate::id::{ChannelId, GroupId, NodeId, SkuId};
+
+/// What a rule does. Numbers are stable: they are on the wire and in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Effect {
+    /// Nothing: a rule that was given up.
+    #[default]
+    None,
+    /// So many units free at a node are withheld from the channel, or from all.
+    Safety(u32),
+    /// The channel has so much allocated at a node.
+    Allocate { amount: Amount, when: When },
+}
+
+/// How much. Percentages are of the units that came, or of all that nobody claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Amount {
+    Units(u32),
+    Percent(u8),
+}
+
+/// When an allocation is brought about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// From what a receipt brings.
+    Receipt,
+    /// Again and again: more is allocated or given back, what is claimed stays.
+    Always,
+}
+
+/// Where a rule holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Where {
+    Everywhere,
+    Node(NodeId),
+    Group(GroupId),
+}
+
+/// A rule as the catalogue keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    pub name: String,
+    /// A sku's name, or the beginning of names and a `*`.
+    pub skus: String,
+    /// Empty for any.
+    pub category: String,
+    pub place: Where,
+    pub channel: Option<ChannelId>,
+    pub effect: Effect,
+}
+
+/// Which pattern and category.
+type Key = (Box<str>, Box<str>);
+
+/// Units withheld: at a node, in a group, everywhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Safety {
+    nodes: HashMap<(ChannelId, NodeId), u32>,
+    groups: HashMap<ChannelId, Vec<(NodeSet, u32)>>,
+    everywhere: HashMap<ChannelId, u32>,
+}
+
+/// An allocation that keeps itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Keeps {
+    nodes: NodeSet,
+    channel: ChannelId,
+    amount: Amount,
+    when: When,
+}
+
+/// What the rules of one pattern and category say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Layer {
+    safety: Safety,
+    /// The most specific first.
+    keeps: Vec<Keeps>,
+}
+
+/// The layers of some skus, the most specific first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Profile {
+    layers: Box<[u32]>,
+    withholds: bool,
+    on_receipt: bool,
+    always: bool,
+}
+
+const CHUNK: usize = 4_096;
+
+/// Rules in the form that decisions and queries look at; immutable, and cheap to copy.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SkuRules {
+    layers: Vec<Arc<Layer>>,
+    profiles: Vec<Profile>,
+    /// Profile by sku; 0 for none.
+    skus: Vec<Option<Arc<[u32; CHUNK]>>>,
+}
+
+impl SkuRules {
+    /// The profile of a sku; `None` where no rule matches it.
+    pub fn profile(&self, sku: SkuId) -> Option<&Profile> {
+        let chunk = self.skus.get(sku.0 as usize / CHUNK)?.as_ref()?;
+        let profile = chunk[sku.0 as usize % CHUNK];
+        if profile == 0 { None } else { self.profiles.get(profile as usize - 1) }
+    }
+
+    /// Whether some allocation keeps itself.
+    pub fn balances(&self) -> bool {
+        self.profiles.iter().any(|profile| profile.always)
+    }
+
+    /// Units of a sku withheld from a channel at a node: what the most specific layer says that says anything, of it
+    /// the rule for the node before one for a group before one for everywhere, and one for the channel before one
+    /// for all.
+    pub fn withheld(&self, profile: &Profile, node: NodeId, channel: ChannelId) -> u32 {
+        if !profile.withholds {
+            return 0;
+        }
+        let say = |layer: &u32| {
+            let safety = &self.layers[*layer as usize].safety;
+            let both = || [channel, ChannelId::SHARED].into_iter();
+            let group = |channel| {
+                let groups = safety.groups.get(&channel)?;
+                groups.iter().find(|(nodes, _)| nodes.contains(node)).map(|(_, units)| units)
+            };
+            both()
+                .find_map(|channel| safety.nodes.get(&(channel, node)))
+                .or_else(|| both().find_map(group))
+                .or_else(|| both().find_map(|channel| safety.everywhere.get(&channel)))
+                .copied()
+        };
+        profile.layers.iter().find_map(say).unwrap_or(0)
+    }
+
+    /// Which channels have how much allocated of a sku at a node by rule: fixed amounts first, then percentages, in
+    /// each the older channel first. Of several rules for a channel the most specific speaks.
+    pub fn keeps(&self, profile: &Profile, node: NodeId, when: When) -> SmallVec<[(ChannelId, Amount); 4]> {
+        let mut found: SmallVec<[(ChannelId, Amount, When); 4]> = SmallVec::new();
+        if profile.on_receipt || profile.always {
+            let keeps = profile.layers.iter().flat_map(|layer| &self.layers[*layer as usize].keeps);
+            for keep in keeps.filter(|keep| keep.nodes.contains(node)) {
+                if found.iter().all(|(channel, ..)| *channel != keep.channel) {
+                    found.push((keep.channel, keep.amount, keep.when));
+                }
+            }
+        }
+        found.retain(|(_, _, found)| *found == when);
+        found.sort_by_key(|(channel, amount, _)| (matches!(amount, Amount::Percent(_)), *channel));
+        found.into_iter().map(|(channel, amount, _)| (channel, amount)).collect()
+    }
+}
+
+impl Profile {
+    /// Whether some of its allocations come out of receipts, and whether some keep themselves.
+    pub fn allocates(&self, when: When) -> bool {
+        match when {
+            When::Receipt => self.on_receipt,
+            When::Always => self.always,
+        }
+    }
+}
+
+/// The rules of the catalogue and which sku has which.
+#[derive(Default, Debug)]
+pub(super) struct RuleBook {
+    compiled: SkuRules,
+    layers: HashMap<Key, u32>,
+    /// Rules of each layer, by their place in the catalogue.
+    members: Vec<BTreeSet<u32>>,
+    keys: Vec<Key>,
+    profiles: HashMap<Box<[u32]>, u32>,
+    /// Lengths of the prefixes that rules have.
+    prefixes: BTreeSet<usize>,
+}
+
+impl RuleBook {
+    pub(super) fn compiled(&self) -> &SkuRules {
+        &self.compiled
+    }
+
+    /// Whether any pattern is known: a new sku may have rules then.
+    pub(super) fn has_layers(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Puts the rule at `at` where it belongs; answers whether its pattern is a new one, so that skus must be
+    /// [looked up](RuleBook::assign) again.
+    pub(super) fn put(&mut self, at: u32, rules: &[Rule], old: Option<&Rule>, groups: &[NodeSet]) -> bool {
+        let rule = &rules[at as usize];
+        let key = |rule: &Rule| -> Key { (rule.skus.as_str().into(), rule.category.as_str().into()) };
+        if let Some(layer) = old.and_then(|old| self.layers.get(&key(old)).copied()) {
+            self.members[layer as usize].remove(&at);
+            self.compile(layer, rules, groups);
+        }
+        let new = !self.layers.contains_key(&key(rule));
+        let layer = *self.layers.entry(key(rule)).or_insert(self.keys.len() as u32);
+        if new {
+            self.keys.push(key(rule));
+            self.members.push(BTreeSet::new());
+            self.compiled.layers.push(Arc::default());
+            if let Some(prefix) = rule.skus.strip_suffix('*') {
+                self.prefixes.insert(prefix.len());
+            }
+        }
+        self.members[layer as usize].insert(at);
+        self.compile(layer, rules, groups);
+        new
+    }
+
+    /// Makes all layers again: groups have changed.
+    pub(super) fn compile_all(&mut self, rules: &[Rule], groups: &[NodeSet]) {
+        (0..self.keys.len() as u32).for_each(|layer| self.compile(layer, rules, groups));
+    }
+
+    fn compile(&mut self, at: u32, rules: &[Rule], groups: &[NodeSet]) {
+        let mut layer = Layer::default();
+        // A younger rule goes before an older one for the same.
+        let mut members: Vec<&Rule> =
+            self.members[at as usize].iter().rev().map(|rule| &rules[*rule as usize]).collect();
+        members.sort_by_key(|rule| match rule.place {
+            Where::Node(_) => 0,
+            Where::Group(_) => 1,
+            Where::Everywhere => 2,
+        });
+        for rule in members {
+            let nodes = match rule.place {
+                Where::Everywhere => NodeSet::All,
+                Where::Node(node) => NodeSet::of(&[node]),
+                Where::Group(group) => groups[group.0 as usize].clone(),
+            };
+            let channel = rule.channel.unwrap_or(ChannelId::SHARED);
+            match (rule.effect, rule.place) {
+                (Effect::None, _) => {}
+                (Effect::Safety(units), Where::Node(node)) => {
+                    layer.safety.nodes.entry((channel, node)).or_insert(units);
+                }
+                (Effect::Safety(units), Where::Group(_)) => {
+                    layer.safety.groups.entry(channel).or_default().push((nodes, units));
+                }
+                (Effect::Safety(units), Where::Everywhere) => {
+                    layer.safety.everywhere.entry(channel).or_insert(units);
+                }
+                (Effect::Allocate { amount, when }, _) => {
+                    layer.keeps.push(Keeps { nodes, channel, amount, when });
+                }
+            }
+        }
+        self.compiled.layers[at as usize] = Arc::new(layer);
+        for profile in &mut self.compiled.profiles {
+            if profile.layers.contains(&at) {
+                *profile = flags(&self.compiled.layers, std::mem::take(&mut profile.layers));
+            }
+        }
+    }
+
+    /// Looks up which layers a sku has; answers whether that changed anything.
+    pub(super) fn assign(&mut self, sku: SkuId, name: &str, category: &str) -> bool {
+        let mut layers: SmallVec<[u32; 8]> = SmallVec::new();
+        let mut pattern = String::with_capacity(name.len() + 1);
+        let mut look = |pattern: &str| {
+            for category in [category, ""].into_iter().take(if category.is_empty() { 1 } else { 2 }) {
+                layers.extend(self.layers.get(&(Box::from(pattern), Box::from(category))).copied());
+            }
+        };
+        look(name);
+        for len in self.prefixes.iter().rev().filter(|len| **len <= name.len()) {
+            if let Some(prefix) = name.get(..*len) {
+                pattern.clear();
+                pattern.push_str(prefix);
+                pattern.push('*');
+                look(&pattern);
+            }
+        }
+        let layers: Box<[u32]> = layers.as_slice().into();
+        let profile = match self.profiles.get(&layers) {
+            _ if layers.is_empty() => 0,
+            Some(profile) => *profile,
+            None => {
+                self.compiled.profiles.push(flags(&self.compiled.layers, layers.clone()));
+                let profile = self.compiled.profiles.len() as u32;
+                self.profiles.insert(layers, profile);
+                profile
+            }
+        };
+        let (chunk, at) = (sku.0 as usize / CHUNK, sku.0 as usize % CHUNK);
+        let chunks = &mut self.compiled.skus;
+        if chunks.get(chunk).and_then(Option::as_ref).map_or(0, |chunk| chunk[at]) == profile {
+            return false;
+        }
+        if chunks.len() <= chunk {
+            chunks.resize(chunk + 1, None);
+        }
+        Arc::make_mut(chunks[chunk].get_or_insert_with(|| Arc::new([0; CHUNK])))[at] = profile;
+        true
+    }
+}
+
+/// A profile with these layers.
+fn flags(all: &[Arc<Layer>], layers: Box<[u32]>) -> Profile {
+    let some = |is: &dyn Fn(&Layer) -> bool| layers.iter().any(|layer| is(&all[*layer as usize]));
+    let keeps = |when: When| move |layer: &Layer| layer.keeps.iter().any(|keep| keep.when == when);
+    Profile {
+        withholds: some(&|layer| layer.safety != Safety::default()),
+        on_receipt: some(&keeps(When::Receipt)),
+        always: some(&keeps(When::Always)),
+        layers,
+    }
+}
