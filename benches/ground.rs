@@ -34,8 +34,7 @@ impl Ground {
         let window = Window::new(size, Lsn(1));
         let sequencer = Sequencer::new(Catalogue::default(), window, Lsn::NONE, START, 1);
         let mut ground = Ground { sequencer, ledger: Ledger::new(ShardOf::ALL), skus, next: 1 };
-        let node =
-            Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
+        let node = Definition::node("n", 1);
         let channel = Definition::channel("c");
         let plain = |body| Command { key: Key(0), issued_at: START, digest: 0, body };
         ground.execute(vec![plain(Body::Define(Box::new(node)))], vec![]);
@@ -77,6 +76,7 @@ impl Ground {
                 ttl_ms: 600_000,
                 fill: Fill::All,
                 customer: 0,
+                zone: stockline_core::id::ZoneId::NONE,
                 first_line,
                 line_count: 1,
             };

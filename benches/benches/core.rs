@@ -102,6 +102,7 @@ fn codec(criterion: &mut Criterion) {
             ttl_ms: 9,
             fill: 0,
             customer: 0,
+            zone: u16::MAX,
             line_count: 1,
         });
         body.lines.push(LineRec { sku: id as u32, node: u16::MAX, group: u16::MAX, quantity: 1 });

@@ -6,18 +6,20 @@
 
 mod check;
 mod rule;
+mod zone;
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
+use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId, ZoneId};
 use crate::limit;
 use crate::outcome::Code;
 
 pub use check::check;
 use rule::RuleBook;
 pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
+pub use zone::{Lane, Point, Strategy, UNKNOWN, ZoneRule};
 
 /// What a principal may do. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +67,20 @@ pub struct Policy {
     pub customer_holds_max: u32,
     /// Units of a sku that the channel is shown, and may claim in one reservation; 0 for no limit.
     pub cap: u32,
+    pub strategy: Strategy,
+    /// Nodes that one line is split over at most; 0 for [`limit::LINE_SPLITS_MAX`].
+    pub splits_max: u8,
 }
 
 impl Policy {
+    /// Nodes that one line is split over at most.
+    pub fn splits(&self) -> usize {
+        match self.splits_max {
+            0 => limit::LINE_SPLITS_MAX,
+            max => limit::LINE_SPLITS_MAX.min(usize::from(max)),
+        }
+    }
+
     /// So many units of a sku, as far as the channel may see them.
     pub fn capped(&self, units: i64) -> i64 {
         if self.cap == 0 { units } else { units.min(i64::from(self.cap)) }
@@ -90,6 +103,7 @@ pub enum Definition {
         priority: u16,
         kind: String,
         timezone: String,
+        at: Option<Point>,
     },
     Group {
         name: String,
@@ -116,6 +130,12 @@ pub enum Definition {
         /// Empty for none.
         category: String,
     },
+    /// A place that orders go to.
+    Zone {
+        name: String,
+        at: Option<Point>,
+        lanes: Vec<Lane<String>>,
+    },
     Rule {
         name: String,
         /// A sku's name, or the beginning of names and a `*`.
@@ -131,6 +151,12 @@ pub enum Definition {
 }
 
 impl Definition {
+    /// A node of which no more is known.
+    pub fn node(name: &str, priority: u16) -> Definition {
+        let (kind, timezone) = (String::new(), String::new());
+        Definition::Node { name: name.into(), priority, kind, timezone, at: None }
+    }
+
     /// A channel that is offered every node, with nothing withheld.
     pub fn channel(name: &str) -> Definition {
         let name = name.into();
@@ -145,6 +171,7 @@ impl Definition {
             | Definition::Channel { name, .. }
             | Definition::SkuData { name, .. }
             | Definition::Rule { name, .. }
+            | Definition::Zone { name, .. }
             | Definition::Principal { name, .. } => name,
         }
     }
@@ -158,15 +185,16 @@ pub enum NameKind {
     Node = 2,
     Group = 3,
     Channel = 4,
+    Zone = 5,
 }
 
 impl NameKind {
     pub fn name(self) -> &'static str {
-        ["sku", "node", "group", "channel"][self as usize - 1]
+        ["sku", "node", "group", "channel", "zone"][self as usize - 1]
     }
 
     pub fn from_number(number: u8) -> Option<NameKind> {
-        [NameKind::Sku, NameKind::Node, NameKind::Group, NameKind::Channel]
+        [NameKind::Sku, NameKind::Node, NameKind::Group, NameKind::Channel, NameKind::Zone]
             .get(number.wrapping_sub(1) as usize)
             .copied()
     }
@@ -179,6 +207,7 @@ pub struct Node {
     pub priority: u16,
     pub kind: String,
     pub timezone: String,
+    pub at: Option<Point>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +226,13 @@ pub struct Channel {
     /// Units of each sku withheld from this channel.
     pub buffer: u32,
     pub policy: Policy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    pub name: String,
+    pub at: Option<Point>,
+    pub lanes: Vec<Lane<NodeId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,11 +308,17 @@ pub struct Rules {
     /// Some channel's late confirmations claim again what expired.
     pub reacquires: bool,
     pub skus: SkuRules,
+    /// By zone id.
+    pub zones: Vec<ZoneRule>,
 }
 
 impl Rules {
     pub fn channel(&self, channel: ChannelId) -> Option<&ChannelRule> {
         self.channels.get(channel.0 as usize)
+    }
+
+    pub fn zone(&self, zone: ZoneId) -> Option<&ZoneRule> {
+        self.zones.get(zone.0 as usize)
     }
 
     pub fn group(&self, group: GroupId) -> Option<&NodeSet> {
@@ -311,9 +353,10 @@ pub struct Catalogue {
     principals: Vec<Principal>,
     sku_data: Vec<SkuData>,
     sku_rules: Vec<Rule>,
+    zones: Vec<Zone>,
     book: RuleBook,
-    /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules.
-    names: [HashMap<Box<str>, u32>; 6],
+    /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules, zones.
+    names: [HashMap<Box<str>, u32>; 7],
     rules: Arc<Rules>,
     /// What the rules are made from has changed since they were made.
     stale: bool,
@@ -326,6 +369,7 @@ const CHANNELS: usize = 2;
 const PRINCIPALS: usize = 3;
 const SKU_DATA: usize = 4;
 const RULES: usize = 5;
+const ZONES: usize = 6;
 
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
@@ -381,6 +425,7 @@ impl Catalogue {
             NameKind::Node => self.names[NODES].get(name).copied(),
             NameKind::Group => self.names[GROUPS].get(name).copied(),
             NameKind::Channel => self.names[CHANNELS].get(name).copied(),
+            NameKind::Zone => self.names[ZONES].get(name).copied(),
         }
     }
 
@@ -412,7 +457,10 @@ impl Catalogue {
                 self.stale |= self.book.has_layers() && self.book.assign(sku, name, "");
                 Ok(Defined::Changed(sku.0))
             }
-            Definition::Node { name, priority, kind, timezone } => {
+            Definition::Node { name, priority, kind, timezone, at } => {
+                if at.is_some_and(|at| !at.is_on_earth()) {
+                    return Err(Code::InvalidRule);
+                }
                 if kind.len() > limit::NAME_BYTES_MAX || timezone.len() > limit::NAME_BYTES_MAX {
                     return Err(Code::InvalidName);
                 }
@@ -421,6 +469,7 @@ impl Catalogue {
                     priority: *priority,
                     kind: kind.clone(),
                     timezone: timezone.clone(),
+                    at: *at,
                 };
                 self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
             }
@@ -442,6 +491,18 @@ impl Catalogue {
                 self.book.assign(sku, name, category);
                 let data = SkuData { name: name.clone(), category: category.clone() };
                 self.put(|catalogue| &mut catalogue.sku_data, (SKU_DATA, name), data, limit::SKUS_MAX)
+            }
+            Definition::Zone { name, at, lanes } => {
+                if at.is_some_and(|at| !at.is_on_earth()) {
+                    return Err(Code::InvalidRule);
+                }
+                let mut known = Vec::with_capacity(lanes.len());
+                for Lane { node, metres, cost } in lanes {
+                    let node = self.find(NameKind::Node, node).ok_or(Code::UnknownNode)?;
+                    known.push(Lane { node: NodeId(node as u16), metres: *metres, cost: *cost });
+                }
+                let zone = Zone { name: name.clone(), at: *at, lanes: known };
+                self.put(|catalogue| &mut catalogue.zones, (ZONES, name), zone, limit::ZONES_MAX)
             }
             Definition::Rule { name, skus, category, node, group, channel, effect } => {
                 self.define_rule(name, (skus, category), (node, group), channel, *effect)
@@ -651,7 +712,10 @@ impl Catalogue {
         }
         let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
         let reacquires = channels.iter().any(late);
-        Rules { channels, groups, ranks, reacquires, skus: self.book.compiled().clone() }
+        let points: Vec<Option<Point>> = self.nodes.iter().map(|node| node.at).collect();
+        let zone = |zone: &Zone| ZoneRule::new(zone.at, &zone.lanes, &points);
+        let zones = self.zones.iter().map(zone).collect();
+        Rules { channels, groups, ranks, reacquires, skus: self.book.compiled().clone(), zones }
     }
 
     /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, so
@@ -677,8 +741,8 @@ impl Catalogue {
         };
         let mut all = Vec::new();
         for node in self.nodes.iter().cloned() {
-            let Node { name, priority, kind, timezone } = node;
-            all.push(Definition::Node { name, priority, kind, timezone });
+            let Node { name, priority, kind, timezone, at } = node;
+            all.push(Definition::Node { name, priority, kind, timezone, at });
         }
         for group in &self.groups {
             all.push(Definition::Group { name: group.name.clone(), nodes: node_names(&group.nodes) });
@@ -697,6 +761,14 @@ impl Catalogue {
                 nodes: node_names(&principal.nodes),
                 token_sha256: principal.token_sha256,
             });
+        }
+        for Zone { name, at, lanes } in self.zones.iter().cloned() {
+            let node = |lane: Lane<NodeId>| Lane {
+                node: self.nodes[lane.node.0 as usize].name.clone(),
+                metres: lane.metres,
+                cost: lane.cost,
+            };
+            all.push(Definition::Zone { name, at, lanes: lanes.into_iter().map(node).collect() });
         }
         for SkuData { name, category } in self.sku_data.iter().cloned() {
             all.push(Definition::SkuData { name, category });

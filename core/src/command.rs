@@ -2,7 +2,7 @@
 
 use crate::catalogue::{Definition, NameKind};
 use crate::event::StockEvent;
-use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
+use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, ZoneId};
 
 /// What is wanted of a reservation. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -75,6 +75,8 @@ pub struct Reserve {
     pub fill: Fill,
     /// Who it is for, as the channel numbers its customers; 0 for nobody in particular.
     pub customer: u64,
+    /// Where the order goes.
+    pub zone: ZoneId,
     /// Its lines within [`Frame::lines`].
     pub first_line: u32,
     pub line_count: u32,

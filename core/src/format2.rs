@@ -6,7 +6,7 @@
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::ChannelId;
+use crate::id::{ChannelId, ZoneId};
 use crate::journal::{EntryRec, JournalRecord};
 use crate::outcome::State;
 use crate::record::{
@@ -140,6 +140,10 @@ fn definition(old: Definition2) -> DefinitionRec {
         group: TextRec::default(),
         effect: 0,
         amount: 0,
+        strategy: 0,
+        splits_max: 0,
+        latitude: i32::MIN,
+        longitude: i32::MIN,
         name: old.name,
         node_type: old.node_type,
         timezone: old.timezone,
@@ -172,6 +176,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         ttl_ms: old.ttl_ms,
         fill: old.fill,
         customer: 0,
+        zone: ZoneId::NONE.0,
         line_count: old.line_count,
     };
     let transition = |old: Transition2| TransitionRec {
@@ -203,6 +208,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         balances: Vec::new(),
         definitions: old.definitions.into_iter().map(definition).collect(),
         names: old.names,
+        numbers: Vec::new(),
         text: old.text,
         movements: old.movements.into_iter().map(movement).collect(),
         shorts: old.shorts,
@@ -222,6 +228,7 @@ pub(crate) fn definitions(bytes: &[u8]) -> Option<DefinitionList> {
     Some(DefinitionList {
         definitions: old.definitions.into_iter().map(definition).collect(),
         names: old.names,
+        numbers: Vec::new(),
         text: old.text,
     })
 }

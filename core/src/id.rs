@@ -22,6 +22,7 @@ id!(/** Dense id of an item, given at its first mention and never reused. */ Sku
 id!(/** Dense id of a place that holds stock. */ NodeId(u16));
 id!(/** Dense id of a source of demand. */ ChannelId(u16));
 id!(/** Dense id of a named set of nodes. */ GroupId(u16));
+id!(/** Dense id of a place that orders go to. */ ZoneId(u16));
 id!(/** Dense id of whoever a token stands for; 0 is the system itself. */ PrincipalId(u32));
 id!(/** A supply (purchase order, shipment, transfer) as numbered by its sender. */ SupplyId(u64));
 id!(/** Log sequence number: place of a command in the one total order; the first is 1, 0 means none. */ Lsn(u64));
@@ -54,6 +55,11 @@ impl ChannelId {
 impl GroupId {
     /// In a line: the channel's own group.
     pub const ANY: GroupId = GroupId(u16::MAX);
+}
+
+impl ZoneId {
+    /// It is not known where the order goes.
+    pub const NONE: ZoneId = ZoneId(u16::MAX);
 }
 
 impl PrincipalId {

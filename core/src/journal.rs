@@ -151,6 +151,7 @@ pub struct JournalRecord {
     pub balances: Vec<u32>,
     pub definitions: Vec<DefinitionRec>,
     pub names: Vec<TextRec>,
+    pub numbers: Vec<u32>,
     pub text: Vec<u8>,
     pub movements: Vec<MovementRec>,
     pub shorts: Vec<ShortRec>,
@@ -171,6 +172,7 @@ impl JournalRecord {
         self.balances.clear();
         self.definitions.clear();
         self.names.clear();
+        self.numbers.clear();
         self.text.clear();
         self.movements.clear();
         self.shorts.clear();
@@ -229,9 +231,10 @@ impl JournalRecord {
             }
             Body::Define(definition) => {
                 let names = std::mem::take(&mut self.names);
-                let mut texts = Texts { names, text: std::mem::take(&mut self.text) };
+                let numbers = std::mem::take(&mut self.numbers);
+                let mut texts = Texts { names, numbers, text: std::mem::take(&mut self.text) };
                 self.definitions.push(texts.put_definition(definition));
-                (self.names, self.text) = (texts.names, texts.text);
+                (self.names, self.numbers, self.text) = (texts.names, texts.numbers, texts.text);
                 5
             }
             Body::Read(_) => unreachable!("reads have no LSN and no entry"),
@@ -386,7 +389,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     for movement in record.movements.iter() {
         decoded.movements.push(movement.movement().ok_or("a movement names no bucket")?);
     }
-    let mut texts = TextReader { names: &record.names, text: &record.text, next_name: 0 };
+    let mut texts = TextReader::new(&record.names, &record.numbers, &record.text);
     let (mut reserves, mut transitions) = (record.reserves.iter(), record.transitions.iter());
     let mut step_lines = record.step_lines.iter();
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());

@@ -13,6 +13,7 @@ pub const SKUS_MAX: usize = 1 << 26;
 /// Nodes, channels and groups: ids are 16 bits and the top one means "any".
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
+pub const ZONES_MAX: usize = 4_096;
 /// Rules by sku.
 pub const RULES_MAX: usize = 65_536;
 /// Channels above one another.
@@ -68,7 +69,7 @@ pub const ANSWER_NODES_MAX: usize = 65_536;
 pub const READ_RESERVATIONS_MAX: usize = 16;
 /// Skus whose allocations are read in one frame.
 pub const READ_ALLOCATIONS_MAX: usize = 64;
-/// Nodes one line is split over.
+/// Nodes one line is split over, where its channel has no smaller limit.
 pub const LINE_SPLITS_MAX: usize = 64;
 /// Parts in one reply. A frame of reservations never has more; late confirmations that would are told without.
 pub const REPLY_PARTS_MAX: usize = FRAME_LINES_MAX * LINE_SPLITS_MAX;

@@ -106,6 +106,8 @@ codes! {
     InsufficientAllocation = 52, "INSUFFICIENT_ALLOCATION";
     /// More allocations than a sku may have.
     TooManyAllocations = 53, "TOO_MANY_ALLOCATIONS";
+    /// No such place that orders go to.
+    UnknownZone = 54, "UNKNOWN_ZONE";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

@@ -57,6 +57,7 @@ fn unknown(kind: NameKind) -> Code {
         NameKind::Node => Code::UnknownNode,
         NameKind::Group => Code::UnknownGroup,
         NameKind::Channel => Code::UnknownChannel,
+        NameKind::Zone => Code::UnknownZone,
     }
 }
 

@@ -7,7 +7,7 @@
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
 //! | names | sku id | its name |
-//! | definitions | kind, order of first mention | node, group, channel, principal, data of skus, rule |
+//! | definitions | kind, order of first mention | node, group, channel, principal, data of skus, rule, zone |
 //!
 //! It is written by the [checkpoint](crate::checkpoint) alone, in transactions that move it from one LSN to
 //! a later one; a crash in between leaves the earlier one.
@@ -604,6 +604,7 @@ impl SnapshotStep {
             Definition::Principal { .. } => 5,
             Definition::SkuData { .. } => 6,
             Definition::Rule { .. } => 7,
+            Definition::Zone { .. } => 8,
         };
         let mut table = self.write.open_table(DEFINITIONS).map_err(storage)?;
         let order = table.get((kind, definition.name())).map_err(storage)?.map(|found| found.value().0);

@@ -14,6 +14,7 @@ pub struct Chance {
     /// A group and its nodes.
     pub group: (u16, Vec<u16>),
     pub channels: Vec<u16>,
+    pub zones: Vec<u16>,
     /// Longest time to live.
     pub ttl_ms: u32,
     /// Whoever checks knows when each command takes effect: counts and moments far away are told too.
@@ -42,7 +43,9 @@ impl Chance {
                 let ttl_ms = if pick(dice, 60) == 0 { 0 } else { ttl };
                 let (channel, partial) = (one(dice, &self.channels), pick(dice, 3) == 0);
                 let customer = pick(dice, 3);
-                Act::Reserve { id: base + *last, channel, ttl_ms, partial, customer, lines }
+                let zones: Vec<u16> = self.zones.iter().copied().chain([ANY]).collect();
+                let zone = if pick(dice, 200) == 0 { 4_000 } else { one(dice, &zones) };
+                Act::Reserve { id: base + *last, channel, ttl_ms, partial, customer, zone, lines }
             }
             7..13 => {
                 // Mostly young ones: the others have ended.

@@ -35,6 +35,8 @@ pub enum Act {
         /// Of each line what there is.
         partial: bool,
         customer: u64,
+        /// Where it goes, or [`ANY`].
+        zone: u16,
         lines: Vec<LineRec>,
     },
     /// Verb: 1 confirm, 2 release, 3 extend, 4 fulfil, 5 move. No lines: all of it.
@@ -115,6 +117,10 @@ pub struct ChannelSetup {
     pub customer_holds_max: usize,
     /// Units of a sku that the channel is shown; 0 for no limit.
     pub cap: i64,
+    /// 0 priority, 1 nearest, 2 fewest splits, 3 highest stock, 4 lowest cost.
+    pub strategy: u8,
+    /// Nodes that one line is split over; 0 for no limit.
+    pub splits_max: usize,
 }
 
 /// The part of the catalogue that decides.
@@ -126,6 +132,8 @@ pub struct Setup {
     pub groups: BTreeMap<u16, BTreeSet<u16>>,
     pub channels: BTreeMap<u16, ChannelSetup>,
     /// Name and category of the skus that rules by sku may be about.
+    /// Metres and cost of the way from a node to a zone.
+    pub zones: BTreeMap<u16, BTreeMap<u16, (i64, i64)>>,
     pub names: BTreeMap<u32, (String, String)>,
     pub rules: Vec<SkuRule>,
 }
@@ -230,7 +238,7 @@ impl Model {
     /// What a channel can be promised of a sku.
     pub fn available(&self, channel: u16, sku: u32) -> i64 {
         let line = LineRec { sku, node: ANY, group: ANY, quantity: 0 };
-        let most = self.most(channel, &line, &Taken::new());
+        let most = self.most_over((channel, ANY), &line, &Taken::new(), usize::MAX);
         match self.setup.channels[&channel].cap {
             0 => most,
             cap => most.min(cap),
@@ -304,9 +312,9 @@ impl Model {
             return bare(refused);
         }
         match act {
-            Act::Reserve { id, channel, ttl_ms, partial, customer, lines } => {
+            Act::Reserve { id, channel, ttl_ms, partial, customer, zone, lines } => {
                 let ends_ms = now_ms.map_or(u64::MAX, |now| now + u64::from(*ttl_ms));
-                self.reserve((*id, *channel, *customer), ends_ms, *partial, lines)
+                self.reserve((*id, *channel, *customer), ends_ms, (*partial, *zone), lines)
             }
             Act::Step { id, verb, ttl_ms, lines } if lines.is_empty() => {
                 self.step(now_ms, *id, *verb, *ttl_ms)
@@ -338,12 +346,13 @@ impl Model {
         };
         let ttl_ok = |ttl: u32| ttl > 0 && u64::from(ttl) <= limit::TTL_MS_MAX;
         match act {
-            Act::Reserve { channel, ttl_ms, lines, .. } => {
+            Act::Reserve { channel, ttl_ms, zone, lines, .. } => {
                 refuse(lines.is_empty(), Code::NoLines);
                 refuse(lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);
                 refuse(!ttl_ok(*ttl_ms), Code::InvalidTtl);
                 let rule = setup.channels.get(channel);
                 refuse(rule.is_none(), Code::UnknownChannel);
+                refuse(*zone != ANY && !setup.zones.contains_key(zone), Code::UnknownZone);
                 let offered = rule.map(|rule| self.offered(rule));
                 for line in lines {
                     refuse(line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);

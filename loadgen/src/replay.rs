@@ -233,9 +233,18 @@ async fn play(
         ttl_ms: TTL_MS,
         fill: Fill::All,
         customer: 0,
+        zone: u16::MAX,
         lines: lines.clone(),
     };
-    let act = Act::Reserve { id, channel: new.channel, ttl_ms: TTL_MS, partial: false, customer: 0, lines };
+    let act = Act::Reserve {
+        id,
+        channel: new.channel,
+        ttl_ms: TTL_MS,
+        partial: false,
+        customer: 0,
+        zone: u16::MAX,
+        lines,
+    };
     let started = Instant::now();
     let outcome = one(client.reserve(&[new]).await?)?;
     let held = outcome.code == Code::Ok;

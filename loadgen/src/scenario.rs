@@ -182,6 +182,7 @@ impl Load for Buyer {
                 ttl_ms: TTL_MS,
                 fill: 0,
                 customer: 0,
+                zone: u16::MAX,
                 line_count: 1,
             });
             let sku = self.stage.skus[self.sku(request, line)];

@@ -80,12 +80,7 @@ fn ids(found: Vec<Result<u32, Code>>, what: &str) -> Result<Vec<u32>, LoadError>
 
 /// Defines nodes and channels by name; node 0 has the best priority.
 pub async fn define(client: &Client, nodes: &[String], channels: &[String]) -> Result<(), LoadError> {
-    let nodes = nodes.iter().enumerate().map(|(index, name)| Definition::Node {
-        name: name.clone(),
-        priority: index as u16 + 1,
-        kind: "warehouse".into(),
-        timezone: "UTC".into(),
-    });
+    let nodes = nodes.iter().enumerate().map(|(index, name)| Definition::node(name, index as u16 + 1));
     let channels = channels.iter().map(|name| Definition::channel(name));
     let definitions: Vec<Definition> = nodes.chain(channels).collect();
     let refused = client.define(&definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);

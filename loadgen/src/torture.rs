@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stockline_client::catalogue::{self, Definition, NameKind, Policy};
+use stockline_client::catalogue::{self, Definition, NameKind, Policy, Strategy};
 use stockline_client::outcome::Code;
 use stockline_client::wire::{Availability, PlaceRec, QueryRec};
 use stockline_client::{Client, ClientError, Fill, NewReservation, NewStep, Outcome, Profile, Verb};
@@ -70,12 +70,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         (0..count).map(|index| name(&format!("{what}-{index}"))).collect()
     };
     let (nodes, channels) = (names("node", NODES), names("channel", 3));
-    let node = |(index, name): (usize, &String)| Definition::Node {
-        name: name.clone(),
-        priority: index as u16 + 1,
-        kind: "warehouse".into(),
-        timezone: "UTC".into(),
-    };
+    let node = |(index, name): (usize, &String)| Definition::node(name, index as u16 + 1);
     let mut definitions: Vec<Definition> = nodes.iter().enumerate().map(node).collect();
     definitions.push(Definition::Group { name: name("all"), nodes: nodes.clone() });
     definitions.push(Definition::Group { name: name("some"), nodes: nodes[1..].to_vec() });
@@ -85,7 +80,12 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
             parent: (index > 0).then(|| channels[index - 1].clone()),
             group: Some(name(if index == 1 { "some" } else { "all" })),
             buffer: if index == 2 { BUFFER } else { 0 },
-            policy: Policy { customer_holds_max: CUSTOMER_HOLDS, ..Policy::default() },
+            policy: Policy {
+                customer_holds_max: CUSTOMER_HOLDS,
+                strategy: [Strategy::Priority, Strategy::HighestStock, Strategy::FewestSplits][index],
+                splits_max: if index == 2 { 2 } else { 0 },
+                ..Policy::default()
+            },
         });
     }
     let sku_names = names("sku", SKUS);
@@ -120,6 +120,8 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         group: Some(groups[usize::from(index == 1)]),
         buffer: if index == 2 { i64::from(BUFFER) } else { 0 },
         customer_holds_max: CUSTOMER_HOLDS as usize,
+        strategy: [0, 3, 2][index],
+        splits_max: if index == 2 { 2 } else { 0 },
         ..ChannelSetup::default()
     };
     let setup = Setup {
@@ -130,6 +132,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
             (groups[1], nodes[1..].iter().copied().collect()),
         ]),
         channels: channels.iter().enumerate().map(|(index, channel)| (*channel, of(index))).collect(),
+        zones: BTreeMap::new(),
         names: skus.iter().copied().zip(sku_names.iter().map(|name| (name.clone(), String::new()))).collect(),
         rules: vec![
             SkuRule {
@@ -155,6 +158,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         group: (groups[1], nodes[1..].to_vec()),
         nodes,
         channels,
+        zones: Vec::new(),
         ttl_ms: TTL_MS,
         clock_known: false,
     };
@@ -289,9 +293,9 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
     let mut allocations = Vec::new();
     for act in acts {
         match act.clone() {
-            Act::Reserve { id, channel, ttl_ms, partial, customer, lines } => {
+            Act::Reserve { id, channel, ttl_ms, partial, customer, zone, lines } => {
                 let fill = if partial { Fill::Partial } else { Fill::All };
-                reservations.push(NewReservation { id, channel, ttl_ms, fill, customer, lines });
+                reservations.push(NewReservation { id, channel, ttl_ms, fill, customer, zone, lines });
             }
             Act::Step { id, verb, ttl_ms, lines } => {
                 let verb = Verb::from_number(verb).expect("verbs are 1 to 5");

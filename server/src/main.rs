@@ -30,7 +30,7 @@ enum Command {
     Backup(backup::Options),
     /// Make a data directory from a backup, perhaps as of an earlier LSN
     Restore(restore::Options),
-    /// Create or replace a node, group, channel, data of a sku or a rule
+    /// Create or replace a node, group, channel, zone, data of a sku or a rule
     Define(define::Options),
     /// Keep units for one channel
     Allocation(allocation::Options),

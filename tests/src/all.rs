@@ -9,6 +9,7 @@
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
 //! | [`sku_rule`] | safety stock and allocations by rule: which rule speaks, receipts, balancing, caps |
+//! | [`sourcing`] | which node serves a line: strategies, zones, splits |
 //! | [`storage`] | journal and snapshot: fold, trim, recover, gaps, damage, formats, a second process |
 //! | [`crash`] | power cuts, EIO, full disks, at every operation under the real redb ([`disk`]) |
 //! | [`simulation`] | the whole engine in one thread from a seed, on crash disks, checked by model and history |
@@ -46,6 +47,7 @@ mod rule;
 mod shards;
 mod simulation;
 mod sku_rule;
+mod sourcing;
 mod storage;
 mod view;
 

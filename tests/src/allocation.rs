@@ -79,8 +79,7 @@ fn a_sku_has_a_bounded_number_of_allocations() {
     // So many pairs of channel and node that one more is too many.
     let channels = limit::ALLOCATIONS_PER_SKU_MAX / 16;
     for node in 3..16 {
-        let (name, kind, timezone) = (format!("n{node}"), String::new(), String::new());
-        let node = Definition::Node { name, priority: 50, kind, timezone };
+        let node = Definition::node(&format!("n{node}"), 50);
         bench.send_body(Body::Define(Box::new(node)), &[]);
     }
     for channel in 4..channels + 1 {

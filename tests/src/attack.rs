@@ -53,8 +53,7 @@ async fn ground(dir: &Path) -> Ground {
         token_sha256: token_sha256(name.as_bytes()),
     };
     let channel = |name: &str| Definition::channel(name);
-    let node =
-        Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
+    let node = Definition::node("n", 1);
     let definitions = [node, channel("honest"), channel("flood"), principal("honest"), principal("flood")];
     admin.define(&definitions).await.expect("defined");
     let sku = admin.resolve(NameKind::Sku, &["s"], true).await.expect("resolved")[0].expect("an id");
@@ -89,6 +88,7 @@ impl Ground {
                 ttl_ms: 3_600_000,
                 fill: Fill::All,
                 customer: 0,
+                zone: u16::MAX,
                 lines: vec![line],
             };
             let started = Instant::now();

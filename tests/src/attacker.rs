@@ -211,6 +211,7 @@ async fn keys(profile: Profile, number: u64, sku: u32, batch: usize, told: Arc<T
                     ttl_ms: 3_600_000,
                     fill: 0,
                     customer: 0,
+                    zone: u16::MAX,
                     line_count: 1,
                 });
                 body.lines.push(LineRec { sku, node: u16::MAX, group: u16::MAX, quantity: 1 });

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::bucket::{Bucket, Place};
-use stockline_core::catalogue::{Amount, Catalogue, Definition, Effect, LateConfirm, Policy, When};
+use stockline_core::catalogue::{
+    Amount, Catalogue, Definition, Effect, Lane, LateConfirm, Policy, Strategy, UNKNOWN, When,
+};
 use stockline_core::chain::Chain;
 use stockline_core::command::{Body, Command, Fill, Frame, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
@@ -62,12 +64,6 @@ pub fn place(sku: u32, node: u16) -> Place {
 /// channel 2 over all with a buffer of 5, channel 3 over all with late confirmations and few open holds; channel 1 is
 /// part of 0, and 3 of 1; skus 0 to 9.
 pub fn definitions() -> Vec<Definition> {
-    let node = |name: &str, priority| Definition::Node {
-        name: name.into(),
-        priority,
-        kind: String::new(),
-        timezone: String::new(),
-    };
     let channel = |name: &str, parent: Option<&str>, group: Option<&str>, buffer| Definition::Channel {
         name: name.into(),
         parent: parent.map(str::to_owned),
@@ -76,9 +72,9 @@ pub fn definitions() -> Vec<Definition> {
         policy: Policy::default(),
     };
     let mut definitions = vec![
-        node("n0", 10),
-        node("n1", 20),
-        node("n2", 30),
+        Definition::node("n0", 10),
+        Definition::node("n1", 20),
+        Definition::node("n2", 30),
         Definition::Group { name: "g0".into(), nodes: vec!["n1".into(), "n2".into()] },
         channel("c0", None, None, 0),
         channel("c1", Some("c0"), Some("g0"), 0),
@@ -94,16 +90,32 @@ pub fn definitions() -> Vec<Definition> {
             late_confirm: LateConfirm::Reacquire,
             holds_max: HOLDS_MAX,
             customer_holds_max: CUSTOMER_HOLDS_MAX,
-            cap: 0,
+            ..Policy::default()
         },
     });
     definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
     definitions
 }
 
-/// Rules by sku for the layers that compare with the model: safety stock for skus 4 and 5, which have the category
-/// garden, allocations from receipts for sku 3, and such that keep themselves for sku 2.
+/// What the layers that compare with the model have besides: zones, strategies, and rules by sku: safety stock for
+/// skus 4 and 5, which have the category garden, allocations from receipts for sku 3, and such that keep themselves
+/// for sku 2. The rules come last.
 pub fn sku_rules() -> Vec<Definition> {
+    let lane = |node: &str, metres, cost| Lane { node: node.into(), metres, cost };
+    let zone = |name: &str, lanes| Definition::Zone { name: name.into(), at: None, lanes };
+    let mut all = vec![
+        zone("z0", vec![lane("n0", 300, 5), lane("n1", 100, 9), lane("n2", 200, UNKNOWN)]),
+        zone("z1", vec![lane("n2", 50, 1)]),
+    ];
+    for (channel, strategy, splits) in
+        [(5, Strategy::Nearest, 0), (6, Strategy::HighestStock, 2), (7, Strategy::FewestSplits, 2)]
+    {
+        let mut definition = definitions().swap_remove(channel);
+        if let Definition::Channel { policy, .. } = &mut definition {
+            (policy.strategy, policy.splits_max) = (strategy, splits);
+        }
+        all.push(definition);
+    }
     let data = |name: &str| Definition::SkuData { name: name.into(), category: "garden".into() };
     let places = [
         ("s*", "garden", None, None, None, Effect::Safety(1)),
@@ -118,7 +130,9 @@ pub fn sku_rules() -> Vec<Definition> {
     let rule = |(at, (skus, category, node, group, channel, effect)): (usize, _)| {
         sku_rule(&format!("r{at}"), (skus, category), (node, group), channel, effect)
     };
-    [data("s4"), data("s5")].into_iter().chain(places.into_iter().enumerate().map(rule)).collect()
+    all.extend([data("s4"), data("s5")]);
+    all.extend(places.into_iter().enumerate().map(rule));
+    all
 }
 
 pub fn allocate(amount: Amount, when: When) -> Effect {
@@ -270,6 +284,7 @@ impl Bench {
             ttl_ms,
             fill,
             customer: 0,
+            zone: stockline_core::id::ZoneId::NONE,
             first_line: 0,
             line_count: lines.len() as u32,
         };

@@ -7,7 +7,7 @@ use stockline_core::bucket::Bucket;
 use stockline_core::catalogue::{self, Amount, Definition, When};
 use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
-use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
 use stockline_core::journal::{Decoded, Entry};
 use stockline_core::merge::{Part, Reply};
 use stockline_core::wire::PartRec;
@@ -40,7 +40,7 @@ pub fn setup() -> Setup {
     }
 }
 
-/// With the rules of [`crate::bench::sku_rules`].
+/// With what [`crate::bench::sku_rules`] defines.
 pub fn setup_with_sku_rules() -> Setup {
     let names = (0..10).map(|sku| {
         let category = if matches!(sku, 4 | 5) { "garden" } else { "" };
@@ -48,7 +48,17 @@ pub fn setup_with_sku_rules() -> Setup {
     });
     let rules = sku_rules();
     let rules = rules.iter().filter_map(|definition| model_rule(definition).map(|(_, rule)| rule));
-    Setup { names: names.collect(), rules: rules.collect(), ..setup() }
+    let far = i64::from(catalogue::UNKNOWN);
+    let zones = BTreeMap::from([
+        (0, BTreeMap::from([(0, (300, 5)), (1, (100, 9)), (2, (200, far))])),
+        (1, BTreeMap::from([(2, (50, 1))])),
+    ]);
+    let mut setup = Setup { names: names.collect(), rules: rules.collect(), zones, ..setup() };
+    for (channel, strategy, splits_max) in [(1, 1, 0), (2, 3, 2), (3, 2, 2)] {
+        let rule = setup.channels.get_mut(&channel).expect("it is there");
+        (rule.strategy, rule.splits_max) = (strategy, splits_max);
+    }
+    setup
 }
 
 /// A rule by sku in the model's types, and which it is.
@@ -94,6 +104,7 @@ pub fn chance() -> Chance {
         nodes: vec![0, 1, 2],
         group: (0, vec![1, 2]),
         channels: vec![0, 1, 2, 3],
+        zones: vec![0, 1],
         ttl_ms: 2_000,
         clock_known: true,
     }
@@ -102,7 +113,7 @@ pub fn chance() -> Chance {
 /// The command in the core's types; its lines are appended to `lines`.
 pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
     match act {
-        Act::Reserve { id, channel, ttl_ms, partial, customer, lines: asked } => {
+        Act::Reserve { id, channel, ttl_ms, partial, customer, zone, lines: asked } => {
             let first_line = lines.len() as u32;
             lines.extend(asked.iter().map(|line| Line {
                 sku: SkuId(line.sku),
@@ -116,6 +127,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
                 ttl_ms: *ttl_ms,
                 fill: if *partial { Fill::Partial } else { Fill::All },
                 customer: *customer,
+                zone: ZoneId(*zone),
                 first_line,
                 line_count: asked.len() as u32,
             })

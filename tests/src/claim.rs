@@ -311,6 +311,7 @@ fn hold(bench: &mut Bench, id: u128, customer: u64, lines: &[Line]) -> Code {
         ttl_ms: TTL,
         fill: Fill::All,
         customer,
+        zone: stockline_core::id::ZoneId::NONE,
         first_line: 0,
         line_count: lines.len() as u32,
     };

@@ -33,6 +33,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         ttl_ms: 900_000,
         fill: 0,
         customer: 0,
+        zone: u16::MAX,
         line_count: 1,
     };
     let line = LineRec { sku: 3, node: 65_535, group: 65_535, quantity: 2 };
@@ -277,6 +278,7 @@ fn records_that_make_no_command_are_named() {
         ttl_ms: 1,
         fill: 0,
         customer: 0,
+        zone: u16::MAX,
         line_count: 2,
     };
     let line = LineRec { sku: 1, node: 0, group: 0, quantity: 1 };

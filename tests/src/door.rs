@@ -210,6 +210,7 @@ fn keys_and_ids_of_reservations_guard_each_other() {
         ttl_ms: 1_000,
         fill: Fill::All,
         customer: 0,
+        zone: stockline_core::id::ZoneId::NONE,
         first_line: 0,
         line_count: 1,
     };
@@ -273,6 +274,7 @@ fn keys_and_ids_are_known_however_often_the_window_turns_over() {
             ttl_ms: 1,
             fill: Fill::All,
             customer: 0,
+            zone: stockline_core::id::ZoneId::NONE,
             first_line: 0,
             line_count: 0,
         }),
@@ -314,6 +316,7 @@ fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
             ttl_ms: 1_000,
             fill: Fill::All,
             customer: 0,
+            zone: stockline_core::id::ZoneId::NONE,
             first_line: 0,
             line_count: 1,
         })

@@ -100,12 +100,6 @@ struct Stage {
 
 /// Two nodes, channels web and edi, a principal for each role, four skus with 100 units at the first node.
 async fn stage(admin: &Client) -> Stage {
-    let node = |name: &str, priority| Definition::Node {
-        name: name.into(),
-        priority,
-        kind: String::new(),
-        timezone: String::new(),
-    };
     let channel = |name: &str| Definition::channel(name);
     let principal = |name: &str, role, channel: Option<&str>, nodes: &[&str]| Definition::Principal {
         name: name.into(),
@@ -115,8 +109,8 @@ async fn stage(admin: &Client) -> Stage {
         token_sha256: token_sha256(name.as_bytes()),
     };
     let definitions = [
-        node("n0", 1),
-        node("n1", 2),
+        Definition::node("n0", 1),
+        Definition::node("n1", 2),
         channel("web"),
         channel("edi"),
         principal("web-shop", Role::Channel, Some("web"), &[]),
@@ -150,7 +144,15 @@ fn new(id: u128, channel: u16, ttl_ms: u32, lines: &[(u32, u32)]) -> NewReservat
         group: 65_535,
         quantity: *quantity,
     });
-    NewReservation { id, channel, ttl_ms, fill: Fill::All, customer: 0, lines: lines.collect() }
+    NewReservation {
+        id,
+        channel,
+        ttl_ms,
+        fill: Fill::All,
+        customer: 0,
+        zone: u16::MAX,
+        lines: lines.collect(),
+    }
 }
 
 fn step(key: u128, reservation: u128, verb: Verb) -> NewStep {

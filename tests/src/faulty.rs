@@ -39,8 +39,7 @@ async fn client(data: &Path) -> Client {
 
 /// One node, one channel, one sku.
 async fn stage(client: &Client) -> u32 {
-    let node =
-        Definition::Node { name: "n".into(), priority: 1, kind: String::new(), timezone: String::new() };
+    let node = Definition::node("n", 1);
     let channel = Definition::channel("c");
     client.define(&[node, channel]).await.expect("defined");
     client.resolve(NameKind::Sku, &["s"], true).await.expect("resolved")[0].expect("an id")

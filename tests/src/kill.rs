@@ -120,12 +120,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
     runtime.block_on(async {
         let profile = stockline_client::Profile::load(&data.join("client.toml")).expect("a profile");
         let client = stockline_client::Client::connect(&profile).await.expect("connects");
-        let node = stockline_client::catalogue::Definition::Node {
-            name: "n".into(),
-            priority: 1,
-            kind: String::new(),
-            timezone: String::new(),
-        };
+        let node = stockline_client::catalogue::Definition::node("n", 1);
         let channel = stockline_client::catalogue::Definition::channel("c");
         client.define(&[node, channel]).await.expect("defined");
         let kind = stockline_client::catalogue::NameKind::Sku;
@@ -140,6 +135,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
             ttl_ms,
             fill: stockline_client::Fill::All,
             customer: 0,
+            zone: u16::MAX,
             lines: vec![line],
         };
         let held = client.reserve(&[hold(7, 3_600_000)]).await.expect("answered");

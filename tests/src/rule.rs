@@ -271,6 +271,7 @@ fn expiries_and_steps_that_find_something_else() {
         ttl_ms: 9,
         fill: Fill::All,
         customer: 0,
+        zone: stockline_core::id::ZoneId::NONE,
         first_line: 0,
         line_count: 1,
     };
@@ -629,6 +630,7 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
                 ttl_ms: ends.since(bench.now) as u32,
                 fill: Fill::All,
                 customer: 0,
+                zone: stockline_core::id::ZoneId::NONE,
                 first_line: frame.lines.len() as u32 - 1,
                 line_count: 1,
             };

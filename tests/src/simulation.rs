@@ -373,6 +373,8 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
         holds_max: policy.holds_max as usize,
         customer_holds_max: policy.customer_holds_max as usize,
         cap: i64::from(policy.cap),
+        strategy: policy.strategy as u8,
+        splits_max: usize::from(policy.splits_max),
     };
     Act::Rule { channel, setup }
 }

@@ -4,7 +4,7 @@ use crate::bucket::Bucket;
 use crate::catalogue::Rules;
 use crate::command::{Action, Allocate, Body, Line, Reserve, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{GroupId, Millis, NodeId};
+use crate::id::{GroupId, Millis, NodeId, ZoneId};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -37,6 +37,8 @@ fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Li
     first(&mut code, !is_ttl(reserve.ttl_ms), Code::InvalidTtl);
     let channel = rules.channel(reserve.channel);
     first(&mut code, channel.is_none(), Code::UnknownChannel);
+    let zone = reserve.zone;
+    first(&mut code, zone != ZoneId::NONE && rules.zone(zone).is_none(), Code::UnknownZone);
     for line in lines {
         first(&mut code, line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
         first(&mut code, line.sku.0 as usize >= sku_count, Code::UnknownSku);

@@ -1,27 +1,27 @@
 //! Reserving: which node serves which line, and what is short.
 //!
 //! Lines that name a node choose first, then those that name a group, then those that take any node of the
-//! channel; within that, in the order given. A line goes to the node of best priority that has it all, and is
-//! split over nodes in order of priority when none has. Units taken by one line are gone for the next, so
+//! channel; within that, in the order given. A line goes to the best node that has it all, and is split over nodes,
+//! the best first, when none has. Which is best, the channel's [strategy](crate::catalogue::Strategy) says. Units taken by one line are gone for the next, so
 //! the same sku on two lines is summed. With [`Fill::Partial`] a line takes what there is of it.
 //!
 //! Units come from the channel's own allocation, then from those of the channels above it, then from what all share:
 //! a node that has the line whole with the earlier pools alone goes before one that needs the later ones.
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{ChannelRule, Rules};
+use crate::catalogue::{ChannelRule, Rules, Strategy, UNKNOWN, ZoneRule};
 use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, GroupId, NodeId, SkuId};
+use crate::id::{ChannelId, GroupId, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
-use crate::limit;
 use crate::outcome::{Code, State};
 
 /// A position that could serve a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
-    rank: u16,
+    /// What the channel's strategy goes by, and in the lower 16 bits the node's rank.
+    key: u64,
     at: u32,
     /// Units it has in the pool that all share.
     shared: i64,
@@ -75,7 +75,7 @@ impl Ledger {
         for class in 0..3 {
             for (index, line) in lines.iter().enumerate() {
                 if specificity(line) == class && self.shard.owns(line.sku) {
-                    self.take_line(rules, channel, reserve.fill, (index, line), effects);
+                    self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Ledger {
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
-        fill: Fill,
+        (fill, zone): (Fill, ZoneId),
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
@@ -162,14 +162,17 @@ impl Ledger {
             if (free <= 0 && !allocated && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
                 continue;
             }
-            let mut candidate =
-                Candidate { rank: rules.rank(node), at: at as u32, shared: free, shares: NO_SHARES };
+            let key = u64::from(rules.rank(node));
+            let mut candidate = Candidate { key, at: at as u32, shared: free, shares: NO_SHARES };
             if allocated && !self.draw(channel, line.sku, withheld, &mut candidate) {
                 continue;
             }
             offered += candidate.shared;
             let named = line.node == NodeId::ANY || line.node == node;
             if named && group.is_none_or(|nodes| nodes.contains(node)) {
+                if channel.policy.strategy != Strategy::Priority {
+                    candidate.key |= self.preference(rules, channel, zone, node, &candidate) << 16;
+                }
                 self.candidates.push(candidate);
             }
         }
@@ -177,7 +180,8 @@ impl Ledger {
         // withheld from the channel as a whole it bounds each of its lines too.
         let shared_level = if self.drawn.is_empty() { 0 } else { channel.pools.len() };
         let mut shared = (offered - i64::from(channel.buffer)).max(0);
-        let mut available = self.available(shared_level, shared);
+        let splits = channel.policy.splits();
+        let mut available = self.available(shared_level, shared, splits);
         if channel.policy.cap > 0 {
             let taken = self.takes.iter().filter(|take| take.sku == line.sku);
             let taken: i64 = taken.map(|take| take.quantity).sum();
@@ -201,7 +205,10 @@ impl Ledger {
                 let own: i64 = pools.take(shared_level).sum();
                 own + if level == shared_level { candidate.shared.min(shared) } else { 0 } >= wanted
             };
-            if let Some(whole) = self.candidates.iter().filter(has_all).min().copied() {
+            // To have few splits says nothing about which of those that have it all is best.
+            let by_rank = channel.policy.strategy == Strategy::FewestSplits;
+            let order = |one: &&Candidate| if by_rank { one.key & 0xffff } else { one.key };
+            if let Some(whole) = self.candidates.iter().filter(has_all).min_by_key(order).copied() {
                 let mut open = wanted;
                 for level in 0..=level {
                     self.take(channel, line, (whole, level, shared_level), &mut open, i64::MAX, effects);
@@ -210,7 +217,7 @@ impl Ledger {
             }
         }
         self.candidates.sort_unstable();
-        self.candidates.truncate(limit::LINE_SPLITS_MAX);
+        self.candidates.truncate(splits);
         let mut open = wanted;
         for level in 0..=shared_level {
             for next in 0..self.candidates.len() {
@@ -225,6 +232,29 @@ impl Ledger {
             }
         }
         assert!(open == 0, "{open} of {line:?} were said to be there");
+    }
+
+    /// What the channel's strategy goes by: less is better.
+    fn preference(
+        &self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        zone: ZoneId,
+        node: NodeId,
+        candidate: &Candidate,
+    ) -> u64 {
+        let zone = rules.zone(zone);
+        let by_zone = |of: fn(&ZoneRule, NodeId) -> u32| zone.map_or(UNKNOWN, |zone| of(zone, node));
+        match channel.policy.strategy {
+            Strategy::Priority => 0,
+            Strategy::Nearest => u64::from(by_zone(ZoneRule::metres)),
+            Strategy::LowestCost => u64::from(by_zone(ZoneRule::cost)),
+            Strategy::FewestSplits | Strategy::HighestStock => {
+                let levels = if candidate.shares == NO_SHARES { 0 } else { channel.pools.len() };
+                let pools = (0..=levels).map(|level| self.pool_units(candidate, level, levels));
+                (1 << 40) - pools.sum::<i64>().unsigned_abs()
+            }
+        }
     }
 
     /// Notes what a candidate has for the channel, pool by pool; says whether it has anything.
@@ -253,8 +283,8 @@ impl Ledger {
     }
 
     /// The most units that the candidates have for a line, of those that all share at most so many.
-    fn available(&mut self, shared_level: usize, shared: i64) -> i64 {
-        if self.candidates.len() > limit::LINE_SPLITS_MAX {
+    fn available(&mut self, shared_level: usize, shared: i64, splits: usize) -> i64 {
+        if self.candidates.len() > splits {
             self.candidates.sort_unstable();
         }
         let own = |candidate: &Candidate| -> i64 {
@@ -264,12 +294,12 @@ impl Ledger {
             let own: i64 = candidates.iter().map(own).sum();
             own + candidates.iter().map(|candidate| candidate.shared).sum::<i64>().min(shared)
         };
-        if self.candidates.len() <= limit::LINE_SPLITS_MAX {
+        if self.candidates.len() <= splits {
             return all(&self.candidates);
         }
         // One node that has it all may be any of them; else the best so many count.
         let most = self.candidates.iter().map(|one| all(std::slice::from_ref(one))).max().unwrap_or(0);
-        all(&self.candidates[..limit::LINE_SPLITS_MAX]).max(most)
+        all(&self.candidates[..splits]).max(most)
     }
 
     /// Takes what a candidate has in one pool, at most so much, of what is open; answers how much.

@@ -21,7 +21,7 @@ use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::{ChannelRule, LateConfirm, Rules};
 use crate::command::{Fill, Line, StepLine, Transition, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, GroupId, NodeId, ReservationId};
+use crate::id::{ChannelId, GroupId, NodeId, ReservationId, ZoneId};
 use crate::ledger::allocation::{Drawable, drawable};
 use crate::ledger::{Ballot, Claim, Decision, Effects, Ledger, Moment, Outcome, Reservation};
 use crate::outcome::{Code, State};
@@ -234,7 +234,7 @@ impl Ledger {
             let taken = places.into_iter().flatten().any(|node| {
                 let line = Line { sku, node, group: GroupId::ANY, quantity };
                 let short = effects.shorts.len();
-                self.take_line(rules, channel, Fill::All, (0, &line), effects);
+                self.take_line(rules, channel, (Fill::All, ZoneId::NONE), (0, &line), effects);
                 effects.shorts.len() == short
             });
             missing |= !taken;

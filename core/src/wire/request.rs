@@ -128,7 +128,7 @@ pub fn read_commands(
         FrameType::Resolve => {
             let frame = access::<ArchivedResolve>(raw.archive)?;
             at_most("names", frame.wanted.len(), limit::FRAME_COMMANDS_MAX)?;
-            let texts = TextReader { names: &[], text: &frame.text, next_name: 0 };
+            let texts = TextReader::new(&[], &[], &frame.text);
             for (index, rec) in frame.wanted.iter().enumerate() {
                 let wrong = at("wanted", index);
                 let kind =

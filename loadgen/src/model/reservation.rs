@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stockline_client::limit;
 use stockline_client::outcome::{Code, State};
 use stockline_client::record::{LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
@@ -13,7 +14,7 @@ impl Model {
         &mut self,
         (id, channel, customer): (u128, u16, u64),
         ends_ms: u64,
-        partial: bool,
+        (partial, zone): (bool, u16),
         lines: &[LineRec],
     ) -> Due {
         let rule = self.setup.channels[&channel].clone();
@@ -43,7 +44,7 @@ impl Model {
         order.sort_by_key(|index| class(&lines[*index]));
         for index in order {
             let line = &lines[index];
-            let most = self.most_of(channel, line, &taken);
+            let most = self.most_of((channel, zone), line, &taken);
             let mut open = i64::from(line.quantity);
             if most < open {
                 let line_number = index as u16;
@@ -53,7 +54,7 @@ impl Model {
                 }
                 open = most;
             }
-            self.take(channel, line, open, &mut taken);
+            self.take((channel, zone), line, open, &mut taken);
         }
         shorts.sort_by_key(|short| short.line);
         if !shorts.is_empty() && (!partial || taken.is_empty()) {
@@ -72,13 +73,41 @@ impl Model {
         Due { state, expires_at_ms: ends_ms, parts, ..bare(Code::Ok) }
     }
 
-    /// Nodes that may serve a line, best first.
-    fn candidates(&self, channel: u16, line: &LineRec) -> Vec<u16> {
+    /// Nodes that have something for a line, and what they have by pool: the best one first, where it has all, and
+    /// where it has not.
+    fn candidates(
+        &self,
+        (channel, zone): (u16, u16),
+        line: &LineRec,
+        taken: &Taken,
+    ) -> [Vec<(u16, Vec<i64>)>; 2] {
+        let rule = &self.setup.channels[&channel];
         let group = self.setup.groups.get(&line.group);
-        let mut nodes = self.offered(&self.setup.channels[&channel]);
+        let mut nodes = self.offered(rule);
         nodes.retain(|node| line.node == ANY || line.node == *node);
         nodes.retain(|node| group.is_none_or(|group| group.contains(node)));
-        nodes
+        let left = nodes.into_iter().map(|node| (node, self.left(channel, line.sku, node, taken)));
+        let whole: Vec<(u16, Vec<i64>)> =
+            left.filter(|(_, left)| left.iter().any(|units| *units > 0)).collect();
+        let way = |node: &u16| {
+            let way = self.setup.zones.get(&zone).and_then(|zone| zone.get(node));
+            way.copied().unwrap_or((i64::MAX, i64::MAX))
+        };
+        let units = |left: &[i64]| -left.iter().sum::<i64>();
+        let sorted = |strategy| {
+            let mut nodes = whole.clone();
+            nodes.sort_by_key(|(node, left)| match strategy {
+                1 => way(node).0,
+                3 => units(left),
+                4 => way(node).1,
+                _ => 0,
+            });
+            nodes
+        };
+        match rule.strategy {
+            2 => [sorted(0), sorted(3)],
+            other => [sorted(other), sorted(other)],
+        }
     }
 
     /// Pools that a channel draws from: its own allocation, those above it, and last what all share.
@@ -111,21 +140,40 @@ impl Model {
     }
 
     /// The most units there are for a line.
-    pub(super) fn most(&self, channel: u16, line: &LineRec, taken: &Taken) -> i64 {
-        let (mut own, mut shared) = (0, 0);
-        for node in self.candidates(channel, line) {
-            let mut left = self.left(channel, line.sku, node, taken);
-            shared += left.pop().expect("one is shared");
-            own += left.into_iter().sum::<i64>();
+    fn most(&self, asking: (u16, u16), line: &LineRec, taken: &Taken) -> i64 {
+        self.most_over(asking, line, taken, self.splits(asking.0))
+    }
+
+    /// The same over at most so many nodes.
+    pub(super) fn most_over(&self, asking: (u16, u16), line: &LineRec, taken: &Taken, splits: usize) -> i64 {
+        let [_, nodes] = self.candidates(asking, line, taken);
+        let of_all = self.shared(asking.0, line.sku, taken);
+        let sum = |nodes: &[(u16, Vec<i64>)]| {
+            let (mut own, mut shared) = (0, 0);
+            for (_, left) in nodes {
+                let (last, pools) = left.split_last().expect("one is shared");
+                shared += last;
+                own += pools.iter().sum::<i64>();
+            }
+            own + shared.min(of_all)
+        };
+        let best = &nodes[..splits.min(nodes.len())];
+        let one = nodes.iter().map(|node| sum(std::slice::from_ref(node))).max().unwrap_or(0);
+        sum(best).max(one)
+    }
+
+    fn splits(&self, channel: u16) -> usize {
+        match self.setup.channels[&channel].splits_max {
+            0 => limit::LINE_SPLITS_MAX,
+            max => max,
         }
-        own + shared.min(self.shared(channel, line.sku, taken))
     }
 
     /// The same, as far as the channel's cap lets it claim more of the sku.
-    fn most_of(&self, channel: u16, line: &LineRec, taken: &Taken) -> i64 {
-        let most = self.most(channel, line, taken);
+    fn most_of(&self, asking: (u16, u16), line: &LineRec, taken: &Taken) -> i64 {
+        let most = self.most(asking, line, taken);
         let of_sku = taken.range((line.sku, 0, 0)..=(line.sku, ANY, ANY));
-        match self.setup.channels[&channel].cap {
+        match self.setup.channels[&asking.0].cap {
             0 => most,
             cap => most.min(cap - of_sku.map(|(_, units)| units).sum::<i64>()),
         }
@@ -140,13 +188,10 @@ impl Model {
 
     /// Takes units for a line, which are there. One node gives them if one has them all with as few of the pools as
     /// possible; else each pool in turn is used up at one node after the other.
-    fn take(&self, channel: u16, line: &LineRec, mut open: i64, taken: &mut Taken) {
-        let pools = self.pools(channel);
-        let mut nodes: Vec<(u16, Vec<i64>)> = Vec::new();
-        let mut shared = self.shared(channel, line.sku, taken);
-        for node in self.candidates(channel, line) {
-            nodes.push((node, self.left(channel, line.sku, node, taken)));
-        }
+    fn take(&self, asking: (u16, u16), line: &LineRec, mut open: i64, taken: &mut Taken) {
+        let pools = self.pools(asking.0);
+        let mut shared = self.shared(asking.0, line.sku, taken);
+        let [mut nodes, split] = self.candidates(asking, line, taken);
         let mut order: Vec<(usize, usize)> = Vec::new();
         for count in 1..=pools.len() {
             let whole = |(_, left): &(u16, Vec<i64>)| {
@@ -160,6 +205,8 @@ impl Model {
             }
         }
         if order.is_empty() {
+            nodes = split;
+            nodes.truncate(self.splits(asking.0));
             order = (0..pools.len()).flat_map(|pool| (0..nodes.len()).map(move |at| (pool, at))).collect();
         }
         for (pool, at) in order {
@@ -225,8 +272,8 @@ impl Model {
         }
         for ((sku, node), units) in wanted {
             let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
-            match lines.iter().find(|line| self.most_of(found.channel, line, &taken) >= units) {
-                Some(line) => self.take(found.channel, line, units, &mut taken),
+            match lines.iter().find(|line| self.most_of((found.channel, ANY), line, &taken) >= units) {
+                Some(line) => self.take((found.channel, ANY), line, units, &mut taken),
                 None => return told(&found, Code::InsufficientStock),
             }
         }

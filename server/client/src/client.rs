@@ -46,6 +46,8 @@ pub struct NewReservation {
     pub fill: Fill,
     /// Whom it is for, as the channel numbers its customers; 0 for nobody in particular.
     pub customer: u64,
+    /// Where the order goes; `u16::MAX` where that is not known.
+    pub zone: u16,
     pub lines: Vec<LineRec>,
 }
 
@@ -217,6 +219,7 @@ impl Client {
                 ttl_ms: reservation.ttl_ms,
                 fill: reservation.fill as u8,
                 customer: reservation.customer,
+                zone: reservation.zone,
                 line_count: reservation.lines.len().min(usize::from(u16::MAX)) as u16,
             });
             body.lines.extend_from_slice(&reservation.lines);

@@ -1,7 +1,9 @@
-//! `stockline define`: nodes, groups, channels, data of skus and rules by sku.
+//! `stockline define`: nodes, groups, channels, zones, data of skus and rules by sku.
 
 use stockline_client::ClientError;
-use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy, When};
+use stockline_core::catalogue::{
+    Amount, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
+};
 use stockline_core::outcome::Code;
 
 use crate::command::{ProfileOption, with_client};
@@ -21,6 +23,18 @@ enum Late {
     Reacquire,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Order {
+    Priority,
+    /// Nearest to the zone that the order goes to
+    Nearest,
+    /// By priority; split over those that have most
+    FewestSplits,
+    HighestStock,
+    /// Dearest last, for the zone that the order goes to
+    LowestCost,
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// A place that holds stock
@@ -33,6 +47,9 @@ enum What {
         kind: String,
         #[arg(long, default_value = "UTC")]
         timezone: String,
+        /// Where it is, in degrees: LATITUDE,LONGITUDE
+        #[arg(long, value_parser = point, allow_hyphen_values = true)]
+        at: Option<Point>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -71,6 +88,12 @@ enum What {
         /// Units of a sku that it is shown, and may claim in one reservation [default: no limit]
         #[arg(long, default_value_t = 0)]
         cap: u32,
+        /// Which node serves a line of those that have it whole, and in which order they are tried else
+        #[arg(long, value_enum, default_value_t = Order::Priority)]
+        strategy: Order,
+        /// Nodes that one line is split over at most [default: 64]
+        #[arg(long, default_value_t = 0)]
+        splits_max: u8,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -80,6 +103,18 @@ enum What {
         /// A name that rules can be made for
         #[arg(long, default_value = "")]
         category: String,
+        #[command(flatten)]
+        profile: ProfileOption,
+    },
+    /// A place that orders go to
+    Zone {
+        name: String,
+        /// Where it is, in degrees: LATITUDE,LONGITUDE
+        #[arg(long, value_parser = point, allow_hyphen_values = true)]
+        at: Option<Point>,
+        /// The way from a node: NODE,METRES,COST; either may be left empty
+        #[arg(long = "lane", value_parser = lane)]
+        lanes: Vec<Lane<String>>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -125,6 +160,28 @@ struct EffectOption {
     off: bool,
 }
 
+fn point(text: &str) -> Result<Point, String> {
+    let degrees = |text: &str, most: f64| {
+        let degrees: f64 = text.trim().parse().ok()?;
+        (degrees.abs() <= most).then_some((degrees * 1e6).round() as i32)
+    };
+    let found = text.split_once(',').and_then(|(latitude, longitude)| {
+        Some(Point { latitude: degrees(latitude, 90.0)?, longitude: degrees(longitude, 180.0)? })
+    });
+    found.ok_or_else(|| format!("{text:?} is no LATITUDE,LONGITUDE in degrees, as 51.5,-0.12"))
+}
+
+fn lane(text: &str) -> Result<Lane<String>, String> {
+    let number = |text: &str| if text.is_empty() { Ok(UNKNOWN) } else { text.parse() };
+    match text.split(',').collect::<Vec<_>>()[..] {
+        [node, metres, cost] => match (number(metres), number(cost)) {
+            (Ok(metres), Ok(cost)) => Ok(Lane { node: node.into(), metres, cost }),
+            _ => Err(format!("{text:?}: metres and cost are whole numbers")),
+        },
+        _ => Err(format!("{text:?} is no NODE,METRES,COST")),
+    }
+}
+
 fn amount(text: &str) -> Result<Amount, String> {
     let wrong =
         || format!("{text:?} is neither a number of units, as 10, nor a percentage up to 100, as 25%");
@@ -148,12 +205,13 @@ impl EffectOption {
 
 pub fn run(options: &Options) -> i32 {
     let (definition, profile) = match &options.what {
-        What::Node { name, priority, kind, timezone, profile } => (
+        What::Node { name, priority, kind, timezone, at, profile } => (
             Definition::Node {
                 name: name.clone(),
                 priority: *priority,
                 kind: kind.clone(),
                 timezone: timezone.clone(),
+                at: *at,
             },
             profile,
         ),
@@ -170,6 +228,8 @@ pub fn run(options: &Options) -> i32 {
             holds_max,
             customer_holds_max,
             cap,
+            strategy,
+            splits_max,
             profile,
         } => {
             let policy = Policy {
@@ -181,9 +241,20 @@ pub fn run(options: &Options) -> i32 {
                 holds_max: *holds_max,
                 customer_holds_max: *customer_holds_max,
                 cap: *cap,
+                strategy: match strategy {
+                    Order::Priority => Strategy::Priority,
+                    Order::Nearest => Strategy::Nearest,
+                    Order::FewestSplits => Strategy::FewestSplits,
+                    Order::HighestStock => Strategy::HighestStock,
+                    Order::LowestCost => Strategy::LowestCost,
+                },
+                splits_max: *splits_max,
             };
             let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
             (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)
+        }
+        What::Zone { name, at, lanes, profile } => {
+            (Definition::Zone { name: name.clone(), at: *at, lanes: lanes.clone() }, profile)
         }
         What::Sku { name, category, profile } => {
             (Definition::SkuData { name: name.clone(), category: category.clone() }, profile)

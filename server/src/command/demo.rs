@@ -26,6 +26,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         priority,
         kind: "warehouse".into(),
         timezone: "Europe/London".into(),
+        at: None,
     });
     let channels = CHANNELS.map(Definition::channel);
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();

@@ -306,6 +306,7 @@ mod tests {
                 ttl_ms: 1,
                 fill: stockline_core::command::Fill::All,
                 customer: 0,
+                zone: stockline_core::id::ZoneId::NONE,
                 first_line: large.lines.len() as u32,
                 line_count,
             });

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy};
+use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy, Strategy};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{Decoded, Entry};
@@ -96,7 +96,8 @@ impl Clients {
         if pick(dice, 150) == 0 {
             // Another amount for a rule by sku, or none.
             let mut rules = sku_rules();
-            let mut changed = rules.swap_remove(2 + pick(dice, rules.len() as u64 - 2) as usize);
+            rules.retain(|definition| matches!(definition, Definition::Rule { .. }));
+            let mut changed = rules.swap_remove(pick(dice, rules.len() as u64) as usize);
             if let Definition::Rule { effect, .. } = &mut changed {
                 let units = pick(dice, 6) as u32;
                 *effect = match *effect {
@@ -311,6 +312,8 @@ fn changed_policy(dice: &mut Dice) -> Policy {
         holds_max: pick(dice, 6) as u32,
         customer_holds_max: pick(dice, 4) as u32,
         cap: if pick(dice, 3) == 0 { pick(dice, 8) as u32 } else { 0 },
+        strategy: Strategy::from_number(pick(dice, 5) as u8).expect("five"),
+        splits_max: pick(dice, 3) as u8,
     }
 }
 

@@ -1,0 +1,153 @@
+//! Sourcing: which node serves which line, by the channel's strategy, and over how many it is split.
+
+use stockline_core::catalogue::{Definition, Lane, Point, Strategy, UNKNOWN};
+use stockline_core::command::{Body, Fill, Reserve};
+use stockline_core::id::{ChannelId, ReservationId, ZoneId};
+use stockline_core::outcome::Code;
+
+use crate::bench::{Bench, any_line};
+
+/// Nodes 0, 1, 2 with 5, 8 and 9 units of sku 1; channel 0 with a strategy; zones 0 and 1.
+fn bench(strategy: Strategy, splits_max: u8) -> Bench {
+    let mut bench = Bench::new(1);
+    for (node, units) in [(0, 5), (1, 8), (2, 9)] {
+        bench.receive(1, node, units);
+    }
+    let lane = |node: &str, metres, cost| Lane { node: node.into(), metres, cost };
+    for definition in [
+        Definition::Zone {
+            name: "z0".into(),
+            at: None,
+            lanes: vec![lane("n0", 300, 5), lane("n1", 100, 9), lane("n2", 200, 7)],
+        },
+        // Nothing is known of node 0, and what it costs from node 2.
+        Definition::Zone {
+            name: "z1".into(),
+            at: None,
+            lanes: vec![lane("n1", 900, 1), lane("n2", 800, UNKNOWN)],
+        },
+    ] {
+        assert_eq!(bench.define(definition), Code::Ok);
+    }
+    let Definition::Channel { name, parent, group, buffer, mut policy } = Definition::channel("c0") else {
+        unreachable!("it is a channel")
+    };
+    (policy.strategy, policy.splits_max) = (strategy, splits_max);
+    assert_eq!(bench.define(Definition::Channel { name, parent, group, buffer, policy }), Code::Ok);
+    bench
+}
+
+fn ask(bench: &mut Bench, zone: ZoneId, quantity: u32) -> (Code, Vec<(u16, u32)>) {
+    let reserve = Reserve {
+        id: ReservationId(u128::from(bench.sequencer.last().0) + 1),
+        channel: ChannelId(0),
+        ttl_ms: 1_000,
+        fill: Fill::All,
+        customer: 0,
+        zone,
+        first_line: 0,
+        line_count: 1,
+    };
+    let told = bench.send_body(Body::Reserve(reserve), &[any_line(1, quantity)]);
+    bench.assert_sound();
+    bench.now = bench.now.plus(1_000);
+    bench.expire_due();
+    (told.reply.outcome.code, told.parts.into_iter().map(|(_, node, units)| (node, units)).collect())
+}
+
+#[test]
+fn every_strategy_chooses_its_node_and_its_order_of_splits() {
+    let (near, far, none) = (ZoneId(0), ZoneId(1), ZoneId::NONE);
+    for (strategy, zone, chosen) in [
+        // Units wanted: 5, 6, 9, 14 and 18.
+        (Strategy::Priority, near, [vec![(0, 5)], vec![(1, 6)], vec![(2, 9)]]),
+        (Strategy::Nearest, near, [vec![(1, 5)], vec![(1, 6)], vec![(2, 9)]]),
+        (Strategy::Nearest, far, [vec![(2, 5)], vec![(2, 6)], vec![(2, 9)]]),
+        (Strategy::Nearest, none, [vec![(0, 5)], vec![(1, 6)], vec![(2, 9)]]),
+        (Strategy::FewestSplits, near, [vec![(0, 5)], vec![(1, 6)], vec![(2, 9)]]),
+        (Strategy::HighestStock, near, [vec![(2, 5)], vec![(2, 6)], vec![(2, 9)]]),
+        (Strategy::LowestCost, near, [vec![(0, 5)], vec![(2, 6)], vec![(2, 9)]]),
+        (Strategy::LowestCost, far, [vec![(1, 5)], vec![(1, 6)], vec![(2, 9)]]),
+    ] {
+        let mut bench = bench(strategy, 0);
+        for (quantity, node) in [5, 6, 9].into_iter().zip(chosen) {
+            assert_eq!(ask(&mut bench, zone, quantity), (Code::Ok, node), "{strategy:?} {zone}: {quantity}");
+        }
+    }
+    for (strategy, zone, split) in [
+        (Strategy::Priority, near, vec![(0, 5), (1, 8), (2, 1)]),
+        (Strategy::Nearest, near, vec![(1, 8), (2, 6)]),
+        (Strategy::Nearest, far, vec![(1, 5), (2, 9)]),
+        (Strategy::FewestSplits, near, vec![(1, 5), (2, 9)]),
+        (Strategy::HighestStock, near, vec![(1, 5), (2, 9)]),
+        (Strategy::LowestCost, near, vec![(0, 5), (2, 9)]),
+        (Strategy::LowestCost, far, vec![(0, 5), (1, 8), (2, 1)]),
+    ] {
+        assert_eq!(ask(&mut bench(strategy, 0), zone, 14), (Code::Ok, split), "{strategy:?} {zone}");
+    }
+    let mut bench = bench(Strategy::Nearest, 0);
+    assert_eq!(ask(&mut bench, ZoneId(2), 1), (Code::UnknownZone, vec![]));
+}
+
+#[test]
+fn no_line_is_split_over_more_nodes_than_the_channel_wants() {
+    let any = u16::MAX;
+    for (strategy, splits, quantity, code, told) in [
+        (Strategy::Priority, 1, 9, Code::Ok, vec![(2, 9)]),
+        (Strategy::Priority, 1, 10, Code::InsufficientStock, vec![(any, 9)]),
+        // The two best have 13; one that has it all may be any.
+        (Strategy::Priority, 2, 13, Code::Ok, vec![(0, 5), (1, 8)]),
+        (Strategy::Priority, 2, 14, Code::InsufficientStock, vec![(any, 13)]),
+        (Strategy::FewestSplits, 2, 17, Code::Ok, vec![(1, 8), (2, 9)]),
+        (Strategy::FewestSplits, 2, 18, Code::InsufficientStock, vec![(any, 17)]),
+        (Strategy::HighestStock, 3, 22, Code::Ok, vec![(0, 5), (1, 8), (2, 9)]),
+        (Strategy::Priority, 200, 22, Code::Ok, vec![(0, 5), (1, 8), (2, 9)]),
+    ] {
+        let found = ask(&mut bench(strategy, splits), ZoneId::NONE, quantity);
+        assert_eq!(found, (code, told), "{strategy:?} {splits}: {quantity}");
+    }
+}
+
+/// Distances from <https://www.movable-type.co.uk/scripts/latlong.html> (haversine), in km.
+#[test]
+fn metres_between_points_are_good_enough_to_compare() {
+    let point = |latitude: f64, longitude: f64| Point {
+        latitude: (latitude * 1e6) as i32,
+        longitude: (longitude * 1e6) as i32,
+    };
+    let london = point(51.5074, -0.1278);
+    for (name, other, kilometres) in [
+        ("Paris", point(48.8566, 2.3522), 343.6),
+        ("Berlin", point(52.52, 13.405), 930.6),
+        ("Madrid", point(40.4168, -3.7038), 1_263.6),
+        ("itself", london, 0.0),
+    ] {
+        let found = f64::from(london.metres_to(other)) / 1e3;
+        assert!((found - kilometres).abs() <= kilometres * 0.01, "{name}: {found} km, {kilometres} km");
+        assert_eq!(london.metres_to(other), other.metres_to(london), "{name}");
+    }
+    // Over the date line.
+    let (tonga, fiji) = (point(-21.14, -175.2), point(-18.12, 178.45));
+    assert!((740_000..760_000).contains(&tonga.metres_to(fiji)), "{}", tonga.metres_to(fiji));
+    // Of a zone's two ways to know, the table goes before the coordinates.
+    let mut bench = Bench::new(1);
+    let at = |name: &str, at| {
+        let Definition::Node { name, priority, kind, timezone, .. } = Definition::node(name, 5) else {
+            unreachable!("it is a node")
+        };
+        Definition::Node { name, priority, kind, timezone, at: Some(at) }
+    };
+    assert_eq!(bench.define(at("n0", london)), Code::Ok);
+    assert_eq!(bench.define(at("n1", point(48.8566, 2.3522))), Code::Ok);
+    assert_eq!(bench.define(at("n2", point(91.0, 0.0))), Code::InvalidRule);
+    let lanes = vec![Lane { node: "n1".into(), metres: 7, cost: 3 }];
+    let zone = Definition::Zone { name: "berlin".into(), at: Some(point(52.52, 13.405)), lanes };
+    assert_eq!(bench.define(zone), Code::Ok);
+    let rules = bench.sequencer.catalogue.rules();
+    let zone = rules.zone(ZoneId(0)).expect("it is there");
+    let ways = [0, 1, 2].map(|node| stockline_core::id::NodeId(node));
+    assert_eq!(ways.map(|node| zone.cost(node)), [UNKNOWN, 3, UNKNOWN]);
+    assert_eq!(zone.metres(ways[1]), 7);
+    assert!((920_000..940_000).contains(&zone.metres(ways[0])));
+    assert_eq!(zone.metres(ways[2]), UNKNOWN);
+}
