@@ -16,7 +16,7 @@ use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId, ZoneId};
 use crate::limit;
 use crate::outcome::Code;
 
-pub use check::check;
+pub use check::{check, check_reserve};
 use rule::RuleBook;
 pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
 pub use zone::{Lane, Point, Strategy, UNKNOWN, ZoneRule};

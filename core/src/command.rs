@@ -150,6 +150,8 @@ pub enum Read {
         sku: SkuId,
         channel: Option<ChannelId>,
     },
+    /// What a reservation would be told, and why; it is not made.
+    Explain(Reserve),
     /// The id behind a name; the sequencer knows.
     Name {
         kind: NameKind,

@@ -7,6 +7,7 @@
 
 mod allocation;
 mod event;
+mod explain;
 mod hash;
 mod position;
 mod reservation;
@@ -26,6 +27,7 @@ use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
 pub use allocation::Share;
+pub use explain::{Trace, Why};
 pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
 pub use reservation::{Claim, Reservation, Reservations};
@@ -119,6 +121,7 @@ pub enum Answer {
     Position(PositionAnswer),
     Reservation { outcome: Outcome, claims: Vec<Claim> },
     Allocations(Vec<Share>),
+    Explanation { decision: Decision, effects: Effects, traces: Vec<Trace> },
 }
 
 /// What a sku has besides its positions; most skus have none of it.
@@ -203,7 +206,7 @@ impl Ledger {
         effects: &mut Effects,
     ) -> Option<Decision> {
         match body {
-            Body::Reserve(reserve) => self.decide_reserve(moment, rules, reserve, lines, effects),
+            Body::Reserve(reserve) => self.decide_reserve(moment, rules, reserve, lines, effects, None),
             Body::Transition(transition) => self.decide_transition(moment, rules, transition, effects),
             Body::Expire(id) => self.decide_expiry(moment, *id, effects).map(Decision::alone),
             Body::Event(event) => {
@@ -268,7 +271,7 @@ impl Ledger {
                 let asked = shares.filter(|share| channel.is_none_or(|channel| channel == share.channel));
                 Answer::Allocations(asked.collect())
             }),
-            Read::Name { .. } => None,
+            Read::Explain(_) | Read::Name { .. } => None,
         }
     }
 

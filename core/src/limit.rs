@@ -67,6 +67,8 @@ pub const QUERY_ATTEMPTS_MAX: u32 = 16;
 pub const ANSWER_NODES_MAX: usize = 65_536;
 /// Reservations read in one frame.
 pub const READ_RESERVATIONS_MAX: usize = 16;
+/// Lines explained in one frame.
+pub const EXPLAIN_LINES_MAX: usize = 64;
 /// Skus whose allocations are read in one frame.
 pub const READ_ALLOCATIONS_MAX: usize = 64;
 /// Nodes one line is split over, where its channel has no smaller limit.
@@ -166,6 +168,7 @@ const _: () = {
     // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
     assert!(REPLY_PARTS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
     assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
+    assert!(EXPLAIN_LINES_MAX * NODES_MAX * 45 < REPLY_BYTES_MAX / 2);
     assert!(READ_ALLOCATIONS_MAX * ALLOCATIONS_PER_SKU_MAX * 8 < REPLY_BYTES_MAX / 2);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);
     assert!(SHARDS_MAX < 1 << 16);

@@ -5,10 +5,12 @@
 
 use crate::batch::{Batch, Slot};
 use crate::bucket::Movement;
-use crate::command::{Body, Command, Read};
+use crate::command::{Body, Command, Read, Reserve};
 use crate::id::{Lsn, NodeId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
-use crate::ledger::{Answer, Claim, Outcome, PositionAnswer, Share, Short, merge_movements};
+use crate::ledger::{
+    Answer, Ballot, Claim, Ledger, Outcome, PositionAnswer, Share, Short, Trace, merge_movements,
+};
 use crate::outcome::Code;
 use crate::record::{MovementRec, ShortRec};
 use crate::shard::Output;
@@ -44,6 +46,8 @@ pub struct FrameReply {
     pub positions: Vec<PositionAnswer>,
     pub reservations: Vec<(Outcome, Vec<Claim>)>,
     pub allocations: Vec<Vec<Share>>,
+    /// What was seen for explanations, with the index of the reservation.
+    pub traces: Vec<(u32, Trace)>,
     /// The state the reads saw.
     pub as_of: Lsn,
     settled: bool,
@@ -245,10 +249,47 @@ fn gather(
     outcome
 }
 
+/// What all shards together would decide: said at once, because nothing follows from it.
+fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &mut FrameReply) {
+    let mut said = Ballot::NONE;
+    let mut found: Option<Outcome> = None;
+    let (mut movements, mut shorts, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+    for cursor in cursors {
+        let answer = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at);
+        let Some((_, Answer::Explanation { decision, effects, traces: seen })) = answer else { continue };
+        cursor.answer += 1;
+        said = said.and(decision.ballot);
+        movements.extend_from_slice(&effects.movements);
+        shorts.extend_from_slice(&effects.shorts);
+        traces.extend_from_slice(seen);
+        let refused = |outcome: &Outcome| (outcome.code == Code::Ok, outcome.code);
+        found = Some(found.map_or(decision.outcome, |other| {
+            if refused(&other) <= refused(&decision.outcome) { other } else { decision.outcome }
+        }));
+    }
+    let outcome = found.unwrap_or(Outcome::of(Code::NoLines));
+    let outcome = Ledger::conclude_reserve(reserve, outcome, said);
+    if outcome.code != Code::Ok {
+        movements.clear();
+    }
+    if !matches!(outcome.code, Code::Ok | Code::InsufficientStock) {
+        shorts.clear();
+    }
+    merge_movements(&mut movements, 0);
+    shorts.sort_unstable();
+    traces.sort_unstable_by_key(|trace: &Trace| (trace.line, trace.node));
+    let index = reply.replies.len() as u32;
+    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, &movements, &shorts);
+    reply.traces.extend(traces.into_iter().map(|trace| (index, trace)));
+}
+
 fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {
     let mut position = PositionAnswer::default();
     let mut reservation: Option<(Outcome, Vec<Claim>)> = None;
     let mut shares = Vec::new();
+    if let Body::Read(Read::Explain(reserve)) = &command.body {
+        return explanation(cursors, at, reserve, reply);
+    }
     for cursor in cursors {
         let Some((_, answer)) = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at)
         else {
@@ -258,6 +299,7 @@ fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &m
         match answer {
             Answer::Position(found) => position = *found,
             Answer::Allocations(found) => shares.clone_from(found),
+            Answer::Explanation { .. } => unreachable!("that was not asked"),
             Answer::Reservation { outcome, claims } => {
                 reservation.get_or_insert_with(|| (*outcome, Vec::new())).1.extend_from_slice(claims);
             }

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, NameKind, Rules, check};
+use crate::catalogue::{Catalogue, Defined, NameKind, Rules, check, check_reserve};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, ShardOf};
@@ -168,6 +168,13 @@ impl Sequencer {
                 return match self.catalogue.find(*kind, name) {
                     Some(id) => Slot::Known { id },
                     None => Slot::Door { code: unknown(*kind) },
+                };
+            }
+            Body::Read(Read::Explain(reserve)) => {
+                let lines = reserve.lines(lines);
+                return match check_reserve(&batch.rules, self.catalogue.sku_count(), reserve, lines) {
+                    Code::Ok => Slot::Read,
+                    code => Slot::Door { code },
                 };
             }
             Body::Read(_) => return Slot::Read,

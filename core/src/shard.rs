@@ -4,7 +4,7 @@
 
 use crate::batch::{Batch, NO_VOTE, Slot};
 use crate::bucket::Place;
-use crate::command::{Body, Line};
+use crate::command::{Body, Line, Read};
 use crate::id::Lsn;
 use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Moment, Outcome};
 
@@ -92,9 +92,15 @@ impl Progress {
                         self.last = lsn;
                     }
                     Slot::Read => {
-                        if let Body::Read(read) = &command.body
-                            && let Some(answer) = ledger.read(self.last.max(batch.before), read)
-                        {
+                        let moment = Moment { lsn: self.last.max(batch.before), now: batch.now };
+                        let answer = match &command.body {
+                            Body::Read(Read::Explain(reserve)) => {
+                                ledger.explain(moment, &batch.rules, reserve, &frame.lines)
+                            }
+                            Body::Read(read) => ledger.read(moment.lsn, read),
+                            _ => None,
+                        };
+                        if let Some(answer) = answer {
                             self.output.answers.push((self.at, answer));
                         }
                     }

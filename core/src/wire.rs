@@ -39,18 +39,20 @@ pub enum FrameType {
     ReadReservations = 0x09,
     Allocate = 0x0a,
     ReadAllocations = 0x0b,
+    Explain = 0x0c,
     Welcome = 0x81,
     Results = 0x82,
     AvailabilityAnswer = 0x87,
     Positions = 0x88,
     Reservations = 0x89,
     Allocations = 0x8b,
+    Explanations = 0x8c,
     /// The whole frame was turned away.
     Refusal = 0xff,
 }
 
 /// Every type, requests first.
-pub const FRAME_TYPES: [FrameType; 18] = [
+pub const FRAME_TYPES: [FrameType; 20] = [
     FrameType::SignIn,
     FrameType::Resolve,
     FrameType::Define,
@@ -62,12 +64,14 @@ pub const FRAME_TYPES: [FrameType; 18] = [
     FrameType::ReadReservations,
     FrameType::Allocate,
     FrameType::ReadAllocations,
+    FrameType::Explain,
     FrameType::Welcome,
     FrameType::Results,
     FrameType::AvailabilityAnswer,
     FrameType::Positions,
     FrameType::Reservations,
     FrameType::Allocations,
+    FrameType::Explanations,
     FrameType::Refusal,
 ];
 

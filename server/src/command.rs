@@ -4,6 +4,7 @@ pub mod allocation;
 pub mod backup;
 pub mod define;
 mod demo;
+pub mod explain;
 pub mod import;
 pub mod query;
 pub mod restore;
@@ -15,6 +16,7 @@ pub mod verify;
 use std::path::PathBuf;
 
 use stockline_client::{Client, ClientError, Profile};
+use stockline_core::catalogue::NameKind;
 
 use crate::exit;
 
@@ -34,6 +36,16 @@ fn complain(error: &ClientError) -> i32 {
         ClientError::SignIn(_) | ClientError::Unreachable(_) | ClientError::Protocol(_) => exit::UNREACHABLE,
         ClientError::Refused { .. } => exit::FAILED,
     }
+}
+
+/// The id behind a name; `None` where it is not known, which is said.
+async fn id(client: &Client, kind: NameKind, name: &str) -> Result<Option<u32>, ClientError> {
+    let found = client.resolve(kind, &[name], false).await?;
+    let id = found.first().and_then(|found| found.ok());
+    if id.is_none() {
+        eprintln!("stockline: no {} {name:?}", kind.name());
+    }
+    Ok(id)
 }
 
 /// Connects with a profile and runs `work` in a small runtime.

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
-use stockline_server::command::{allocation, backup, define, import, query, restore, serve, token, verify};
+use stockline_server::command::{
+    allocation, backup, define, explain, import, query, restore, serve, token, verify,
+};
 use stockline_server::exit;
 
 #[global_allocator]
@@ -22,6 +24,8 @@ enum Command {
     Serve(serve::Options),
     /// Ask what a channel can be promised
     Query(query::Options),
+    /// Say what a reservation would be told, and why
+    Explain(explain::Options),
     /// Send stock events from a file: JSON lines or CSV
     Import(import::Options),
     /// Check a data directory that no server is using
@@ -47,6 +51,7 @@ fn main() {
     let code = match Arguments::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::Query(options) => query::run(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Import(options) => import::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Backup(options) => backup::run(&options),

@@ -1,11 +1,12 @@
 //! Sourcing: which node serves which line, by the channel's strategy, and over how many it is split.
 
 use stockline_core::catalogue::{Definition, Lane, Point, Strategy, UNKNOWN};
-use stockline_core::command::{Body, Fill, Reserve};
-use stockline_core::id::{ChannelId, ReservationId, ZoneId};
+use stockline_core::command::{Action, Allocate, Body, Command, Fill, Frame, Line, Read, Reserve};
+use stockline_core::id::{ChannelId, Key, Lsn, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::ledger::Why;
 use stockline_core::outcome::Code;
 
-use crate::bench::{Bench, any_line};
+use crate::bench::{Bench, WHO, any_line, node_line};
 
 /// Nodes 0, 1, 2 with 5, 8 and 9 units of sku 1; channel 0 with a strategy; zones 0 and 1.
 fn bench(strategy: Strategy, splits_max: u8) -> Bench {
@@ -105,6 +106,77 @@ fn no_line_is_split_over_more_nodes_than_the_channel_wants() {
     ] {
         let found = ask(&mut bench(strategy, splits), ZoneId::NONE, quantity);
         assert_eq!(found, (code, told), "{strategy:?} {splits}: {quantity}");
+    }
+}
+
+#[test]
+fn an_explanation_tells_what_would_come_of_it_and_why_and_takes_nothing() {
+    for shards in [1, 4] {
+        let mut bench = Bench::with_sku_rules(shards);
+        for (sku, node, units) in [(5, 0, 9), (5, 1, 4), (5, 2, 4), (1, 0, 3)] {
+            bench.receive(sku, node, units);
+        }
+        let (action, to_channel) = (Action::Allocate, ChannelId::SHARED);
+        let (channel, sku, node) = (ChannelId(0), SkuId(5), NodeId(2));
+        let allocate = Allocate { action, channel, to_channel, sku, node, quantity: 2 };
+        bench.send_body(Body::Allocate(allocate), &[]);
+        let hash = bench.hash();
+        let lines = [any_line(5, 5), node_line(1, 0, 4), any_line(5, 4)];
+        let reserve = Reserve {
+            id: ReservationId(77),
+            channel: ChannelId(0),
+            ttl_ms: 1_000,
+            fill: Fill::Partial,
+            customer: 0,
+            zone: ZoneId::NONE,
+            first_line: 0,
+            line_count: 3,
+        };
+        let ask = |bench: &mut Bench, reserve, lines: &[Line]| {
+            let body = Body::Read(Read::Explain(reserve));
+            let command = Command { key: Key(0), issued_at: bench.now, digest: 0, body };
+            let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: lines.to_vec() };
+            bench.send_frames(vec![frame]).remove(0)
+        };
+        let told = ask(&mut bench, reserve, &lines);
+        assert_eq!(told.replies[0].outcome.code, Code::Ok);
+        assert_eq!(told.replies[0].lsn, Lsn::NONE);
+        let traces: Vec<_> = told
+            .traces
+            .iter()
+            .map(|(_, trace)| {
+                let counts = (trace.free, trace.withheld, trace.own, trace.taken);
+                (trace.line, trace.node.0, trace.why, counts)
+            })
+            .collect();
+        // 4 of sku 5 are withheld from channel 0 at node 0, 2 at each of the others, where channel 0 has 2 of its own.
+        assert_eq!(
+            traces,
+            [
+                (0, 0, Why::Taken, (9, 4, 0, 5)),
+                (0, 1, Why::NotChosen, (4, 2, 0, 0)),
+                (0, 2, Why::NotChosen, (2, 2, 2, 0)),
+                (1, 0, Why::Taken, (3, 0, 0, 3)),
+                (2, 0, Why::Nothing, (4, 4, 0, 0)),
+                (2, 1, Why::Taken, (4, 2, 0, 2)),
+                (2, 2, Why::Taken, (2, 2, 2, 2)),
+            ]
+        );
+        assert_eq!(bench.hash(), hash, "nothing was taken");
+        // The same, made: the same parts.
+        let made = bench.send_body(Body::Reserve(reserve), &lines);
+        let parts = told.parts.iter().map(|part| (part.sku.0, part.node.0, part.quantity));
+        assert_eq!(parts.collect::<Vec<_>>(), made.parts);
+        for (reserve, code) in [
+            (reserve, Code::ReservationExists),
+            (Reserve { id: ReservationId(78), ..reserve }, Code::InsufficientStock),
+            (Reserve { id: ReservationId(78), channel: ChannelId(9), ..reserve }, Code::UnknownChannel),
+            (Reserve { id: ReservationId(78), line_count: 0, ..reserve }, Code::NoLines),
+        ] {
+            let told = ask(&mut bench, reserve, &[any_line(1, 1), any_line(1, 1), any_line(1, 1)]);
+            assert_eq!(told.replies[0].outcome.code, code, "{reserve:?}");
+        }
+        bench.assert_sound();
     }
 }
 

@@ -30,7 +30,8 @@ fn is_ttl(ttl_ms: u32) -> bool {
     ttl_ms > 0 && u64::from(ttl_ms) <= limit::TTL_MS_MAX
 }
 
-fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Line]) -> Code {
+/// The same for a reservation.
+pub fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Line]) -> Code {
     let mut code = Code::Ok;
     first(&mut code, lines.is_empty(), Code::NoLines);
     first(&mut code, lines.len() > limit::RESERVATION_LINES_MAX, Code::TooManyLines);

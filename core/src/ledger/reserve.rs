@@ -14,6 +14,7 @@ use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, GroupId, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
+use crate::ledger::explain::{Trace, Why};
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
 use crate::outcome::{Code, State};
 
@@ -57,6 +58,7 @@ impl Ledger {
         reserve: &Reserve,
         all_lines: &[Line],
         effects: &mut Effects,
+        mut traces: Option<&mut Vec<Trace>>,
     ) -> Option<Decision> {
         let lines = reserve.lines(all_lines);
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
@@ -75,7 +77,18 @@ impl Ledger {
         for class in 0..3 {
             for (index, line) in lines.iter().enumerate() {
                 if specificity(line) == class && self.shard.owns(line.sku) {
+                    let (traced, moved) =
+                        (traces.as_ref().map_or(0, |traces| traces.len()), effects.movements.len());
+                    if let Some(traces) = &mut traces {
+                        self.trace_line(rules, channel, reserve.zone, (index, line), traces);
+                    }
                     self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
+                    for trace in traces.iter_mut().flat_map(|traces| &mut traces[traced..]) {
+                        let taken = effects.movements[moved..].iter();
+                        trace.taken =
+                            taken.filter(|taken| taken.node == trace.node).map(|taken| taken.quantity).sum();
+                        trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
+                    }
                 }
             }
         }
@@ -98,7 +111,7 @@ impl Ledger {
     }
 
     /// Granted where no part says no and, filled partly, one has something.
-    pub(super) fn conclude_reserve(reserve: &Reserve, outcome: Outcome, said: Ballot) -> Outcome {
+    pub(crate) fn conclude_reserve(reserve: &Reserve, outcome: Outcome, said: Ballot) -> Outcome {
         let granted = !said.says(Ballot::NO) && (reserve.fill == Fill::All || said.says(Ballot::SOME));
         if granted || outcome.code != Code::Ok {
             return outcome;
@@ -171,7 +184,10 @@ impl Ledger {
             let named = line.node == NodeId::ANY || line.node == node;
             if named && group.is_none_or(|nodes| nodes.contains(node)) {
                 if channel.policy.strategy != Strategy::Priority {
-                    candidate.key |= self.preference(rules, channel, zone, node, &candidate) << 16;
+                    let levels = if candidate.shares == NO_SHARES { 0 } else { channel.pools.len() };
+                    let pools = (0..=levels).map(|level| self.pool_units(&candidate, level, levels));
+                    let units = pools.sum();
+                    candidate.key |= self.preference(rules, channel, zone, node, units) << 16;
                 }
                 self.candidates.push(candidate);
             }
@@ -235,13 +251,13 @@ impl Ledger {
     }
 
     /// What the channel's strategy goes by: less is better.
-    fn preference(
+    pub(super) fn preference(
         &self,
         rules: &Rules,
         channel: &ChannelRule,
         zone: ZoneId,
         node: NodeId,
-        candidate: &Candidate,
+        units: i64,
     ) -> u64 {
         let zone = rules.zone(zone);
         let by_zone = |of: fn(&ZoneRule, NodeId) -> u32| zone.map_or(UNKNOWN, |zone| of(zone, node));
@@ -249,11 +265,7 @@ impl Ledger {
             Strategy::Priority => 0,
             Strategy::Nearest => u64::from(by_zone(ZoneRule::metres)),
             Strategy::LowestCost => u64::from(by_zone(ZoneRule::cost)),
-            Strategy::FewestSplits | Strategy::HighestStock => {
-                let levels = if candidate.shares == NO_SHARES { 0 } else { channel.pools.len() };
-                let pools = (0..=levels).map(|level| self.pool_units(candidate, level, levels));
-                (1 << 40) - pools.sum::<i64>().unsigned_abs()
-            }
+            Strategy::FewestSplits | Strategy::HighestStock => (1 << 40) - units.unsigned_abs(),
         }
     }
 

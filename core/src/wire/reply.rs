@@ -142,6 +142,56 @@ pub struct ReservationAnswers {
     pub claims: Vec<ClaimRec>,
 }
 
+/// What was seen of one node for one line, when it was the line's turn.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct TraceRec {
+    /// Units free; negative: a shortage.
+    pub free: i64,
+    /// Of these, withheld by a rule.
+    pub withheld: i64,
+    /// Units of the channel's own allocation and of those above it.
+    pub own: i64,
+    /// What the channel's strategy goes by, less is better: metres or cost; 0 by priority and stock.
+    pub order: u64,
+    pub taken: u32,
+    /// Index of the reservation within the frame, and of the line within it.
+    pub reservation: u16,
+    pub line: u16,
+    pub node: u16,
+    /// The node's place by priority.
+    pub rank: u16,
+    /// 0 taken, 1 not offered, 2 not in the group, 3 another node is named, 4 nothing for the channel, 5 not chosen.
+    pub why: u8,
+}
+
+/// What reservations would be told, and why.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Explanations {
+    pub as_of_lsn: u64,
+    pub results: Vec<ResultRec>,
+    pub parts: Vec<PartRec>,
+    pub traces: Vec<TraceRec>,
+}
+
+impl Explanations {
+    pub fn of(reply: &FrameReply) -> Explanations {
+        let Results { results, parts } = Results::of(reply);
+        let traces = reply.traces.iter().map(|(reservation, trace)| TraceRec {
+            free: trace.free,
+            withheld: trace.withheld,
+            own: trace.own,
+            order: trace.order,
+            taken: trace.taken,
+            reservation: *reservation as u16,
+            line: trace.line,
+            node: trace.node.0,
+            rank: trace.rank,
+            why: trace.why as u8,
+        });
+        Explanations { as_of_lsn: reply.as_of.0, results, parts, traces: traces.collect() }
+    }
+}
+
 /// A frame turned away as a whole; nothing in it was looked at further.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Refusal {

@@ -39,7 +39,8 @@ pub struct Events {
     pub events: Vec<EventRec>,
 }
 
-/// Reservations; the lines of all stand in one list, in their order.
+/// Reservations to be made, or to be explained; the lines of all stand in one list, in their order. What is explained
+/// needs no key and no time of issue.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Reservations {
     pub reservations: Vec<ReserveRec>,
@@ -159,16 +160,22 @@ pub fn read_commands(
                 read.commands.push(rec.command(0).map_err(at("events", index))?);
             }
         }
-        FrameType::Reserve => {
+        FrameType::Reserve | FrameType::Explain => {
             let frame = access::<ArchivedReservations>(raw.archive)?;
             at_most("reservations", frame.reservations.len(), limit::FRAME_COMMANDS_MAX)?;
-            at_most("lines", frame.lines.len(), limit::FRAME_LINES_MAX)?;
+            let explain = raw.kind == FrameType::Explain;
+            let lines_max = if explain { limit::EXPLAIN_LINES_MAX } else { limit::FRAME_LINES_MAX };
+            at_most("lines", frame.lines.len(), lines_max)?;
             read.commands.reserve_exact(frame.reservations.len());
             read.lines = frame.lines.iter().map(|line| line.line()).collect();
             let mut line = 0u32;
             for (index, rec) in frame.reservations.iter().enumerate() {
                 let wrong = at("reservations", index);
-                read.commands.push(rec.command(line, 0).map_err(&wrong)?);
+                let mut command = rec.command(line, 0).map_err(&wrong)?;
+                if explain && let Body::Reserve(reserve) = command.body {
+                    command = plain(Body::Read(Read::Explain(reserve)));
+                }
+                read.commands.push(command);
                 line += u32::from(rec.line_count.to_native());
                 if line as usize > read.lines.len() {
                     return Err(wrong("line_count reaches beyond the lines"));

@@ -20,10 +20,11 @@ use stockline_core::record::{
     AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
 };
 use stockline_core::wire::{
-    self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedPositions,
-    ArchivedReservationAnswers, ArchivedResults, Availability, AvailabilityAnswer, ClaimRec, Events,
-    FrameType, ItemRec, NodeRec, PartRec, PlaceRec, PositionRec, ReadAllocations, ReadPositions,
-    ReadReservations, Reservations, Resolve, ResolveRec, ShareRec, Transitions, Welcome,
+    self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedExplanations,
+    ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec, ArchivedResults,
+    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
+    PositionRec, ReadAllocations, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec,
+    ShareRec, TraceRec, Transitions, Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -208,6 +209,33 @@ impl Client {
 
     /// Reserves. What a line got less of stands among the parts, with no node and the units it got.
     pub async fn reserve(&self, new: &[NewReservation]) -> Result<Vec<Outcome>, ClientError> {
+        self.results(FrameType::Reserve, &self.reservations_body(new)).await
+    }
+
+    /// What reservations would be told now, and what was seen of each node for each line. Nothing is taken.
+    pub async fn explain(
+        &self,
+        new: &[NewReservation],
+    ) -> Result<(Vec<Outcome>, Vec<TraceRec>), ClientError> {
+        let (kind, archive) = self.call(FrameType::Explain, &self.reservations_body(new)).await?;
+        expect(kind, FrameType::Explanations)?;
+        let answer = access::<ArchivedExplanations>(&archive)?;
+        let traces = answer.traces.iter().map(|trace| TraceRec {
+            free: trace.free.to_native(),
+            withheld: trace.withheld.to_native(),
+            own: trace.own.to_native(),
+            order: trace.order.to_native(),
+            taken: trace.taken.to_native(),
+            reservation: trace.reservation.to_native(),
+            line: trace.line.to_native(),
+            node: trace.node.to_native(),
+            rank: trace.rank.to_native(),
+            why: trace.why,
+        });
+        Ok((read_outcomes(&answer.results, &answer.parts), traces.collect()))
+    }
+
+    fn reservations_body(&self, new: &[NewReservation]) -> Reservations {
         let issued_at_ms = self.now_ms();
         let mut body = Reservations::default();
         for reservation in new {
@@ -224,7 +252,7 @@ impl Client {
             });
             body.lines.extend_from_slice(&reservation.lines);
         }
-        self.results(FrameType::Reserve, &body).await
+        body
     }
 
     /// Steps of reservations. Of a confirmation that came late, parts say where the units are claimed.
@@ -393,8 +421,12 @@ where
 /// Reads a results frame.
 pub(crate) fn read_results(archive: &[u8]) -> Result<Vec<Outcome>, ClientError> {
     let answer = access::<ArchivedResults>(archive)?;
-    let mut parts = answer.parts.iter();
-    let outcomes = answer.results.iter().map(|result| Outcome {
+    Ok(read_outcomes(&answer.results, &answer.parts))
+}
+
+fn read_outcomes(results: &[ArchivedResultRec], parts: &[ArchivedPartRec]) -> Vec<Outcome> {
+    let mut parts = parts.iter();
+    let outcomes = results.iter().map(|result| Outcome {
         lsn: result.lsn.to_native(),
         code: Code::from_number(result.code).unwrap_or(Code::Malformed),
         state: State::from_number(result.state).unwrap_or(State::None),
@@ -413,7 +445,7 @@ pub(crate) fn read_results(archive: &[u8]) -> Result<Vec<Outcome>, ClientError> 
             })
             .collect(),
     });
-    Ok(outcomes.collect())
+    outcomes.collect()
 }
 
 /// The task behind the handles.

@@ -6,7 +6,7 @@ use stockline_core::id::ChannelId;
 use stockline_core::outcome::Code;
 use stockline_core::record::AllocateRec;
 
-use crate::command::{ProfileOption, with_client};
+use crate::command::{ProfileOption, id, with_client};
 use crate::exit;
 
 #[derive(Debug, clap::Args)]
@@ -128,13 +128,4 @@ async fn query(client: &Client, skus: &[String], channel: Option<&str>) -> Resul
         }
     }
     Ok(exit::OK)
-}
-
-async fn id(client: &Client, kind: NameKind, name: &str) -> Result<Option<u32>, ClientError> {
-    let found = client.resolve(kind, &[name], false).await?;
-    let id = found.first().and_then(|found| found.ok());
-    if id.is_none() {
-        eprintln!("stockline: no {} {name:?}", kind.name());
-    }
-    Ok(id)
 }

@@ -18,8 +18,9 @@ use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
-    self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, FrameType, Inbox,
-    ItemRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome, WireError,
+    self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, Explanations,
+    FrameType, Inbox, ItemRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome,
+    WireError,
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -340,6 +341,7 @@ impl Session {
                     | FrameType::Transitions
                     | FrameType::ReadReservations
                     | FrameType::ReadAllocations
+                    | FrameType::Explain
             ),
             Role::Warehouse => {
                 matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
@@ -352,7 +354,7 @@ impl Session {
         let own = |node| principal.role != Role::Warehouse || principal.nodes.contains(&node);
         for (index, command) in commands.iter().enumerate() {
             let (known, code, what) = match &command.body {
-                Body::Reserve(reserve) => (
+                Body::Reserve(reserve) | Body::Read(Read::Explain(reserve)) => (
                     principal.channel.is_none_or(|channel| channel == reserve.channel)
                         || principal.role == Role::Admin,
                     Code::UnknownChannel,
@@ -422,6 +424,9 @@ impl Session {
             }
             Some(FrameType::ReadAllocations) => {
                 wire::encode(&mut self.out, FrameType::Allocations, request, &AllocationAnswers::of(reply));
+            }
+            Some(FrameType::Explain) => {
+                wire::encode(&mut self.out, FrameType::Explanations, request, &Explanations::of(reply));
             }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
