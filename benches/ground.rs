@@ -6,7 +6,7 @@ use stockline_core::catalogue::{Catalogue, Definition, Rules};
 use stockline_core::command::{Body, Command, Fill, Frame, Line, Reserve};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
-    ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
+    ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId, ZoneId,
 };
 use stockline_core::ledger::{Effects, Ledger, Moment, SkuState};
 use stockline_core::record::digest;
@@ -76,7 +76,7 @@ impl Ground {
                 ttl_ms: 600_000,
                 fill: Fill::All,
                 customer: 0,
-                zone: stockline_core::id::ZoneId::NONE,
+                zone: ZoneId::NONE,
                 first_line,
                 line_count: 1,
             };

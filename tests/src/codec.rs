@@ -8,7 +8,9 @@ use stockline_core::catalogue::{Definition, Policy};
 use stockline_core::id::Millis;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
-use stockline_core::record::{DefinitionList, EventRec, LineRec, ReserveRec, TextRec, TransitionRec};
+use stockline_core::record::{
+    AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, TextRec, TransitionRec,
+};
 use stockline_core::wire::{self, *};
 use stockline_loadgen::dice::Dice;
 
@@ -65,6 +67,16 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         buffer: 5,
         policy: Policy::default(),
     };
+    let allocate = AllocateRec {
+        key: 0xc1,
+        issued_at_ms: T0,
+        sku: 3,
+        quantity: 4,
+        node: 1,
+        channel: 0,
+        to_channel: 65_535,
+        action: 1,
+    };
     let wanted = ResolveRec { kind: 1, create: 1, name: TextRec { start: 0, len: 6 } };
     let query = QueryRec { channel: 0, group: 65_535, detail: 1, sku_count: 2 };
     let result = ResultRec {
@@ -87,6 +99,9 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::Availability, &Availability { queries: vec![query], skus: vec![3, 4] }),
         frame(FrameType::ReadPositions, &ReadPositions { places: vec![PlaceRec { sku: 3, node: 1 }] }),
         frame(FrameType::ReadReservations, &ReadReservations { ids: vec![0xa1] }),
+        frame(FrameType::Allocate, &wire::Allocations { allocations: vec![allocate] }),
+        frame(FrameType::ReadAllocations, &ReadAllocations { channel: 0, skus: vec![3] }),
+        frame(FrameType::Explain, &wire::Reservations { reservations: vec![reserve], lines: vec![line] }),
         frame(
             FrameType::Welcome,
             &Welcome {
@@ -145,6 +160,34 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     shipped: 0,
                     node: 1,
                     pool: 0,
+                }],
+            },
+        ),
+        frame(
+            FrameType::Allocations,
+            &AllocationAnswers {
+                as_of_lsn: 42,
+                counts: vec![1],
+                shares: vec![ShareRec { units: 4, node: 1, channel: 0 }],
+            },
+        ),
+        frame(
+            FrameType::Explanations,
+            &Explanations {
+                as_of_lsn: 42,
+                results: vec![ResultRec { lsn: 0, ..result }],
+                parts: vec![PartRec { sku: 3, quantity: 2, node: 1, line: 0 }],
+                traces: vec![TraceRec {
+                    free: 8,
+                    withheld: 1,
+                    own: 4,
+                    order: 0,
+                    taken: 2,
+                    reservation: 0,
+                    line: 0,
+                    node: 1,
+                    rank: 0,
+                    why: 0,
                 }],
             },
         ),

@@ -74,21 +74,27 @@ impl Ledger {
             return Some(Decision::refused(Outcome::of(Code::ReservationExists)));
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
-        for class in 0..3 {
+        let classes = match lines {
+            [only] => specificity(only)..specificity(only) + 1,
+            _ => 0..3,
+        };
+        for class in classes {
             for (index, line) in lines.iter().enumerate() {
-                if specificity(line) == class && self.shard.owns(line.sku) {
-                    let (traced, moved) =
-                        (traces.as_ref().map_or(0, |traces| traces.len()), effects.movements.len());
-                    if let Some(traces) = &mut traces {
-                        self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                    }
+                if specificity(line) != class || !self.shard.owns(line.sku) {
+                    continue;
+                }
+                let Some(traces) = traces.as_deref_mut() else {
                     self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
-                    for trace in traces.iter_mut().flat_map(|traces| &mut traces[traced..]) {
-                        let taken = effects.movements[moved..].iter();
-                        trace.taken =
-                            taken.filter(|taken| taken.node == trace.node).map(|taken| taken.quantity).sum();
-                        trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
-                    }
+                    continue;
+                };
+                let (traced, moved) = (traces.len(), effects.movements.len());
+                self.trace_line(rules, channel, reserve.zone, (index, line), traces);
+                self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
+                for trace in &mut traces[traced..] {
+                    let taken = effects.movements[moved..].iter();
+                    let here = taken.filter(|taken| taken.node == trace.node);
+                    trace.taken = here.map(|taken| taken.quantity).sum();
+                    trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
                 }
             }
         }
@@ -128,14 +134,23 @@ impl Ledger {
         self.takes.clear();
     }
 
+    #[inline]
     fn set_aside(&mut self, at: u32, sku: SkuId, pool: ChannelId, quantity: i64) {
         let position = self.positions.at_mut(at as usize);
-        position.add(Bucket::unclaimed(pool), -quantity);
-        if pool != ChannelId::SHARED {
-            let node = position.node();
-            let extra = self.extras.get_mut(&sku).expect("it has an allocation");
-            extra.shares.add(pool, node, -quantity);
+        if pool == ChannelId::SHARED {
+            position.free -= quantity;
+            return;
         }
+        self.set_share_aside(at, sku, pool, quantity);
+    }
+
+    #[cold]
+    fn set_share_aside(&mut self, at: u32, sku: SkuId, pool: ChannelId, quantity: i64) {
+        let position = self.positions.at_mut(at as usize);
+        position.add(Bucket::Allocated, -quantity);
+        let node = position.node();
+        let extra = self.extras.get_mut(&sku).expect("it has an allocation");
+        extra.shares.add(pool, node, -quantity);
     }
 
     /// Whether the channel or the customer has as many open holds as it may.
@@ -162,7 +177,8 @@ impl Ledger {
         let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         self.drawn.clear();
-        let mut offered = 0;
+        // What all share, at all nodes that the channel is offered; then at those for this line, and the channel's own.
+        let (mut offered, mut total, mut own) = (0, 0, 0);
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
             let (node, mut free) = (position.node(), position.free);
@@ -177,31 +193,35 @@ impl Ledger {
             }
             let key = u64::from(rules.rank(node));
             let mut candidate = Candidate { key, at: at as u32, shared: free, shares: NO_SHARES };
-            if allocated && !self.draw(channel, line.sku, withheld, &mut candidate) {
-                continue;
+            let mut of_own = 0;
+            if allocated {
+                of_own = self.draw(channel, line.sku, withheld, &mut candidate);
+                if of_own + candidate.shared == 0 {
+                    continue;
+                }
             }
             offered += candidate.shared;
             let named = line.node == NodeId::ANY || line.node == node;
             if named && group.is_none_or(|nodes| nodes.contains(node)) {
+                total += candidate.shared;
+                own += of_own;
                 if channel.policy.strategy != Strategy::Priority {
-                    let levels = if candidate.shares == NO_SHARES { 0 } else { channel.pools.len() };
-                    let pools = (0..=levels).map(|level| self.pool_units(&candidate, level, levels));
-                    let units = pools.sum();
+                    let units = of_own + candidate.shared;
                     candidate.key |= self.preference(rules, channel, zone, node, units) << 16;
                 }
                 self.candidates.push(candidate);
             }
         }
-        // The channel's own pools, and last the one that all share; of that the buffer is withheld, and as it is
-        // withheld from the channel as a whole it bounds each of its lines too.
-        let shared_level = if self.drawn.is_empty() { 0 } else { channel.pools.len() };
-        let mut shared = (offered - i64::from(channel.buffer)).max(0);
+        // Of what all share the buffer is withheld, and as it is withheld from the channel as a whole it bounds each of
+        // its lines too.
+        let shared = (offered - i64::from(channel.buffer)).max(0);
         let splits = channel.policy.splits();
-        let mut available = self.available(shared_level, shared, splits);
+        let mut available = own + total.min(shared);
+        if self.candidates.len() > splits {
+            available = self.available(channel, shared, splits);
+        }
         if channel.policy.cap > 0 {
-            let taken = self.takes.iter().filter(|take| take.sku == line.sku);
-            let taken: i64 = taken.map(|take| take.quantity).sum();
-            available = (channel.policy.capped(available + taken) - taken).max(0);
+            available = self.capped(channel, line.sku, available);
         }
         if available < wanted {
             effects.shorts.push(Short {
@@ -215,42 +235,101 @@ impl Ledger {
             }
             wanted = available;
         }
-        for level in 0..=shared_level {
-            let has_all = |candidate: &&Candidate| {
-                let pools = (0..=level).map(|level| self.pool_units(candidate, level, shared_level));
-                let own: i64 = pools.take(shared_level).sum();
-                own + if level == shared_level { candidate.shared.min(shared) } else { 0 } >= wanted
-            };
-            // To have few splits says nothing about which of those that have it all is best.
-            let by_rank = channel.policy.strategy == Strategy::FewestSplits;
-            let order = |one: &&Candidate| if by_rank { one.key & 0xffff } else { one.key };
-            if let Some(whole) = self.candidates.iter().filter(has_all).min_by_key(order).copied() {
-                let mut open = wanted;
-                for level in 0..=level {
-                    self.take(channel, line, (whole, level, shared_level), &mut open, i64::MAX, effects);
-                }
-                return;
+        if !self.drawn.is_empty() {
+            self.take_from_pools(channel, line, wanted, (shared, splits), effects);
+            return;
+        }
+        match self.whole(channel, 0, 0, wanted, shared) {
+            Some(whole) => {
+                let at = self.candidates[whole].at;
+                self.take(line, at, ChannelId::SHARED, wanted, effects);
+            }
+            None => self.split(channel, line, wanted, (0, shared, splits), effects),
+        }
+    }
+
+    /// The best candidate that has all with the pools up to a level.
+    fn whole(
+        &self,
+        channel: &ChannelRule,
+        level: usize,
+        shared_level: usize,
+        wanted: i64,
+        shared: i64,
+    ) -> Option<usize> {
+        // To have few splits says nothing about which of those that have it all is best.
+        let by = if channel.policy.strategy == Strategy::FewestSplits { 0xffff } else { u64::MAX };
+        let (mut whole, mut best) = (None, u64::MAX);
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            let key = candidate.key & by;
+            if key < best && self.reach(candidate, level, shared_level, shared) >= wanted {
+                (whole, best) = (Some(at), key);
             }
         }
+        whole
+    }
+
+    /// Takes a line where the channel has allocations: of its own pools first, and last of the one that all share.
+    fn take_from_pools(
+        &mut self,
+        channel: &ChannelRule,
+        line: &Line,
+        wanted: i64,
+        (shared, splits): (i64, usize),
+        effects: &mut Effects,
+    ) {
+        let shared_level = channel.pools.len();
+        for level in 0..=shared_level {
+            let Some(whole) = self.whole(channel, level, shared_level, wanted, shared) else { continue };
+            let whole = self.candidates[whole];
+            let mut open = wanted;
+            for level in 0..=level {
+                let units = self.pool_units(&whole, level, shared_level).min(open);
+                open -= units;
+                self.take(line, whole.at, pool_of(channel, level, shared_level), units, effects);
+            }
+            return;
+        }
+        self.split(channel, line, wanted, (shared_level, shared, splits), effects);
+    }
+
+    /// Takes a line from several nodes, the best first: of each pool in turn.
+    #[cold]
+    fn split(
+        &mut self,
+        channel: &ChannelRule,
+        line: &Line,
+        mut wanted: i64,
+        (shared_level, mut shared, splits): (usize, i64, usize),
+        effects: &mut Effects,
+    ) {
         self.candidates.sort_unstable();
         self.candidates.truncate(splits);
-        let mut open = wanted;
         for level in 0..=shared_level {
             for next in 0..self.candidates.len() {
-                if open == 0 {
-                    return;
-                }
                 let candidate = self.candidates[next];
-                let most = if level == shared_level { shared } else { i64::MAX };
-                let taken =
-                    self.take(channel, line, (candidate, level, shared_level), &mut open, most, effects);
-                shared -= if level == shared_level { taken } else { 0 };
+                let mut units = self.pool_units(&candidate, level, shared_level).min(wanted);
+                if level == shared_level {
+                    units = units.min(shared);
+                    shared -= units;
+                }
+                wanted -= units;
+                self.take(line, candidate.at, pool_of(channel, level, shared_level), units, effects);
             }
         }
-        assert!(open == 0, "{open} of {line:?} were said to be there");
+        assert!(wanted == 0, "{wanted} of {line:?} were said to be there");
+    }
+
+    /// Units of a sku that the channel may claim, behind the lines before this one.
+    #[cold]
+    fn capped(&self, channel: &ChannelRule, sku: SkuId, available: i64) -> i64 {
+        let taken = self.takes.iter().filter(|take| take.sku == sku);
+        let taken: i64 = taken.map(|take| take.quantity).sum();
+        (channel.policy.capped(available + taken) - taken).max(0)
     }
 
     /// What the channel's strategy goes by: less is better.
+    #[inline(never)]
     pub(super) fn preference(
         &self,
         rules: &Rules,
@@ -269,20 +348,17 @@ impl Ledger {
         }
     }
 
-    /// Notes what a candidate has for the channel, pool by pool; says whether it has anything.
-    fn draw(&mut self, channel: &ChannelRule, sku: SkuId, withheld: i64, candidate: &mut Candidate) -> bool {
+    /// Notes what a candidate has for the channel, pool by pool; answers the units of its own pools.
+    fn draw(&mut self, channel: &ChannelRule, sku: SkuId, withheld: i64, candidate: &mut Candidate) -> i64 {
         let position = self.positions.at(candidate.at as usize);
         let shares = &self.extras.get(&sku).expect("it has an allocation").shares;
         let share = |pool| shares.units(pool, position.node());
         let drawable = drawable(&channel.pools, (position.free, withheld), position.allocated(), share);
-        if drawable.iter().all(|(_, units)| *units == 0) {
-            return false;
-        }
         let (shared, own) = drawable.split_last().expect("one pool is shared");
         candidate.shared = shared.1;
         candidate.shares = self.drawn.len() as u32;
         self.drawn.extend(own.iter().map(|(_, units)| units));
-        true
+        own.iter().map(|(_, units)| units).sum()
     }
 
     /// Units of a candidate in the pool of a level.
@@ -294,56 +370,54 @@ impl Ledger {
         }
     }
 
-    /// The most units that the candidates have for a line, of those that all share at most so many.
-    fn available(&mut self, shared_level: usize, shared: i64, splits: usize) -> i64 {
-        if self.candidates.len() > splits {
-            self.candidates.sort_unstable();
+    /// Units of a candidate in the pools up to a level, at most so many of those that all share.
+    fn reach(&self, candidate: &Candidate, level: usize, shared_level: usize, shared: i64) -> i64 {
+        let mut units = if level == shared_level { candidate.shared.min(shared) } else { 0 };
+        if candidate.shares != NO_SHARES {
+            let own = &self.drawn[candidate.shares as usize..][..shared_level.min(level + 1)];
+            units += own.iter().sum::<i64>();
         }
-        let own = |candidate: &Candidate| -> i64 {
-            (0..shared_level).map(|level| self.pool_units(candidate, level, shared_level)).sum()
-        };
+        units
+    }
+
+    /// The most units that more candidates than a line may be split over have for it: one node that has it all may be
+    /// any of them; else the best so many count.
+    #[cold]
+    fn available(&mut self, channel: &ChannelRule, shared: i64, splits: usize) -> i64 {
+        let shared_level = channel.pools.len();
+        self.candidates.sort_unstable();
         let all = |candidates: &[Candidate]| {
-            let own: i64 = candidates.iter().map(own).sum();
-            own + candidates.iter().map(|candidate| candidate.shared).sum::<i64>().min(shared)
+            let own = candidates.iter().map(|one| self.reach(one, shared_level, shared_level, 0));
+            let of_all = candidates.iter().map(|candidate| candidate.shared);
+            own.sum::<i64>() + of_all.sum::<i64>().min(shared)
         };
-        if self.candidates.len() <= splits {
-            return all(&self.candidates);
-        }
-        // One node that has it all may be any of them; else the best so many count.
         let most = self.candidates.iter().map(|one| all(std::slice::from_ref(one))).max().unwrap_or(0);
         all(&self.candidates[..splits]).max(most)
     }
 
-    /// Takes what a candidate has in one pool, at most so much, of what is open; answers how much.
-    fn take(
-        &mut self,
-        channel: &ChannelRule,
-        line: &Line,
-        (candidate, level, shared_level): (Candidate, usize, usize),
-        open: &mut i64,
-        most: i64,
-        effects: &mut Effects,
-    ) -> i64 {
-        let quantity = self.pool_units(&candidate, level, shared_level).min(most).min(*open);
+    /// Takes units of a pool at a position.
+    fn take(&mut self, line: &Line, at: u32, pool: ChannelId, quantity: i64, effects: &mut Effects) {
         if quantity <= 0 {
-            return 0;
+            return;
         }
-        *open -= quantity;
-        let pool = if level == shared_level { ChannelId::SHARED } else { channel.pools[level] };
         // What a later line may no longer take.
         let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
-        self.set_aside(candidate.at, line.sku, pool, set_aside);
-        self.takes.push(Take { at: candidate.at, sku: line.sku, pool, quantity: set_aside });
+        self.set_aside(at, line.sku, pool, set_aside);
+        self.takes.push(Take { at, sku: line.sku, pool, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
-            node: self.positions.at(candidate.at as usize).node(),
+            node: self.positions.at(at as usize).node(),
             pool,
             from: Bucket::unclaimed(pool),
             to: Bucket::Held,
             quantity: quantity as u32,
         });
-        quantity
     }
+}
+
+/// The pool of a level: the channel's own, those of the channels above it, and last the one that all share.
+fn pool_of(channel: &ChannelRule, level: usize, shared_level: usize) -> ChannelId {
+    if level == shared_level { ChannelId::SHARED } else { channel.pools[level] }
 }
 
 /// Brings movements from `start` on into their one order and makes one of those alike but for the quantity.

@@ -7,7 +7,7 @@ use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{Lsn, Millis, ReservationId, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, ReservationId, SkuId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -105,21 +105,32 @@ impl Ledger {
                 self.outside[bucket as usize - Bucket::Supplier as usize] += change;
             }
         }
+        if movement.pool != ChannelId::SHARED {
+            self.shift_share(movement);
+        }
         let position = self.positions.get_or_insert(self.shard.row(movement.sku), movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
             if bucket.is_on_hand() {
                 position.add(bucket, change);
-            }
-            if bucket == Bucket::Allocated {
-                let shares = &mut self.extras.entry(movement.sku).or_default().shares;
-                shares.add(movement.pool, movement.node, change);
-                self.dirty_shares.push(movement.place());
             }
         }
         if !position.set_dirty(true) {
             self.dirty.push((movement.sku, movement.node));
         }
         position
+    }
+
+    /// Moves units into or out of a channel's allocation.
+    #[cold]
+    fn shift_share(&mut self, movement: &Movement) {
+        let units = i64::from(movement.quantity);
+        for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
+            if bucket == Bucket::Allocated {
+                let shares = &mut self.extras.entry(movement.sku).or_default().shares;
+                shares.add(movement.pool, movement.node, change);
+                self.dirty_shares.push(movement.place());
+            }
+        }
     }
 
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
