@@ -490,7 +490,12 @@ impl Catalogue {
                 }
                 self.book.assign(sku, name, category);
                 let data = SkuData { name: name.clone(), category: category.clone() };
-                self.put(|catalogue| &mut catalogue.sku_data, (SKU_DATA, name), data, limit::SKUS_MAX)
+                let named = (SKU_DATA, name);
+                let put = self.put(|catalogue| &mut catalogue.sku_data, named, data, limit::SKUS_MAX)?;
+                Ok(match put {
+                    Defined::Changed(_) => Defined::Changed(sku.0),
+                    Defined::Same(_) => Defined::Same(sku.0),
+                })
             }
             Definition::Zone { name, at, lanes } => {
                 if at.is_some_and(|at| !at.is_on_earth()) {

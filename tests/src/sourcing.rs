@@ -217,7 +217,7 @@ fn metres_between_points_are_good_enough_to_compare() {
     assert_eq!(bench.define(zone), Code::Ok);
     let rules = bench.sequencer.catalogue.rules();
     let zone = rules.zone(ZoneId(0)).expect("it is there");
-    let ways = [0, 1, 2].map(|node| stockline_core::id::NodeId(node));
+    let ways = [0, 1, 2].map(NodeId);
     assert_eq!(ways.map(|node| zone.cost(node)), [UNKNOWN, 3, UNKNOWN]);
     assert_eq!(zone.metres(ways[1]), 7);
     assert!((920_000..940_000).contains(&zone.metres(ways[0])));
