@@ -10,10 +10,11 @@ use stockline_client::{
 };
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Definition, NameKind, Role};
+use stockline_core::command::Action;
 use stockline_core::event::EventKind;
 use stockline_core::outcome::{Code, State};
-use stockline_core::record::LineRec;
-use stockline_core::wire::{self, Availability, FrameType, PlaceRec, QueryRec, SignIn};
+use stockline_core::record::{AllocateRec, LineRec};
+use stockline_core::wire::{self, Availability, FrameType, PlaceRec, QueryRec, ShareRec, SignIn};
 use stockline_loadgen::stage::event;
 use stockline_server::data::DataDir;
 use stockline_server::engine::{EngineConfig, RunningEngine};
@@ -320,6 +321,98 @@ async fn a_stampede_from_many_connections_takes_exactly_what_is_there() {
         }
         assert_eq!(granted, 100, "{shards} shards");
         assert_eq!(available(&admin, web, skus[0]).await, 0);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_allocation_is_seen_by_its_channel_and_those_below_it() {
+    for shards in [1, 4] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::start(dir.path(), shards, None).await;
+        let admin = Client::connect(&server.profile).await.expect("connects");
+        let Stage { skus, nodes, web } = stage(&admin).await;
+        let below = |name: &str, group: Option<&str>| {
+            let Definition::Channel { name, buffer, policy, .. } = Definition::channel(name) else {
+                unreachable!("it is a channel")
+            };
+            let (parent, group) = (Some("web".to_owned()), group.map(str::to_owned));
+            Definition::Channel { name, parent, group, buffer, policy }
+        };
+        let group = Definition::Group { name: "g".into(), nodes: vec!["n1".into()] };
+        let defined = [group, below("vip", None), below("far", Some("g"))];
+        assert!(admin.define(&defined).await.expect("ok").iter().all(|told| told.code == Code::Ok));
+        let channels = admin.resolve(NameKind::Channel, &["edi", "vip", "far"], false).await.expect("ok");
+        let [edi, vip, far] = [0, 1, 2].map(|at| channels[at].expect("a name") as u16);
+        let allocate = |key, action: Action, quantity| AllocateRec {
+            key,
+            issued_at_ms: 0,
+            sku: skus[0],
+            quantity,
+            node: nodes[0],
+            channel: web,
+            to_channel: 65_535,
+            action: action as u8,
+        };
+        for (key, action, quantity, code) in [
+            (0xc1, Action::Allocate, 101, Code::InsufficientStock),
+            (0xc2, Action::Allocate, 40, Code::Ok),
+            (0xc2, Action::Allocate, 40, Code::Ok),
+            (0xc2, Action::Allocate, 41, Code::KeyConflict),
+            (0xc3, Action::Deallocate, 41, Code::InsufficientAllocation),
+        ] {
+            let told = admin.allocate(vec![allocate(key, action, quantity)]).await.expect("ok").remove(0);
+            assert_eq!(told.code, code, "{key:x}");
+        }
+        for (channel, units) in [(web, 100), (vip, 100), (edi, 60), (far, 0)] {
+            assert_eq!(available(&admin, channel, skus[0]).await, units, "channel {channel}");
+        }
+        // Of two nodes with something each, every one is told once.
+        let answer = admin.availability(&question(vip, &skus[..1])).await.expect("ok");
+        assert_eq!((answer.nodes.len(), answer.nodes[0].available), (1, 100));
+
+        let shop = Client::connect(&server.with_token("web-shop")).await.expect("connects");
+        let refused = |result: Result<(), ClientError>, due: Code| match result {
+            Err(ClientError::Refused { code, .. }) => assert_eq!(code, due),
+            other => panic!("{other:?} instead of {due:?}"),
+        };
+        refused(shop.allocate(vec![allocate(0xc4, Action::Deallocate, 1)]).await.map(drop), Code::Forbidden);
+        refused(shop.allocations(None, &skus).await.map(drop), Code::UnknownChannel);
+        refused(shop.allocations(Some(edi), &skus).await.map(drop), Code::UnknownChannel);
+        let shares = shop.allocations(Some(web), &skus).await.expect("ok");
+        assert_eq!(shares[0], [ShareRec { units: 40, node: nodes[0], channel: web }]);
+        assert!(shares[1..].iter().all(Vec::is_empty));
+        refused(
+            shop.explain(&[new(0xa1, edi, 1_000, &[(skus[0], 1)])]).await.map(drop),
+            Code::UnknownChannel,
+        );
+        let (told, traces) = shop.explain(&[new(0xa1, web, 1_000, &[(skus[0], 41)])]).await.expect("ok");
+        assert_eq!((told[0].code, told[0].lsn, told[0].parts[0].quantity), (Code::Ok, 0, 41));
+        assert_eq!((traces.len(), traces[0].own, traces[0].free, traces[0].taken), (1, 40, 60, 41));
+        // Nobody but an administrator hears of a node that the channel is not offered.
+        let principal = Definition::Principal {
+            name: "far-desk".into(),
+            role: Role::Channel,
+            channel: Some("far".into()),
+            nodes: vec![],
+            token_sha256: token_sha256(b"far-desk"),
+        };
+        assert_eq!(admin.define(&[principal]).await.expect("ok")[0].code, Code::Ok);
+        let desk = Client::connect(&server.with_token("far-desk")).await.expect("connects");
+        let ask = [new(0xa1, far, 1_000, &[(skus[0], 1)])];
+        assert_eq!(desk.explain(&ask).await.expect("ok").1, []);
+        assert_eq!(admin.explain(&ask).await.expect("ok").1[0].why, 1);
+        // All of it is there after a restart.
+        assert_eq!(
+            shop.reserve(&[new(0xa1, web, 60_000, &[(skus[0], 39)])]).await.expect("ok")[0].code,
+            Code::Ok
+        );
+        server.stop().await;
+        let server = Server::start(dir.path(), shards, None).await;
+        let admin = Client::connect(&server.profile).await.expect("connects");
+        let shares = admin.allocations(None, &skus[..1]).await.expect("ok").remove(0);
+        assert_eq!(shares, [ShareRec { units: 1, node: nodes[0], channel: web }]);
+        assert_eq!(available(&admin, vip, skus[0]).await, 61);
         server.stop().await;
     }
 }

@@ -13,6 +13,7 @@ use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Read};
 use stockline_core::id::{ChannelId, GroupId, PrincipalId, SkuId};
+use stockline_core::ledger::Why;
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -426,7 +427,12 @@ impl Session {
                 wire::encode(&mut self.out, FrameType::Allocations, request, &AllocationAnswers::of(reply));
             }
             Some(FrameType::Explain) => {
-                wire::encode(&mut self.out, FrameType::Explanations, request, &Explanations::of(reply));
+                let mut told = Explanations::of(reply);
+                if self.principal.role != Role::Admin {
+                    // What lies at nodes that its channel is not offered is none of its business.
+                    told.traces.retain(|trace| trace.why != Why::NotOffered as u8);
+                }
+                wire::encode(&mut self.out, FrameType::Explanations, request, &told);
             }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
