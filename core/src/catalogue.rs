@@ -358,6 +358,8 @@ pub struct Catalogue {
     /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules, zones.
     names: [HashMap<Box<str>, u32>; 7],
     rules: Arc<Rules>,
+    /// Patterns of rules that are new: which skus they match is not looked up yet.
+    patterns: Vec<String>,
     /// What the rules are made from has changed since they were made.
     stale: bool,
 }
@@ -387,6 +389,7 @@ impl Catalogue {
     /// What decisions and queries read, as of the last definition.
     pub fn rules(&mut self) -> Arc<Rules> {
         if std::mem::take(&mut self.stale) {
+            self.assign_matching();
             self.rules = Arc::new(self.derive());
         }
         Arc::clone(&self.rules)
@@ -619,77 +622,6 @@ impl Catalogue {
         };
         self.stale = true;
         Ok(Defined::Changed(at as u32))
-    }
-
-    fn define_rule(
-        &mut self,
-        name: &String,
-        (skus, category): (&String, &String),
-        (node, group): (&Option<String>, &Option<String>),
-        channel: &Option<String>,
-        effect: Effect,
-    ) -> Result<Defined, Code> {
-        let (prefix, is_prefix) = skus.strip_suffix('*').map_or((skus.as_str(), false), |skus| (skus, true));
-        let is_pattern = (is_prefix && prefix.is_empty()) || Catalogue::is_name(prefix);
-        if !is_pattern || !(category.is_empty() || Catalogue::is_name(category)) {
-            return Err(Code::InvalidName);
-        }
-        let id = |kind, name: &Option<String>, code| match name {
-            Some(name) => self.find(kind, name).ok_or(code).map(|id| Some(id as u16)),
-            None => Ok(None),
-        };
-        let node = id(NameKind::Node, node, Code::UnknownNode)?.map(NodeId);
-        let group = id(NameKind::Group, group, Code::UnknownGroup)?.map(GroupId);
-        let channel = id(NameKind::Channel, channel, Code::UnknownChannel)?.map(ChannelId);
-        let place = match (node, group) {
-            (Some(_), Some(_)) => return Err(Code::InvalidRule),
-            (Some(node), None) => Where::Node(node),
-            (None, Some(group)) => Where::Group(group),
-            (None, None) => Where::Everywhere,
-        };
-        let sound = match effect {
-            Effect::None => true,
-            Effect::Safety(units) => units <= limit::QUANTITY_MAX,
-            Effect::Allocate { amount: Amount::Units(units), .. } => {
-                channel.is_some() && units <= limit::QUANTITY_MAX
-            }
-            Effect::Allocate { amount: Amount::Percent(percent), .. } => channel.is_some() && percent <= 100,
-        };
-        if !sound {
-            return Err(Code::InvalidRule);
-        }
-        let (skus, category) = (skus.clone(), category.clone());
-        let rule = Rule { name: name.clone(), skus, category, place, channel, effect };
-        let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
-        let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
-        if let Defined::Changed(at) = put {
-            let groups = self.group_sets();
-            if self.book.put(at, &self.sku_rules, old.as_ref(), &groups) {
-                self.assign_matching(at);
-            }
-        }
-        Ok(put)
-    }
-
-    /// Looks up again the rules of the skus that a rule's pattern matches.
-    fn assign_matching(&mut self, rule: u32) {
-        let Rule { skus, .. } = &self.sku_rules[rule as usize];
-        let category_of = |name: &str| {
-            let data = self.names[SKU_DATA].get(name).map(|at| &self.sku_data[*at as usize]);
-            data.map_or("", |data| data.category.as_str())
-        };
-        match skus.strip_suffix('*') {
-            None => {
-                if let Some(sku) = self.skus.get(skus.as_str()) {
-                    self.book.assign(*sku, skus, category_of(skus));
-                }
-            }
-            Some(prefix) => {
-                for (name, sku) in self.skus.iter().filter(|(name, _)| name.starts_with(prefix)) {
-                    self.book.assign(*sku, name, category_of(name));
-                }
-            }
-        }
     }
 
     fn group_sets(&self) -> Vec<NodeSet> {

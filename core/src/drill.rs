@@ -23,6 +23,8 @@ bugs! {
     SpreadDeficit = "spread-deficit";
     /// 1: a claim moves to a node whether or not units are free there.
     MoveUnchecked = "move-unchecked";
+    /// 1: allocations are claimed though their units are not there.
+    IgnoreDeficit = "ignore-deficit";
     /// 2: a commit does not wait for the disk.
     AckBeforeSync = "ack-before-sync";
     /// 2 and 9: a failed append counts as done.
@@ -39,6 +41,8 @@ bugs! {
     StaleRead = "stale-read";
     /// 4: a version that changes while it is read is taken as it is.
     TornRead = "torn-read";
+    /// 4: readers are told what rules withhold.
+    ShowWithheld = "show-withheld";
     /// 5: recovery does not remember the keys.
     ForgetKeys = "forget-keys";
     /// 5: another body under a known key is answered as a repeat.

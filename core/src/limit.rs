@@ -16,6 +16,8 @@ pub const CHANNELS_MAX: usize = 8_192;
 pub const ZONES_MAX: usize = 4_096;
 /// Rules by sku.
 pub const RULES_MAX: usize = 65_536;
+/// Patterns, with their categories, that rules have or had since the start.
+pub const RULE_PATTERNS_MAX: usize = 2 * RULES_MAX;
 /// Channels above one another.
 pub const CHANNEL_LEVELS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 4_096;
@@ -68,7 +70,7 @@ pub const ANSWER_NODES_MAX: usize = 65_536;
 /// Reservations read in one frame.
 pub const READ_RESERVATIONS_MAX: usize = 16;
 /// Lines explained in one frame.
-pub const EXPLAIN_LINES_MAX: usize = 64;
+pub const EXPLAIN_LINES_MAX: usize = 16;
 /// Skus whose allocations are read in one frame.
 pub const READ_ALLOCATIONS_MAX: usize = 64;
 /// Nodes one line is split over, where its channel has no smaller limit.

@@ -354,8 +354,9 @@ impl Engine {
         if reserves && shared.active_reservations.load(Ordering::Relaxed) >= limit::RESERVATIONS_MAX {
             return Err(Refused::Turned(Code::Overloaded));
         }
-        // Only events make positions.
-        let tells = frame.commands.iter().any(|command| matches!(command.body, Body::Event(_)));
+        // Only events make positions, and allocations rows of their own.
+        let makes_cells = |body: &Body| matches!(body, Body::Event(_) | Body::Allocate(_));
+        let tells = frame.commands.iter().any(|command| makes_cells(&command.body));
         if tells && shared.view_cells.load(Ordering::Relaxed) >= limit::VIEW_CELLS_MAX {
             return Err(Refused::Turned(Code::Overloaded));
         }

@@ -1,13 +1,15 @@
 //! Rules by sku: which one speaks, what it withholds and allocates, and that a sku without any costs nothing.
 
+use stockline_core::bucket::Place;
 use stockline_core::catalogue::{Amount, Definition, Effect, When};
-use stockline_core::command::{Action, Allocate, Body, Verb};
+use stockline_core::command::{Action, Allocate, Body, Command, Frame, Verb};
 use stockline_core::event::EventKind;
-use stockline_core::id::{ChannelId, NodeId, SkuId};
+use stockline_core::id::{ChannelId, Key, Lsn, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
+use stockline_core::view::View;
 
-use crate::bench::{Bench, allocate, any_line, node_line, sku_rule};
+use crate::bench::{Bench, START, WHO, allocate, any_line, node_line, sku_rule};
 
 /// The most units of a sku that a channel is granted at a node.
 fn most(bench: &mut Bench, channel: u16, sku: u32, node: u16) -> u32 {
@@ -207,6 +209,73 @@ fn allocations_keep_themselves_and_never_break_a_claim() {
         // What was allocated stays where no rule speaks any more; of the other 2 half is kept.
         assert_eq!(settle(&mut bench), (1, 0, 4, 1));
     }
+}
+
+#[test]
+fn readers_are_told_what_is_left_and_each_only_its_own() {
+    let mut bench = Bench::new(1);
+    let rules = [
+        safety("a", ("s1", ""), (None, None), 3),
+        sku_rule("b", ("s1", ""), (Some("n1"), None), Some("c2"), Effect::Safety(9)),
+    ];
+    rules.into_iter().for_each(|rule| assert_eq!(bench.define(rule), Code::Ok));
+    let (view, mut publisher) = View::new(bench.sequencer.catalogue.rules());
+    let place = |node, pool| Place { sku: SkuId(1), node: NodeId(node), pool };
+    // 10 free at node 0, 4 of channel 0 there; a shortage at node 1, where 5 of channel 0's 7 are there.
+    for (node, pool, offer) in [
+        (0, ChannelId::SHARED, 10),
+        (0, ChannelId(0), 4),
+        (1, ChannelId::SHARED, -1 - 5),
+        (1, ChannelId(0), 7),
+        (2, ChannelId::SHARED, 2),
+        (2, ChannelId(3), 1),
+    ] {
+        publisher.store(place(node, pool), offer, Lsn(1));
+    }
+    publisher.raise(Lsn(1));
+    // Channel 1 is part of 0 and is offered nodes 1 and 2; channel 3 is part of 1; channel 2 has a buffer of 5.
+    for (channel, units, nodes) in [
+        (0, 7 + 4 + 5, vec![(0, 11), (1, 5)]),
+        (1, 5, vec![(1, 5)]),
+        (2, 2, vec![(0, 7)]),
+        (3, 7 + 4 + 5 + 1, vec![(0, 11), (1, 5), (2, 1)]),
+    ] {
+        let mut listed = Vec::new();
+        let read = view.read(|reader| {
+            listed.clear();
+            let rule = reader.rules.channel(ChannelId(channel)).expect("it is there");
+            reader.available(rule, None, SkuId(1), |node, units| listed.push((node.0, units)))
+        });
+        listed.sort_unstable();
+        assert_eq!((read.expect("nobody writes").1.units, listed), (units, nodes), "channel {channel}");
+    }
+}
+
+#[test]
+fn many_patterns_are_looked_up_together_and_skus_come_before_and_after() {
+    let mut bench = Bench::new(1);
+    let sku = |name: &str| Definition::Sku { name: name.into() };
+    let define = |definition| {
+        let body = Body::Define(Box::new(definition));
+        Command { key: Key(0), issued_at: START, digest: 0, body }
+    };
+    let names = ["ab", "abc", "abd", "b", "a*", "zz"];
+    let mut commands: Vec<Command> = names[..4].iter().map(|name| define(sku(name))).collect();
+    for (rule, (skus, units)) in
+        [("ab*", 1), ("abc*", 2), ("a*", 3), ("abd", 4), ("zz*", 5)].into_iter().enumerate()
+    {
+        commands.push(define(safety(&format!("p{rule}"), (skus, ""), (None, None), units)));
+    }
+    commands.extend(names[4..].iter().map(|name| define(sku(name))));
+    let frame = Frame { tag: (), principal: WHO, commands, lines: vec![] };
+    let told = bench.send_frames(vec![frame]).remove(0);
+    assert!(told.replies.iter().all(|reply| reply.outcome.code == Code::Ok));
+    let rules = bench.sequencer.catalogue.rules();
+    let withheld = (10..16).map(|sku| {
+        let profile = rules.skus.profile(SkuId(sku));
+        profile.map_or(0, |profile| rules.skus.withheld(profile, NodeId(0), ChannelId(0)))
+    });
+    assert_eq!(withheld.collect::<Vec<_>>(), [1, 2, 4, 0, 3, 5], "{names:?}");
 }
 
 #[test]

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::catalogue::NodeSet;
+use crate::catalogue::{Catalogue, Defined, NameKind, NodeSet, RULES, SKU_DATA};
 use crate::id::{ChannelId, GroupId, NodeId, SkuId};
+use crate::limit;
+use crate::outcome::Code;
 
 /// What a rule does. Numbers are stable: they are on the wire and in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -107,7 +109,7 @@ const CHUNK: usize = 4_096;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SkuRules {
     layers: Vec<Arc<Layer>>,
-    profiles: Vec<Profile>,
+    profiles: Vec<Arc<Profile>>,
     /// Profile by sku; 0 for none.
     skus: Vec<Option<Arc<[u32; CHUNK]>>>,
 }
@@ -117,7 +119,7 @@ impl SkuRules {
     pub fn profile(&self, sku: SkuId) -> Option<&Profile> {
         let chunk = self.skus.get(sku.0 as usize / CHUNK)?.as_ref()?;
         let profile = chunk[sku.0 as usize % CHUNK];
-        if profile == 0 { None } else { self.profiles.get(profile as usize - 1) }
+        if profile == 0 { None } else { self.profiles.get(profile as usize - 1).map(|profile| &**profile) }
     }
 
     /// Whether some allocation keeps itself.
@@ -176,6 +178,91 @@ impl Profile {
     }
 }
 
+impl Catalogue {
+    /// Creates or replaces a rule.
+    pub(super) fn define_rule(
+        &mut self,
+        name: &String,
+        (skus, category): (&String, &String),
+        (node, group): (&Option<String>, &Option<String>),
+        channel: &Option<String>,
+        effect: Effect,
+    ) -> Result<Defined, Code> {
+        let (prefix, is_prefix) = skus.strip_suffix('*').map_or((skus.as_str(), false), |skus| (skus, true));
+        let is_pattern = (is_prefix && prefix.is_empty()) || Catalogue::is_name(prefix);
+        if !is_pattern || !(category.is_empty() || Catalogue::is_name(category)) {
+            return Err(Code::InvalidName);
+        }
+        let id = |kind, name: &Option<String>, code| match name {
+            Some(name) => self.find(kind, name).ok_or(code).map(|id| Some(id as u16)),
+            None => Ok(None),
+        };
+        let node = id(NameKind::Node, node, Code::UnknownNode)?.map(NodeId);
+        let group = id(NameKind::Group, group, Code::UnknownGroup)?.map(GroupId);
+        let channel = id(NameKind::Channel, channel, Code::UnknownChannel)?.map(ChannelId);
+        let place = match (node, group) {
+            (Some(_), Some(_)) => return Err(Code::InvalidRule),
+            (Some(node), None) => Where::Node(node),
+            (None, Some(group)) => Where::Group(group),
+            (None, None) => Where::Everywhere,
+        };
+        let sound = match effect {
+            Effect::None => true,
+            Effect::Safety(units) => units <= limit::QUANTITY_MAX,
+            Effect::Allocate { amount: Amount::Units(units), .. } => {
+                channel.is_some() && units <= limit::QUANTITY_MAX
+            }
+            Effect::Allocate { amount: Amount::Percent(percent), .. } => channel.is_some() && percent <= 100,
+        };
+        if !sound {
+            return Err(Code::InvalidRule);
+        }
+        let (skus, category) = (skus.clone(), category.clone());
+        let rule = Rule { name: name.clone(), skus, category, place, channel, effect };
+        if self.book.is_full_for(&rule) {
+            return Err(Code::CatalogueFull);
+        }
+        let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
+        let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
+        if let Defined::Changed(at) = put {
+            let groups = self.group_sets();
+            if self.book.put(at, &self.sku_rules, old.as_ref(), &groups) {
+                self.patterns.push(self.sku_rules[at as usize].skus.clone());
+            }
+        }
+        Ok(put)
+    }
+
+    /// Looks up again the rules of the skus that new patterns match: once for all that came together.
+    pub(super) fn assign_matching(&mut self) {
+        let patterns = std::mem::take(&mut self.patterns);
+        let category_of = |name: &str| {
+            let data = self.names[SKU_DATA].get(name).map(|at| &self.sku_data[*at as usize]);
+            data.map_or("", |data| data.category.as_str())
+        };
+        let mut prefixes = Vec::new();
+        for pattern in &patterns {
+            match (pattern.strip_suffix('*'), self.skus.get(pattern.as_str())) {
+                (Some(prefix), _) => prefixes.push(prefix),
+                (None, Some(sku)) => _ = self.book.assign(*sku, pattern, category_of(pattern)),
+                (None, None) => {}
+            }
+        }
+        // A prefix of another says all that the other says.
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
+        if prefixes.is_empty() {
+            return;
+        }
+        for (name, sku) in &self.skus {
+            let at = prefixes.partition_point(|prefix| *prefix <= &**name);
+            if at > 0 && name.starts_with(prefixes[at - 1]) {
+                self.book.assign(*sku, name, category_of(name));
+            }
+        }
+    }
+}
+
 /// The rules of the catalogue and which sku has which.
 #[derive(Default, Debug)]
 pub(super) struct RuleBook {
@@ -197,6 +284,12 @@ impl RuleBook {
     /// Whether any pattern is known: a new sku may have rules then.
     pub(super) fn has_layers(&self) -> bool {
         !self.keys.is_empty()
+    }
+
+    /// Whether a rule has a pattern that is not known and that there is no room for.
+    pub(super) fn is_full_for(&self, rule: &Rule) -> bool {
+        let key: Key = (rule.skus.as_str().into(), rule.category.as_str().into());
+        self.keys.len() >= limit::RULE_PATTERNS_MAX && !self.layers.contains_key(&key)
     }
 
     /// Puts the rule at `at` where it belongs; answers whether its pattern is a new one, so that skus must be
@@ -264,7 +357,7 @@ impl RuleBook {
         self.compiled.layers[at as usize] = Arc::new(layer);
         for profile in &mut self.compiled.profiles {
             if profile.layers.contains(&at) {
-                *profile = flags(&self.compiled.layers, std::mem::take(&mut profile.layers));
+                *profile = Arc::new(flags(&self.compiled.layers, profile.layers.clone()));
             }
         }
     }
@@ -292,7 +385,7 @@ impl RuleBook {
             _ if layers.is_empty() => 0,
             Some(profile) => *profile,
             None => {
-                self.compiled.profiles.push(flags(&self.compiled.layers, layers.clone()));
+                self.compiled.profiles.push(Arc::new(flags(&self.compiled.layers, layers.clone())));
                 let profile = self.compiled.profiles.len() as u32;
                 self.profiles.insert(layers, profile);
                 profile

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::{Amount, Rules, When};
 use crate::command::{Action, Allocate};
+use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, NodeId, SkuId};
 use crate::ledger::{Effects, Ledger, Outcome};
@@ -82,7 +83,7 @@ pub(super) fn drawable(
     allocated: i64,
     share: impl Fn(ChannelId) -> i64,
 ) -> Drawable {
-    let mut there = (free + allocated).max(0);
+    let mut there = if planted(Bug::IgnoreDeficit) { i64::MAX } else { (free + allocated).max(0) };
     let units =
         pools.iter().map(|pool| (*pool, share(*pool))).chain([(ChannelId::SHARED, (free - withheld).max(0))]);
     units

@@ -62,6 +62,41 @@ pub struct DefinitionRec {
     pub token_sha256: [u8; 32],
 }
 
+impl Default for DefinitionRec {
+    /// Of no kind, with nothing.
+    fn default() -> DefinitionRec {
+        let none = TextRec::default();
+        DefinitionRec {
+            kind: 0,
+            role: 0,
+            priority: 0,
+            buffer: 0,
+            low: 0,
+            holds_max: 0,
+            customer_holds_max: 0,
+            late_confirm: 0,
+            parent: none,
+            cap: 0,
+            category: none,
+            skus: none,
+            node: none,
+            group: none,
+            effect: 0,
+            amount: 0,
+            strategy: 0,
+            splits_max: 0,
+            latitude: NOWHERE,
+            longitude: NOWHERE,
+            name: none,
+            node_type: none,
+            timezone: none,
+            refers_to: none,
+            node_count: 0,
+            token_sha256: [0; 32],
+        }
+    }
+}
+
 /// Definitions with their names and text: a frame on the wire, a row of the snapshot.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct DefinitionList {
@@ -115,34 +150,7 @@ impl Texts {
     }
 
     pub fn put_definition(&mut self, definition: &Definition) -> DefinitionRec {
-        let mut rec = DefinitionRec {
-            kind: 0,
-            role: 0,
-            priority: 0,
-            buffer: 0,
-            low: 0,
-            holds_max: 0,
-            customer_holds_max: 0,
-            late_confirm: 0,
-            parent: TextRec::default(),
-            cap: 0,
-            category: TextRec::default(),
-            skus: TextRec::default(),
-            node: TextRec::default(),
-            group: TextRec::default(),
-            effect: 0,
-            amount: 0,
-            strategy: 0,
-            splits_max: 0,
-            latitude: NOWHERE,
-            longitude: NOWHERE,
-            name: self.put(definition.name()),
-            node_type: TextRec::default(),
-            timezone: TextRec::default(),
-            refers_to: TextRec::default(),
-            node_count: 0,
-            token_sha256: [0; 32],
-        };
+        let mut rec = DefinitionRec { name: self.put(definition.name()), ..DefinitionRec::default() };
         match definition {
             Definition::Sku { .. } => rec.kind = 1,
             Definition::Node { priority, kind, timezone, at, .. } => {
