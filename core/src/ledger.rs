@@ -23,6 +23,7 @@ use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ShardOf, SkuId};
+use crate::limit;
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
@@ -294,8 +295,9 @@ impl Ledger {
     /// Appends up to `max` commands that are due: holds whose time is over at `now`, skus to be balanced. Each is
     /// told once; the caller brings it into the order.
     pub fn take_due(&mut self, now: Millis, max: usize, due: &mut Vec<Body>) {
-        let enough = due.len().saturating_add(max);
         self.reservations.take_due(now, max, self.shard, due);
+        // Few at a time: a rule may make all skus due at once, and clients want their turns between.
+        let enough = due.len().saturating_add(max.min(limit::BATCH_BALANCES_MAX));
         while due.len() < enough
             && let Some(sku) = self.to_balance.pop()
         {

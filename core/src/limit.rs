@@ -134,6 +134,8 @@ pub const JOURNAL_RECORD_BYTES: usize = 4 << 20;
 pub const EXPIRY_QUEUE: usize = 16_384;
 /// Expiries put into one batch, so that a storm of them leaves room for others.
 pub const BATCH_EXPIRIES_MAX: usize = 4_096;
+/// Balances of allocations that a shard brings into one batch.
+pub const BATCH_BALANCES_MAX: usize = 256;
 /// Milliseconds between two looks at the expiry queue: an expiry is at most this late.
 pub const TICK_MS: u64 = 10;
 

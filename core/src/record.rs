@@ -435,7 +435,8 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
     let mut digest = Digest(0x5bd1_e995_9d1b_58d3);
     match body {
         Body::Reserve(reserve) => {
-            digest.put(1);
+            // A zone must not look like a customer.
+            digest.put(if reserve.zone == ZoneId::NONE { 1 } else { 1 | 1 << 9 });
             digest.put_wide(reserve.id.0);
             let channel = (reserve.fill as u64) << 16 | u64::from(reserve.channel.0);
             digest.put(channel << 32 | u64::from(reserve.ttl_ms));

@@ -47,7 +47,7 @@ pub struct Point {
 
 impl Point {
     pub fn is_on_earth(self) -> bool {
-        self.latitude.abs() <= 90_000_000 && self.longitude.abs() <= 180_000_000
+        self.latitude.unsigned_abs() <= 90_000_000 && self.longitude.unsigned_abs() <= 180_000_000
     }
 
     /// Metres to another point, within half a percent up to some thousand kilometres: enough to say which is nearer.

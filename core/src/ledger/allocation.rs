@@ -180,7 +180,8 @@ impl Ledger {
             for (pool, change) in changes.into_iter().filter(|(_, change)| *change != 0) {
                 let keep = (Bucket::Free, Bucket::Allocated);
                 let (from, to) = if change > 0 { keep } else { (keep.1, keep.0) };
-                let quantity = change.unsigned_abs().min(u64::from(limit::QUANTITY_MAX)) as u32;
+                // Whole, so that what is given back pays for what is taken; a bucket's units fit.
+                let quantity = change.unsigned_abs() as u32;
                 effects.movements.push(Movement { sku, node, pool, from, to, quantity });
             }
         }
