@@ -85,11 +85,6 @@ impl Bucket {
         if pool == ChannelId::SHARED { Bucket::Free } else { Bucket::Allocated }
     }
 
-    /// Whether units here are promised to nobody.
-    pub fn is_unclaimed(self) -> bool {
-        matches!(self, Bucket::Free | Bucket::Allocated)
-    }
-
     pub fn name(self) -> &'static str {
         [
             "free",

@@ -193,6 +193,17 @@ impl NameKind {
         ["sku", "node", "group", "channel", "zone"][self as usize - 1]
     }
 
+    /// The refusal of a name that is not known.
+    pub fn unknown(self) -> Code {
+        match self {
+            NameKind::Sku => Code::UnknownSku,
+            NameKind::Node => Code::UnknownNode,
+            NameKind::Group => Code::UnknownGroup,
+            NameKind::Channel => Code::UnknownChannel,
+            NameKind::Zone => Code::UnknownZone,
+        }
+    }
+
     pub fn from_number(number: u8) -> Option<NameKind> {
         [NameKind::Sku, NameKind::Node, NameKind::Group, NameKind::Channel, NameKind::Zone]
             .get(number.wrapping_sub(1) as usize)
@@ -317,6 +328,12 @@ impl Rules {
         self.channels.get(channel.0 as usize)
     }
 
+    /// Units of a sku that rules withhold from a channel at a node.
+    pub fn withheld(&self, sku: SkuId, node: NodeId, channel: ChannelId) -> i64 {
+        let profile = self.skus.profile(sku);
+        profile.map_or(0, |profile| i64::from(self.skus.withheld(profile, node, channel)))
+    }
+
     pub fn zone(&self, zone: ZoneId) -> Option<&ZoneRule> {
         self.zones.get(zone.0 as usize)
     }
@@ -432,6 +449,12 @@ impl Catalogue {
         }
     }
 
+    /// The id behind a name that need not be given.
+    fn optional(&self, kind: NameKind, name: &Option<String>) -> Result<Option<u16>, Code> {
+        let Some(name) = name else { return Ok(None) };
+        self.find(kind, name).map(|id| Some(id as u16)).ok_or(kind.unknown())
+    }
+
     fn node_ids(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
         let mut ids = Vec::with_capacity(names.len());
         for name in names {
@@ -516,33 +539,17 @@ impl Catalogue {
                 self.define_rule(name, (skus, category), (node, group), channel, *effect)
             }
             Definition::Channel { name, parent, group, buffer, policy } => {
-                let parent = match parent {
-                    Some(parent) => {
-                        let found = self.find(NameKind::Channel, parent).ok_or(Code::UnknownChannel)?;
-                        Some(ChannelId(found as u16))
-                    }
-                    None => None,
-                };
+                let parent = self.optional(NameKind::Channel, parent)?.map(ChannelId);
                 if !self.may_stand_below(name, parent) {
                     return Err(Code::InvalidParent);
                 }
-                let group = match group {
-                    Some(group) => {
-                        Some(GroupId(self.find(NameKind::Group, group).ok_or(Code::UnknownGroup)? as u16))
-                    }
-                    None => None,
-                };
+                let group = self.optional(NameKind::Group, group)?.map(GroupId);
                 let (name_of, buffer, policy) = (name.clone(), *buffer, *policy);
                 let channel = Channel { name: name_of, parent, group, buffer, policy };
                 self.put(|catalogue| &mut catalogue.channels, (CHANNELS, name), channel, limit::CHANNELS_MAX)
             }
             Definition::Principal { name, role, channel, nodes, token_sha256 } => {
-                let channel = match channel {
-                    Some(channel) => Some(ChannelId(
-                        self.find(NameKind::Channel, channel).ok_or(Code::UnknownChannel)? as u16,
-                    )),
-                    None => None,
-                };
+                let channel = self.optional(NameKind::Channel, channel)?.map(ChannelId);
                 if *role == Role::Channel && channel.is_none() {
                     return Err(Code::UnknownChannel);
                 }

@@ -1,7 +1,7 @@
 //! What journals and snapshots of formats 1 and 2 have where format 3 differs: read, never written.
 //!
-//! There were no channel allocations, steps had no lines, reservations no customer, channels no policy, and a reservation was held or confirmed as a
-//! whole.
+//! There were no channel allocations, steps had no lines, reservations no customer, channels no policy, and a
+//! reservation was held or confirmed as a whole.
 
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, NameKind, Rules, check, check_reserve};
+use crate::catalogue::{Catalogue, Defined, Rules, check, check_reserve};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, ShardOf};
@@ -48,16 +48,6 @@ impl<T> Batch<T> {
     /// Whether it should go on its way before more is added.
     pub fn is_full(&self) -> bool {
         self.commands >= limit::BATCH_COMMANDS || self.lines >= limit::BATCH_LINES
-    }
-}
-
-fn unknown(kind: NameKind) -> Code {
-    match kind {
-        NameKind::Sku => Code::UnknownSku,
-        NameKind::Node => Code::UnknownNode,
-        NameKind::Group => Code::UnknownGroup,
-        NameKind::Channel => Code::UnknownChannel,
-        NameKind::Zone => Code::UnknownZone,
     }
 }
 
@@ -167,7 +157,7 @@ impl Sequencer {
             Body::Read(Read::Name { kind, name }) => {
                 return match self.catalogue.find(*kind, name) {
                     Some(id) => Slot::Known { id },
-                    None => Slot::Door { code: unknown(*kind) },
+                    None => Slot::Door { code: kind.unknown() },
                 };
             }
             Body::Read(Read::Explain(reserve)) => {

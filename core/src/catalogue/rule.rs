@@ -112,6 +112,8 @@ pub struct SkuRules {
     profiles: Vec<Arc<Profile>>,
     /// Profile by sku; 0 for none.
     skus: Vec<Option<Arc<[u32; CHUNK]>>>,
+    /// Whether some allocation keeps itself: asked for every batch.
+    balances: bool,
 }
 
 impl SkuRules {
@@ -124,7 +126,7 @@ impl SkuRules {
 
     /// Whether some allocation keeps itself.
     pub fn balances(&self) -> bool {
-        self.profiles.iter().any(|profile| profile.always)
+        self.balances
     }
 
     /// Units of a sku withheld from a channel at a node: what the most specific layer says that says anything, of it
@@ -193,13 +195,9 @@ impl Catalogue {
         if !is_pattern || !(category.is_empty() || Catalogue::is_name(category)) {
             return Err(Code::InvalidName);
         }
-        let id = |kind, name: &Option<String>, code| match name {
-            Some(name) => self.find(kind, name).ok_or(code).map(|id| Some(id as u16)),
-            None => Ok(None),
-        };
-        let node = id(NameKind::Node, node, Code::UnknownNode)?.map(NodeId);
-        let group = id(NameKind::Group, group, Code::UnknownGroup)?.map(GroupId);
-        let channel = id(NameKind::Channel, channel, Code::UnknownChannel)?.map(ChannelId);
+        let node = self.optional(NameKind::Node, node)?.map(NodeId);
+        let group = self.optional(NameKind::Group, group)?.map(GroupId);
+        let channel = self.optional(NameKind::Channel, channel)?.map(ChannelId);
         let place = match (node, group) {
             (Some(_), Some(_)) => return Err(Code::InvalidRule),
             (Some(node), None) => Where::Node(node),
@@ -360,6 +358,7 @@ impl RuleBook {
                 *profile = Arc::new(flags(&self.compiled.layers, profile.layers.clone()));
             }
         }
+        self.compiled.balances = self.compiled.profiles.iter().any(|profile| profile.always);
     }
 
     /// Looks up which layers a sku has; answers whether that changed anything.
@@ -385,7 +384,9 @@ impl RuleBook {
             _ if layers.is_empty() => 0,
             Some(profile) => *profile,
             None => {
-                self.compiled.profiles.push(Arc::new(flags(&self.compiled.layers, layers.clone())));
+                let new = flags(&self.compiled.layers, layers.clone());
+                self.compiled.balances |= new.always;
+                self.compiled.profiles.push(Arc::new(new));
                 let profile = self.compiled.profiles.len() as u32;
                 self.profiles.insert(layers, profile);
                 profile

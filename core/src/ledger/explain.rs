@@ -72,9 +72,7 @@ impl Ledger {
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
             let node = position.node();
-            let profile = rules.skus.profile(line.sku);
-            let withheld =
-                profile.map_or(0, |profile| i64::from(rules.skus.withheld(profile, node, channel.id())));
+            let withheld = rules.withheld(line.sku, node, channel.id());
             let share = |pool| self.share(line.sku, pool, node);
             let drawable = drawable(&channel.pools, (position.free, withheld), position.allocated(), share);
             let units: i64 = drawable.iter().map(|(_, units)| units).sum();

@@ -196,9 +196,7 @@ impl Ledger {
         moved: &Changes,
     ) -> Drawable {
         let (sku, node) = (line.sku, line.to_node);
-        let profile = rules.skus.profile(sku);
-        let withheld =
-            profile.map_or(0, |profile| i64::from(rules.skus.withheld(profile, node, channel.id())));
+        let withheld = rules.withheld(sku, node, channel.id());
         let change = |pool| {
             let place = Place { sku, node, pool };
             moved.get(&(place, Bucket::unclaimed(pool))).copied().unwrap_or(0)

@@ -21,7 +21,7 @@ pub struct SignIn {
 /// A name whose id is wanted.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct ResolveRec {
-    /// 1 sku, 2 node, 3 group, 4 channel.
+    /// 1 sku, 2 node, 3 group, 4 channel, 5 zone.
     pub kind: u8,
     /// 1: a sku that is not known comes into being.
     pub create: u8,
@@ -133,7 +133,7 @@ pub fn read_commands(
             for (index, rec) in frame.wanted.iter().enumerate() {
                 let wrong = at("wanted", index);
                 let kind =
-                    NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 4 (channel)"))?;
+                    NameKind::from_number(rec.kind).ok_or(wrong("kind must be 1 (sku) to 5 (zone)"))?;
                 let name = texts.get(&rec.name).map_err(&wrong)?;
                 if rec.create > 1 {
                     return Err(wrong("create must be 0 or 1"));
