@@ -63,4 +63,6 @@ pub struct Batch<T> {
 pub struct CatalogueChange {
     pub rules: Arc<Rules>,
     pub principals: Vec<Principal>,
+    /// Rules may now want other allocations, of any sku.
+    pub unbalances: bool,
 }

@@ -163,6 +163,20 @@ impl Definition {
         Definition::Channel { name, parent: None, group: None, buffer: 0, policy: Policy::default() }
     }
 
+    /// Whether it may change which allocations rules want of skus that are there.
+    pub fn may_unbalance(&self) -> bool {
+        match self {
+            Definition::Group { .. }
+            | Definition::Channel { .. }
+            | Definition::SkuData { .. }
+            | Definition::Rule { .. } => true,
+            Definition::Sku { .. }
+            | Definition::Node { .. }
+            | Definition::Zone { .. }
+            | Definition::Principal { .. } => false,
+        }
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Definition::Sku { name }
@@ -320,12 +334,17 @@ pub struct Rules {
     pub reacquires: bool,
     pub skus: SkuRules,
     /// By zone id.
-    pub zones: Vec<ZoneRule>,
+    pub zones: Vec<Arc<ZoneRule>>,
 }
 
 impl Rules {
     pub fn channel(&self, channel: ChannelId) -> Option<&ChannelRule> {
         self.channels.get(channel.0 as usize)
+    }
+
+    /// Whether a channel is offered a node.
+    pub fn offers(&self, channel: ChannelId, node: NodeId) -> bool {
+        self.channel(channel).is_some_and(|rule| rule.nodes.contains(node))
     }
 
     /// Units of a sku that rules withhold from a channel at a node.
@@ -335,7 +354,7 @@ impl Rules {
     }
 
     pub fn zone(&self, zone: ZoneId) -> Option<&ZoneRule> {
-        self.zones.get(zone.0 as usize)
+        self.zones.get(zone.0 as usize).map(|zone| &**zone)
     }
 
     pub fn group(&self, group: GroupId) -> Option<&NodeSet> {
@@ -379,6 +398,9 @@ pub struct Catalogue {
     patterns: Vec<String>,
     /// What the rules are made from has changed since they were made.
     stale: bool,
+    /// Zones as rules, and whether they, or where nodes are, have changed since they were made.
+    zone_rules: Vec<Arc<ZoneRule>>,
+    zones_stale: bool,
 }
 
 /// Which of [`Catalogue::names`].
@@ -406,7 +428,16 @@ impl Catalogue {
     /// What decisions and queries read, as of the last definition.
     pub fn rules(&mut self) -> Arc<Rules> {
         if std::mem::take(&mut self.stale) {
+            if !self.book.is_compiled() {
+                let groups = self.group_sets();
+                self.book.compile_stale(&self.sku_rules, &groups);
+            }
             self.assign_matching();
+            if std::mem::take(&mut self.zones_stale) {
+                let points: Vec<Option<Point>> = self.nodes.iter().map(|node| node.at).collect();
+                let zone = |zone: &Zone| Arc::new(ZoneRule::new(zone.at, &zone.lanes, &points));
+                self.zone_rules = self.zones.iter().map(zone).collect();
+            }
             self.rules = Arc::new(self.derive());
         }
         Arc::clone(&self.rules)
@@ -497,15 +528,15 @@ impl Catalogue {
                     timezone: timezone.clone(),
                     at: *at,
                 };
+                self.zones_stale = true;
                 self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
             }
             Definition::Group { name, nodes } => {
                 let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
                 let put =
                     self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX);
-                if matches!(put, Ok(Defined::Changed(_))) && self.book.has_layers() {
-                    let groups = self.group_sets();
-                    self.book.compile_all(&self.sku_rules, &groups);
+                if matches!(put, Ok(Defined::Changed(_))) {
+                    self.book.touch_all();
                 }
                 put
             }
@@ -533,6 +564,7 @@ impl Catalogue {
                     known.push(Lane { node: NodeId(node as u16), metres: *metres, cost: *cost });
                 }
                 let zone = Zone { name: name.clone(), at: *at, lanes: known };
+                self.zones_stale = true;
                 self.put(|catalogue| &mut catalogue.zones, (ZONES, name), zone, limit::ZONES_MAX)
             }
             Definition::Rule { name, skus, category, node, group, channel, effect } => {
@@ -656,10 +688,8 @@ impl Catalogue {
         }
         let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
         let reacquires = channels.iter().any(late);
-        let points: Vec<Option<Point>> = self.nodes.iter().map(|node| node.at).collect();
-        let zone = |zone: &Zone| ZoneRule::new(zone.at, &zone.lanes, &points);
-        let zones = self.zones.iter().map(zone).collect();
-        Rules { channels, groups, ranks, reacquires, skus: self.book.compiled().clone(), zones }
+        let (skus, zones) = (self.book.compiled().clone(), self.zone_rules.clone());
+        Rules { channels, groups, ranks, reacquires, skus, zones }
     }
 
     /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, so

@@ -23,7 +23,6 @@ use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ShardOf, SkuId};
-use crate::limit;
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
@@ -292,12 +291,11 @@ impl Ledger {
         answer
     }
 
-    /// Appends up to `max` commands that are due: holds whose time is over at `now`, skus to be balanced. Each is
-    /// told once; the caller brings it into the order.
-    pub fn take_due(&mut self, now: Millis, max: usize, due: &mut Vec<Body>) {
-        self.reservations.take_due(now, max, self.shard, due);
-        // Few at a time: a rule may make all skus due at once, and clients want their turns between.
-        let enough = due.len().saturating_add(max.min(limit::BATCH_BALANCES_MAX));
+    /// Appends commands that are due: up to `expiries` holds whose time is over at `now`, up to `balances` skus to be
+    /// balanced. Each is told once; the caller brings it into the order.
+    pub fn take_due(&mut self, now: Millis, (expiries, balances): (usize, usize), due: &mut Vec<Body>) {
+        self.reservations.take_due(now, expiries, self.shard, due);
+        let enough = due.len().saturating_add(balances);
         while due.len() < enough
             && let Some(sku) = self.to_balance.pop()
         {

@@ -131,7 +131,7 @@ impl Sequencer {
     /// Gives every command of a frame its place. A frame that [may change rules](Sequencer::may_change_rules) must
     /// be the only one of its batch.
     pub fn push<T>(&mut self, batch: &mut Batch<T>, frame: Frame<T>) {
-        let changes_rules = self.may_change_rules(&frame);
+        let may_change_rules = self.may_change_rules(&frame);
         let mut slots = Vec::with_capacity(frame.commands.len());
         for command in &frame.commands {
             slots.push(self.place(batch, frame.principal, command, &frame.lines));
@@ -139,11 +139,15 @@ impl Sequencer {
         batch.last = self.last;
         batch.commands += frame.commands.len();
         batch.lines += frame.line_count();
-        batch.frames.push(StampedFrame { frame, slots });
-        if changes_rules {
-            let principals = self.catalogue.principals().to_vec();
-            batch.change = Some(Box::new(CatalogueChange { rules: self.catalogue.rules(), principals }));
+        if may_change_rules && slots.iter().any(|slot| matches!(slot, Slot::Defined { .. })) {
+            let defined = frame.commands.iter().zip(&slots);
+            let unbalances = defined.filter(|(_, slot)| matches!(slot, Slot::Defined { .. })).any(|(command, _)| {
+                matches!(&command.body, Body::Define(definition) if definition.may_unbalance())
+            });
+            let (rules, principals) = (self.catalogue.rules(), self.catalogue.principals().to_vec());
+            batch.change = Some(Box::new(CatalogueChange { rules, principals, unbalances }));
         }
+        batch.frames.push(StampedFrame { frame, slots });
     }
 
     fn place<T>(

@@ -115,7 +115,7 @@ impl Progress {
         }
         let mut output = std::mem::take(&mut self.output);
         let (rules, all) = match &batch.change {
-            Some(change) => (&change.rules, true),
+            Some(change) => (&change.rules, change.unbalances),
             None => (&batch.rules, false),
         };
         ledger.note_unbalanced(rules, all);

@@ -333,7 +333,7 @@ impl Bench {
     pub fn due(&mut self) -> Vec<Body> {
         let mut due = Vec::new();
         for ledger in &mut self.ledgers {
-            ledger.take_due(self.now, usize::MAX, &mut due);
+            ledger.take_due(self.now, (usize::MAX, usize::MAX), &mut due);
         }
         let unique: BTreeSet<_> = due.iter().map(|body| format!("{body:?}")).collect();
         assert_eq!(unique.len(), due.len(), "each is reported once, by one shard");

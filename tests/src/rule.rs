@@ -656,7 +656,7 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
     loop {
         // As many as one batch takes; the shard goes on with others in between.
         let mut due = Vec::new();
-        bench.ledgers[0].take_due(bench.now, stockline_core::limit::BATCH_EXPIRIES_MAX, &mut due);
+        bench.ledgers[0].take_due(bench.now, (stockline_core::limit::BATCH_EXPIRIES_MAX, 0), &mut due);
         if due.is_empty() {
             break;
         }

@@ -300,3 +300,37 @@ fn a_cap_bounds_what_a_channel_claims_at_once() {
         assert_eq!((told.reply.outcome.code, told.parts), (code, parts), "{lines:?}");
     }
 }
+
+#[test]
+fn a_rule_keeps_nothing_where_its_channel_is_not_offered_the_node() {
+    let mut bench = Bench::new(1);
+    // Channel 1 is offered nodes 1 and 2 only.
+    for (name, sku, when) in [("always", "s1", When::Always), ("receipt", "s2", When::Receipt)] {
+        let keep = allocate(Amount::Units(10), when);
+        assert_eq!(bench.define(sku_rule(name, (sku, ""), (None, None), Some("c1"), keep)), Code::Ok);
+    }
+    for (sku, node) in [(1, 0), (1, 2), (2, 0), (2, 2)] {
+        bench.receive(sku, node, 30);
+    }
+    bench.expire_due();
+    assert_eq!(bench.allocations(1), [(1, 2, 10)]);
+    assert_eq!(bench.allocations(2), [(1, 2, 10)]);
+    // What it has where it is offered no longer is given back.
+    assert_eq!(bench.define(Definition::Group { name: "g0".into(), nodes: vec!["n1".into()] }), Code::Ok);
+    bench.expire_due();
+    assert_eq!(bench.allocations(1), []);
+    bench.assert_sound();
+}
+
+#[test]
+fn a_balance_of_more_than_one_movement_may_carry_is_done_whole() {
+    let mut bench = Bench::new(1);
+    for _ in 0..3 {
+        bench.receive(1, 0, i64::from(limit::QUANTITY_MAX));
+    }
+    let all = allocate(Amount::Percent(100), When::Always);
+    assert_eq!(bench.define(sku_rule("all", ("s1", ""), (None, None), Some("c0"), all)), Code::Ok);
+    bench.expire_due();
+    assert_eq!(bench.allocations(1), [(0, 0, 3 * i64::from(limit::QUANTITY_MAX))]);
+    bench.assert_sound();
+}

@@ -90,8 +90,21 @@ struct Keeps {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Layer {
     safety: Safety,
-    /// The most specific first.
+    /// Of single nodes, and for groups and everywhere; the most specific first.
+    keeps_at: HashMap<NodeId, Vec<Keeps>>,
     keeps: Vec<Keeps>,
+}
+
+impl Layer {
+    /// What may hold for a node, the most specific first.
+    fn keeps(&self, node: NodeId) -> impl Iterator<Item = &Keeps> {
+        let wider = self.keeps.iter().filter(move |keep| keep.nodes.contains(node));
+        self.keeps_at.get(&node).into_iter().flatten().chain(wider)
+    }
+
+    fn keeps_some(&self, when: When) -> bool {
+        self.keeps_at.values().flatten().chain(&self.keeps).any(|keep| keep.when == when)
+    }
 }
 
 /// The layers of some skus, the most specific first.
@@ -157,8 +170,7 @@ impl SkuRules {
     pub fn keeps(&self, profile: &Profile, node: NodeId, when: When) -> SmallVec<[(ChannelId, Amount); 4]> {
         let mut found: SmallVec<[(ChannelId, Amount, When); 4]> = SmallVec::new();
         if profile.on_receipt || profile.always {
-            let keeps = profile.layers.iter().flat_map(|layer| &self.layers[*layer as usize].keeps);
-            for keep in keeps.filter(|keep| keep.nodes.contains(node)) {
+            for keep in profile.layers.iter().flat_map(|layer| self.layers[*layer as usize].keeps(node)) {
                 if found.iter().all(|(channel, ..)| *channel != keep.channel) {
                     found.push((keep.channel, keep.amount, keep.when));
                 }
@@ -223,8 +235,7 @@ impl Catalogue {
         let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
         let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
         if let Defined::Changed(at) = put {
-            let groups = self.group_sets();
-            if self.book.put(at, &self.sku_rules, old.as_ref(), &groups) {
+            if self.book.put(at, &self.sku_rules[at as usize], old.as_ref()) {
                 self.patterns.push(self.sku_rules[at as usize].skus.clone());
             }
         }
@@ -268,6 +279,8 @@ pub(super) struct RuleBook {
     layers: HashMap<Key, u32>,
     /// Rules of each layer, by their place in the catalogue.
     members: Vec<BTreeSet<u32>>,
+    /// Layers whose rules have changed since they were made.
+    stale: BTreeSet<u32>,
     keys: Vec<Key>,
     profiles: HashMap<Box<[u32]>, u32>,
     /// Lengths of the prefixes that rules have.
@@ -277,6 +290,11 @@ pub(super) struct RuleBook {
 impl RuleBook {
     pub(super) fn compiled(&self) -> &SkuRules {
         &self.compiled
+    }
+
+    /// Whether every layer is as its rules are.
+    pub(super) fn is_compiled(&self) -> bool {
+        self.stale.is_empty()
     }
 
     /// Whether any pattern is known: a new sku may have rules then.
@@ -292,12 +310,11 @@ impl RuleBook {
 
     /// Puts the rule at `at` where it belongs; answers whether its pattern is a new one, so that skus must be
     /// [looked up](RuleBook::assign) again.
-    pub(super) fn put(&mut self, at: u32, rules: &[Rule], old: Option<&Rule>, groups: &[NodeSet]) -> bool {
-        let rule = &rules[at as usize];
+    pub(super) fn put(&mut self, at: u32, rule: &Rule, old: Option<&Rule>) -> bool {
         let key = |rule: &Rule| -> Key { (rule.skus.as_str().into(), rule.category.as_str().into()) };
         if let Some(layer) = old.and_then(|old| self.layers.get(&key(old)).copied()) {
             self.members[layer as usize].remove(&at);
-            self.compile(layer, rules, groups);
+            self.stale.insert(layer);
         }
         let new = !self.layers.contains_key(&key(rule));
         let layer = *self.layers.entry(key(rule)).or_insert(self.keys.len() as u32);
@@ -310,13 +327,28 @@ impl RuleBook {
             }
         }
         self.members[layer as usize].insert(at);
-        self.compile(layer, rules, groups);
+        self.stale.insert(layer);
         new
     }
 
-    /// Makes all layers again: groups have changed.
-    pub(super) fn compile_all(&mut self, rules: &[Rule], groups: &[NodeSet]) {
-        (0..self.keys.len() as u32).for_each(|layer| self.compile(layer, rules, groups));
+    /// All layers are to be made again: groups have changed.
+    pub(super) fn touch_all(&mut self) {
+        self.stale.extend(0..self.keys.len() as u32);
+    }
+
+    /// Makes the layers whose rules have changed, each once for all that came together.
+    pub(super) fn compile_stale(&mut self, rules: &[Rule], groups: &[NodeSet]) {
+        let stale = std::mem::take(&mut self.stale);
+        if stale.is_empty() {
+            return;
+        }
+        stale.iter().for_each(|layer| self.compile(*layer, rules, groups));
+        for profile in &mut self.compiled.profiles {
+            if profile.layers.iter().any(|layer| stale.contains(layer)) {
+                *profile = Arc::new(flags(&self.compiled.layers, profile.layers.clone()));
+            }
+        }
+        self.compiled.balances = self.compiled.profiles.iter().any(|profile| profile.always);
     }
 
     fn compile(&mut self, at: u32, rules: &[Rule], groups: &[NodeSet]) {
@@ -347,18 +379,16 @@ impl RuleBook {
                 (Effect::Safety(units), Where::Everywhere) => {
                     layer.safety.everywhere.entry(channel).or_insert(units);
                 }
-                (Effect::Allocate { amount, when }, _) => {
-                    layer.keeps.push(Keeps { nodes, channel, amount, when });
+                (Effect::Allocate { amount, when }, place) => {
+                    let keeps = match place {
+                        Where::Node(node) => layer.keeps_at.entry(node).or_default(),
+                        _ => &mut layer.keeps,
+                    };
+                    keeps.push(Keeps { nodes, channel, amount, when });
                 }
             }
         }
         self.compiled.layers[at as usize] = Arc::new(layer);
-        for profile in &mut self.compiled.profiles {
-            if profile.layers.contains(&at) {
-                *profile = Arc::new(flags(&self.compiled.layers, profile.layers.clone()));
-            }
-        }
-        self.compiled.balances = self.compiled.profiles.iter().any(|profile| profile.always);
     }
 
     /// Looks up which layers a sku has; answers whether that changed anything.
@@ -408,7 +438,7 @@ impl RuleBook {
 /// A profile with these layers.
 fn flags(all: &[Arc<Layer>], layers: Box<[u32]>) -> Profile {
     let some = |is: &dyn Fn(&Layer) -> bool| layers.iter().any(|layer| is(&all[*layer as usize]));
-    let keeps = |when: When| move |layer: &Layer| layer.keeps.iter().any(|keep| keep.when == when);
+    let keeps = |when: When| move |layer: &Layer| layer.keeps_some(when);
     Profile {
         withholds: some(&|layer| layer.safety != Safety::default()),
         on_receipt: some(&keeps(When::Receipt)),

@@ -73,6 +73,24 @@ impl Shares {
     }
 }
 
+/// How many more allocations a sku may have.
+struct Room {
+    sku: SkuId,
+    left: usize,
+}
+
+impl Room {
+    /// Whether a channel may have an allocation at a node: it has one, or there is room for one more.
+    fn take(&mut self, ledger: &Ledger, channel: ChannelId, node: NodeId) -> bool {
+        if ledger.share(self.sku, channel, node) > 0 {
+            return true;
+        }
+        let room = self.left > 0;
+        self.left -= usize::from(room);
+        room
+    }
+}
+
 /// Units by pool, in the order in which a channel draws them.
 pub(super) type Drawable = SmallVec<[(ChannelId, i64); 4]>;
 
@@ -99,6 +117,11 @@ impl Ledger {
     /// Units of a channel's allocation at a position.
     pub fn share(&self, sku: SkuId, channel: ChannelId, node: NodeId) -> i64 {
         self.extras.get(&sku).map_or(0, |extra| extra.shares.units(channel, node))
+    }
+
+    fn room_for_shares(&self, sku: SkuId) -> Room {
+        let used = self.extras.get(&sku).map_or(0, |extra| extra.shares.iter().count());
+        Room { sku, left: limit::ALLOCATIONS_PER_SKU_MAX.saturating_sub(used) }
     }
 
     /// Units of a pool that nobody claims.
@@ -137,8 +160,10 @@ impl Ledger {
         // What fills a shortage is not there to be shared out.
         let free = self.position(sku, node).map_or(0, |position| position.free) + change;
         let mut open = change.min(free).max(0);
+        let mut room = self.room_for_shares(sku);
         for (channel, amount) in rules.skus.keeps(profile, node, When::Receipt) {
             let wanted = match amount {
+                _ if !rules.offers(channel, node) || !room.take(self, channel, node) => 0,
                 Amount::Units(units) => (i64::from(units) - self.share(sku, channel, node)).max(0),
                 Amount::Percent(percent) => change.max(0) * i64::from(percent) / 100,
             };
@@ -158,6 +183,7 @@ impl Ledger {
         let before = effects.movements.len();
         let profile = rules.skus.profile(sku).filter(|profile| profile.allocates(When::Always));
         let Some(profile) = profile else { return Outcome::of(Code::NotDue) };
+        let mut room = self.room_for_shares(sku);
         for at in self.positions.range(self.shard.row(sku)) {
             let position = self.positions.at(at);
             let node = position.node();
@@ -168,7 +194,9 @@ impl Ledger {
             let mut open = unclaimed;
             let mut changes: SmallVec<[(ChannelId, i64); 4]> = SmallVec::new();
             for (channel, amount) in keeps {
+                // What a channel is not offered would be nobody's.
                 let wanted = match amount {
+                    _ if !rules.offers(channel, node) || !room.take(self, channel, node) => 0,
                     Amount::Units(units) => i64::from(units),
                     Amount::Percent(percent) => unclaimed * i64::from(percent) / 100,
                 };

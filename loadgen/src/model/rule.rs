@@ -54,6 +54,12 @@ impl Model {
             }
         }
         found.retain(|(.., always)| *always == wanted_always);
+        for (channel, amount, ..) in &mut found {
+            // Of what it is not offered it shall have nothing.
+            if !self.offered(&self.setup.channels[channel]).contains(&node) {
+                *amount = 0;
+            }
+        }
         found.sort_by_key(|(channel, _, percent, _)| (*percent, *channel));
         found.into_iter().map(|(channel, amount, percent, _)| (channel, amount, percent)).collect()
     }

@@ -81,7 +81,9 @@ fn until(shared: &Shared, end: Millis) -> Duration {
 
 fn collect_due(shared: &Shared, inline: Option<&mut Ledger>, due: &mut Vec<Body>) {
     match inline {
-        Some(ledger) => ledger.take_due(shared.clock.now(), limit::BATCH_EXPIRIES_MAX, due),
+        Some(ledger) => {
+            ledger.take_due(shared.clock.now(), (limit::BATCH_EXPIRIES_MAX, limit::BATCH_BALANCES_MAX), due);
+        }
         None => {
             while due.len() < limit::BATCH_EXPIRIES_MAX
                 && let Some(body) = shared.due.pop()
@@ -129,17 +131,18 @@ pub(super) fn run_shard(shared: &Arc<Shared>, index: usize, mut ledger: Ledger) 
     bell.mine();
     let mut due = Vec::new();
     loop {
-        let room = shared.due.capacity() - shared.due.len();
-        if room > 0 {
-            // Other shards may take the room meanwhile; what does not fit is offered again.
-            ledger.take_due(shared.clock.now(), room.min(limit::BATCH_EXPIRIES_MAX), &mut due);
-            while let Some(body) = due.pop() {
-                if let Err(body) = shared.due.push(body) {
-                    due.push(body);
-                    break;
-                }
-                shared.sequencer_bell.ring();
-            }
+        // Other shards may take the room meanwhile; what does not fit is offered again, and nothing before it.
+        if due.is_empty() {
+            let waiting = shared.due.len();
+            let expiries = (shared.due.capacity() - waiting).min(limit::BATCH_EXPIRIES_MAX);
+            // A storm of balances keeps no expiry waiting: few are told at a time.
+            let balances = limit::BATCH_BALANCES_MAX.saturating_sub(waiting);
+            ledger.take_due(shared.clock.now(), (expiries, balances), &mut due);
+        }
+        let told = due.iter().take_while(|body| shared.due.push(Body::clone(body)).is_ok()).count();
+        due.drain(..told);
+        if told > 0 {
+            shared.sequencer_bell.ring();
         }
         if let Some(batch) = queue.pop() {
             let output = shard::run(&mut ledger, &batch, pause);

@@ -123,7 +123,7 @@ impl SimEngine {
         }
         let mut due = Vec::new();
         for ledger in &mut self.ledgers {
-            ledger.take_due(now, limit::BATCH_EXPIRIES_MAX, &mut due);
+            ledger.take_due(now, (limit::BATCH_EXPIRIES_MAX, limit::BATCH_BALANCES_MAX), &mut due);
         }
         // A clock that is behind: the order's time does not go back.
         let shown = if pick(dice, 50) == 0 { Millis(now.0 - 86_400_000) } else { now };
