@@ -58,7 +58,7 @@ impl Ground {
         let mut effects = Effects::default();
         let moment = Moment { lsn: Lsn(1), now: START };
         let outcome = ledger.decide(moment, &Rules::default(), &body, &[], &mut effects);
-        ledger.settle(moment, &body, &[], outcome.expect("it owns the sku").outcome, &effects.movements);
+        ledger.settle(moment, &body, &[], outcome.expect("it owns the sku").outcome, &effects.movements, &[]);
         ledger.sku_state(SkuId(0))
     }
 

@@ -185,7 +185,14 @@ fn recovery(criterion: &mut Criterion) {
                     for entry in &decoded.entries {
                         let moment = Moment { lsn: entry.lsn, now: entry.now };
                         let movements = &decoded.movements[entry.movements.clone()];
-                        ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+                        ledger.settle(
+                            moment,
+                            &entry.command.body,
+                            &decoded.lines,
+                            entry.outcome,
+                            movements,
+                            &decoded.promises[entry.promises.clone()],
+                        );
                     }
                 }
                 assert_eq!(ledger.reservations().active(), 100 * BATCH);

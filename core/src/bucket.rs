@@ -82,7 +82,11 @@ impl Bucket {
 
     /// Where units of a pool stand that nobody claims.
     pub fn unclaimed(pool: ChannelId) -> Bucket {
-        if pool == ChannelId::SHARED { Bucket::Free } else { Bucket::Allocated }
+        match pool {
+            ChannelId::SHARED => Bucket::Free,
+            supply if supply.is_supply() => Bucket::Inbound,
+            _ => Bucket::Allocated,
+        }
     }
 
     pub fn name(self) -> &'static str {
@@ -109,7 +113,8 @@ impl Bucket {
     }
 }
 
-/// Where units can be claimed: a position, and there the units shared by all or those of one channel's allocation.
+/// Where units can be claimed: a position, and there the units shared by all, those of one channel's allocation or
+/// those of a supply to come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     pub sku: SkuId,
@@ -122,7 +127,7 @@ pub struct Place {
 pub struct Movement {
     pub sku: SkuId,
     pub node: NodeId,
-    /// Whose allocation the units are of or were claimed from, else [`ChannelId::SHARED`].
+    /// Whose allocation or which supply the units are of or were claimed from, else [`ChannelId::SHARED`].
     pub pool: ChannelId,
     pub from: Bucket,
     pub to: Bucket,
@@ -136,6 +141,9 @@ impl Movement {
 
     /// Units by which the movement raises what is physically at the node.
     pub fn on_hand_change(&self) -> i64 {
+        if self.pool.is_supply() {
+            return 0;
+        }
         let into = if self.to.is_on_hand() { 1 } else { 0 };
         let out = if self.from.is_on_hand() { 1 } else { 0 };
         (into - out) * i64::from(self.quantity)

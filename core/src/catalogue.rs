@@ -68,6 +68,8 @@ pub struct Policy {
     /// Units of a sku that the channel is shown, and may claim in one reservation; 0 for no limit.
     pub cap: u32,
     pub strategy: Strategy,
+    /// Whose customers are served first of those who wait: the lower number's.
+    pub priority: u16,
     /// Nodes that one line is split over at most; 0 for [`limit::LINE_SPLITS_MAX`].
     pub splits_max: u8,
 }

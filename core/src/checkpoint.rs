@@ -67,7 +67,8 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
         for entry in &decoded.entries {
             let moment = Moment { lsn: entry.lsn, now: entry.now };
             let movements = &decoded.movements[entry.movements.clone()];
-            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+            let promises = &decoded.promises[entry.promises.clone()];
+            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements, promises);
             if let Body::Define(definition) = &entry.command.body {
                 step.define(definition)?;
             }
@@ -84,6 +85,8 @@ fn touched(chunk: &[Decoded]) -> (Vec<SkuId>, Vec<ReservationId>) {
     let mut reservations = HashSet::new();
     for decoded in chunk {
         skus.extend(decoded.movements.iter().map(|movement| movement.sku));
+        skus.extend(decoded.promises.iter().map(|promise| promise.sku));
+        reservations.extend(decoded.promises.iter().map(|promise| promise.reservation));
         for entry in &decoded.entries {
             match &entry.command.body {
                 Body::Reserve(reserve) => {

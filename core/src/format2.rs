@@ -88,9 +88,17 @@ struct Movement2 {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
+struct SupplyRow2 {
+    node: u16,
+    supply: u64,
+    quantity: u32,
+    eta_ms: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
 struct SkuRow2 {
     positions: Vec<PositionRow>,
-    supplies: Vec<SupplyRow>,
+    supplies: Vec<SupplyRow2>,
     counted: Vec<(u16, u64)>,
     recent: Vec<(u16, u64, i64)>,
     horizon_ms: u64,
@@ -147,6 +155,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         expires_at_ms: old.expires_at_ms,
         principal: old.principal,
         movements: old.movements,
+        promises: 0,
         shorts: old.shorts,
         kind: old.kind,
         code: old.code,
@@ -197,6 +206,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         text: old.text,
         movements: old.movements.into_iter().map(movement).collect(),
         shorts: old.shorts,
+        promises: Vec::new(),
     })
 }
 
@@ -204,7 +214,18 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
 pub(crate) fn sku(bytes: &[u8]) -> Option<SkuRow> {
     let SkuRow2 { positions, supplies, counted, recent, horizon_ms } =
         rkyv::from_bytes::<SkuRow2, Failure>(bytes).ok()?;
-    Some(SkuRow { positions, supplies, shares: Vec::new(), counted, recent, horizon_ms })
+    let supply = |(at, old): (usize, SupplyRow2)| SupplyRow {
+        node: old.node,
+        supply: old.supply,
+        pool: ChannelId::SUPPLIES.0 + at as u16,
+        quantity: old.quantity,
+        claimed: 0,
+        eta_ms: old.eta_ms,
+        told_ms: old.eta_ms,
+    };
+    let supplies = supplies.into_iter().enumerate().map(supply).collect();
+    let (shares, waiting) = (Vec::new(), Vec::new());
+    Some(SkuRow { positions, supplies, shares, waiting, counted, recent, horizon_ms })
 }
 
 /// A row of the snapshot's table `definitions`.

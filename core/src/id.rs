@@ -50,6 +50,15 @@ impl NodeId {
 impl ChannelId {
     /// In place of a channel: units that are in no channel's allocation.
     pub const SHARED: ChannelId = ChannelId(u16::MAX);
+    /// In place of a channel: claims that wait and that no supply serves.
+    pub const NO_SUPPLY: ChannelId = ChannelId(u16::MAX - 1);
+    /// In place of a channel: the first of the pools of supplies, which are numbered by sku.
+    pub const SUPPLIES: ChannelId = ChannelId(1 << 15);
+
+    /// Whether it stands for units to come: a supply's, or nobody's.
+    pub fn is_supply(self) -> bool {
+        (ChannelId::SUPPLIES..ChannelId::SHARED).contains(&self)
+    }
 }
 
 impl GroupId {

@@ -17,11 +17,11 @@ use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
 use crate::format2;
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
-use crate::ledger::{Outcome, Short};
+use crate::ledger::{Mark, Outcome, Promise, Short};
 use crate::outcome::{Code, State};
 use crate::record::{
-    AllocateRec, DefinitionRec, EventRec, LineRec, MovementRec, ReserveRec, ShortRec, StepLineRec,
-    TextReader, TextRec, Texts, TransitionRec,
+    AllocateRec, DefinitionRec, EventRec, LineRec, MovementRec, PromiseRec, ReserveRec, ShortRec,
+    StepLineRec, TextReader, TextRec, Texts, TransitionRec,
 };
 
 /// Version of the stored form. Records of the versions before it are read too; others are refused by name.
@@ -101,6 +101,7 @@ pub struct EntryRec {
     pub principal: u32,
     pub movements: u32,
     pub shorts: u32,
+    pub promises: u32,
     /// 1 reserve, 2 transition, 3 event, 4 expiry, 5 definition, 6 allocation, 7 balance.
     pub kind: u8,
     pub code: u8,
@@ -155,6 +156,7 @@ pub struct JournalRecord {
     pub text: Vec<u8>,
     pub movements: Vec<MovementRec>,
     pub shorts: Vec<ShortRec>,
+    pub promises: Vec<PromiseRec>,
 }
 
 impl JournalRecord {
@@ -176,11 +178,12 @@ impl JournalRecord {
         self.text.clear();
         self.movements.clear();
         self.shorts.clear();
+        self.promises.clear();
     }
 
     /// A good guess of its size on disk.
     pub fn bytes(&self) -> usize {
-        self.entries.len() * 40
+        self.entries.len() * 44
             + self.reserves.len() * 57
             + self.lines.len() * 12
             + self.transitions.len() * 47
@@ -189,10 +192,11 @@ impl JournalRecord {
             + self.allocations.len() * 39
             + self.movements.len() * 14
             + self.shorts.len() * 14
+            + self.promises.len() * 43
             + self.text.len()
     }
 
-    /// Appends a command with the movements and shortages pushed for it since the last call.
+    /// Appends a command with the movements, shortages and promises pushed for it since the last call.
     pub fn push(
         &mut self,
         now: Millis,
@@ -200,7 +204,7 @@ impl JournalRecord {
         command: &Command,
         lines: &[Line],
         outcome: Outcome,
-        counts: (usize, usize),
+        counts: Mark,
     ) {
         let kind = match &command.body {
             Body::Reserve(reserve) => {
@@ -244,8 +248,9 @@ impl JournalRecord {
             digest: command.digest,
             expires_at_ms: outcome.expires_at.0,
             principal: principal.0,
-            movements: counts.0 as u32,
-            shorts: counts.1 as u32,
+            movements: counts.movements as u32,
+            shorts: counts.shorts as u32,
+            promises: counts.promises as u32,
             kind,
             code: outcome.code as u8,
             state: outcome.state as u8,
@@ -271,6 +276,7 @@ impl JournalRecord {
         self.lines.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.line_count)).sum());
         self.movements.truncate(self.entries.iter().map(|entry| entry.movements as usize).sum());
         self.shorts.truncate(self.entries.iter().map(|entry| entry.shorts as usize).sum());
+        self.promises.truncate(self.entries.iter().map(|entry| entry.promises as usize).sum());
     }
 
     /// The stored form, written over `bytes`; `chain` moves on behind it.
@@ -298,6 +304,7 @@ pub struct Entry {
     pub outcome: Outcome,
     pub movements: std::ops::Range<usize>,
     pub shorts: std::ops::Range<usize>,
+    pub promises: std::ops::Range<usize>,
 }
 
 /// A record, read back.
@@ -307,6 +314,7 @@ pub struct Decoded {
     pub lines: Vec<Line>,
     pub movements: Vec<Movement>,
     pub shorts: Vec<Short>,
+    pub promises: Vec<Promise>,
 }
 
 /// Takes a stored record apart: its chain, if it has one, and its archive.
@@ -385,7 +393,11 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
         lines: record.lines.iter().map(|line| line.line()).collect(),
         movements: Vec::with_capacity(record.movements.len()),
         shorts: record.shorts.iter().map(|short| short.short()).collect(),
+        promises: Vec::with_capacity(record.promises.len()),
     };
+    for promise in record.promises.iter() {
+        decoded.promises.push(promise.promise().ok_or("a promise has no known reason")?);
+    }
     for movement in record.movements.iter() {
         decoded.movements.push(movement.movement().ok_or("a movement names no bucket")?);
     }
@@ -395,7 +407,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
     let (mut definitions, mut allocations) = (record.definitions.iter(), record.allocations.iter());
     let mut balances = record.balances.iter();
-    let (mut line, mut movement, mut short) = (0usize, 0usize, 0usize);
+    let (mut line, mut movement, mut short, mut promise) = (0usize, 0usize, 0usize, 0usize);
     let few = "it has fewer commands than entries";
     for (index, entry) in record.entries.iter().enumerate() {
         let digest = entry.digest.to_native();
@@ -422,7 +434,8 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
         };
         let movements = movement..movement + entry.movements.to_native() as usize;
         let shorts = short..short + entry.shorts.to_native() as usize;
-        (movement, short) = (movements.end, shorts.end);
+        let promises = promise..promise + entry.promises.to_native() as usize;
+        (movement, short, promise) = (movements.end, shorts.end, promises.end);
         decoded.entries.push(Entry {
             lsn: Lsn(first.0 + index as u64),
             now,
@@ -431,12 +444,14 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
             outcome: entry.outcome()?,
             movements,
             shorts,
+            promises,
         });
     }
     let sums = step_lines.next().is_none()
         && line == decoded.lines.len()
         && movement == decoded.movements.len()
-        && short == decoded.shorts.len();
+        && short == decoded.shorts.len()
+        && promise == decoded.promises.len();
     if sums { Ok(decoded) } else { Err("its lists do not add up") }
 }
 

@@ -10,6 +10,7 @@ mod event;
 mod explain;
 mod hash;
 mod position;
+mod promise;
 mod reservation;
 mod reserve;
 mod settle;
@@ -22,7 +23,8 @@ use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, Lsn, Millis, NodeId, ShardOf, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::later::Item;
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
@@ -30,6 +32,7 @@ pub use allocation::Share;
 pub use explain::{Trace, Why};
 pub use hash::{StateHash, audit, audit_claims};
 pub use position::{Position, Positions};
+pub use promise::{NEVER, Promise, Reason, THERE};
 pub use reservation::{Claim, Reservation, Reservations};
 pub(crate) use reserve::merge_movements;
 pub use state::{PositionState, SkuState, SupplyState};
@@ -101,11 +104,38 @@ pub struct Short {
     pub available: u32,
 }
 
-/// Where decisions append what they would do. One pair of arrays serves a whole batch.
+/// Where decisions append what they would do. One set of arrays serves a whole batch.
 #[derive(Default, Debug, Clone, PartialEq)]
 pub struct Effects {
     pub movements: Vec<Movement>,
     pub shorts: Vec<Short>,
+    pub promises: Vec<Promise>,
+}
+
+/// How long the arrays of [`Effects`] were.
+#[derive(Default, Clone, Copy, Debug)]
+pub struct Mark {
+    pub movements: usize,
+    pub shorts: usize,
+    pub promises: usize,
+}
+
+impl Effects {
+    pub fn mark(&self) -> Mark {
+        Mark { movements: self.movements.len(), shorts: self.shorts.len(), promises: self.promises.len() }
+    }
+
+    pub fn clear(&mut self) {
+        self.movements.clear();
+        self.shorts.clear();
+        self.promises.clear();
+    }
+
+    /// Takes back what would have been done since.
+    pub fn undo(&mut self, mark: Mark) {
+        self.movements.truncate(mark.movements);
+        self.promises.truncate(mark.promises);
+    }
 }
 
 /// A position as a reader sees it.
@@ -119,9 +149,17 @@ pub struct PositionAnswer {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
     Position(PositionAnswer),
-    Reservation { outcome: Outcome, claims: Vec<Claim> },
+    /// Each claim with when it is there.
+    Reservation {
+        outcome: Outcome,
+        claims: Vec<(Claim, Millis)>,
+    },
     Allocations(Vec<Share>),
-    Explanation { decision: Decision, effects: Effects, traces: Vec<Trace> },
+    Explanation {
+        decision: Decision,
+        effects: Effects,
+        traces: Vec<Trace>,
+    },
 }
 
 /// What a sku has besides its positions; most skus have none of it.
@@ -129,12 +167,23 @@ pub enum Answer {
 struct Extra {
     supplies: Vec<SupplyState>,
     shares: allocation::Shares,
+    /// Who claims what is to come, and where; the oldest first.
+    waiting: Vec<(NodeId, ReservationId)>,
+    /// Units that channels wait for.
+    backordered: Vec<(ChannelId, i64)>,
     /// Last count of a node: when it was taken.
     counted: Vec<(NodeId, Millis)>,
     /// Earlier physical changes, for counts that arrive late; the latest one lies in the position.
     recent: Vec<Change>,
     /// Changes up to here may have been forgotten.
     horizon: Millis,
+}
+
+impl Extra {
+    /// Units that a channel waits for.
+    fn backordered(&self, channel: ChannelId) -> i64 {
+        self.backordered.iter().find(|(other, _)| *other == channel).map_or(0, |(_, units)| *units)
+    }
 }
 
 /// A change of what is on hand: when it happened and by how much.
@@ -162,6 +211,10 @@ pub struct Ledger {
     candidates: Vec<reserve::Candidate>,
     /// What candidates have in the pools of a channel, side by side.
     drawn: Vec<i64>,
+    /// What supplies have for a line.
+    coming: Vec<promise::Coming>,
+    /// Entries of all [`Extra::waiting`].
+    waiting: usize,
     takes: Vec<reserve::Take>,
 }
 
@@ -179,6 +232,8 @@ impl Ledger {
             to_balance: Vec::new(),
             candidates: Vec::new(),
             drawn: Vec::new(),
+            coming: Vec::new(),
+            waiting: 0,
             takes: Vec::new(),
         }
     }
@@ -219,20 +274,20 @@ impl Ledger {
             }
             Body::Balance(sku) => {
                 let owned = self.shard.owns(*sku);
-                owned.then(|| Decision::alone(self.decide_balance(rules, *sku, effects)))
+                owned.then(|| Decision::alone(self.decide_balance(moment.now, rules, *sku, effects)))
             }
             Body::Define(_) | Body::Read(_) => None,
         }
     }
 
-    /// The outcome of a decision, where `said` is what all parts said together; of what is refused, no movement
-    /// from `first` on stays.
+    /// The outcome of a decision, where `said` is what all parts said together; of what is refused, nothing that was
+    /// to be done since `mark` stays.
     pub fn conclude(
         body: &Body,
         decision: Decision,
         said: Ballot,
-        movements: &mut Vec<Movement>,
-        first: usize,
+        effects: &mut Effects,
+        mark: Mark,
     ) -> Outcome {
         if planted(Bug::SkipRollBack) && !decision.ballot.says(Ballot::NO) && said.says(Ballot::NO) {
             return decision.outcome;
@@ -245,7 +300,7 @@ impl Ledger {
             _ => return decision.outcome,
         };
         if outcome.code != Code::Ok {
-            movements.truncate(first);
+            effects.undo(mark);
         }
         outcome
     }
@@ -263,7 +318,7 @@ impl Ledger {
                 }
                 Some(Answer::Reservation {
                     outcome: reservation.outcome(),
-                    claims: reservation.claims.to_vec(),
+                    claims: reservation.claims.iter().map(|claim| (*claim, self.due(claim))).collect(),
                 })
             }
             Read::Allocations { sku, channel } => self.shard.owns(sku).then(|| {
@@ -291,6 +346,18 @@ impl Ledger {
         answer
     }
 
+    /// What readers are told of a position: the units free; where there are none, how many of the allocated units are
+    /// really there (a deficit takes from them all), as -1 less that many.
+    pub fn offer(&self, sku: SkuId, position: &Position) -> i64 {
+        let free = self.free(sku, position);
+        if free >= 0 { free } else { -1 - (free + position.allocated()).max(0) }
+    }
+
+    /// When a claim's units are there.
+    fn due(&self, claim: &Claim) -> Millis {
+        self.promised_at(claim.sku, claim.node, claim.pool)
+    }
+
     /// Appends commands that are due: up to `expiries` holds whose time is over at `now`, up to `balances` skus to be
     /// balanced. Each is told once; the caller brings it into the order.
     pub fn take_due(&mut self, now: Millis, (expiries, balances): (usize, usize), due: &mut Vec<Body>) {
@@ -309,20 +376,27 @@ impl Ledger {
     }
 
     /// Calls `publish` with what each place offers now that changed since the last call: a position's
-    /// [`Position::offer`], an allocation's units.
+    /// [`Ledger::offer`], an allocation's units, a number of the [row](crate::later) of what is to come.
     pub fn drain_changed(&mut self, mut publish: impl FnMut(Place, i64)) {
-        for (sku, node) in self.dirty.drain(..) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for (sku, node) in dirty.drain(..) {
             let row = self.shard.row(sku);
             if let Some(position) = self.positions.get_mut(row, node) {
                 position.set_dirty(false);
-                publish(Place { sku, node, pool: ChannelId::SHARED }, position.offer());
+                let position = self.positions.get(row, node).expect("it was there just now");
+                publish(Place { sku, node, pool: ChannelId::SHARED }, self.offer(sku, position));
             }
         }
+        self.dirty = dirty;
         let mut places = std::mem::take(&mut self.dirty_shares);
         places.sort_unstable();
         places.dedup();
         for place in places.drain(..) {
-            publish(place, self.share(place.sku, place.pool, place.node));
+            let number = match place.pool {
+                ChannelId::SUPPLIES => self.later(place.sku, Item::at(place.node.0)),
+                channel => self.share(place.sku, channel, place.node),
+            };
+            publish(place, number);
         }
         self.dirty_shares = places;
     }
@@ -332,12 +406,16 @@ impl Ledger {
         for (row, positions) in self.positions.rows() {
             let sku = self.shard.sku(row);
             for position in positions {
-                publish(Place { sku, node: position.node(), pool: ChannelId::SHARED }, position.offer());
+                let place = Place { sku, node: position.node(), pool: ChannelId::SHARED };
+                publish(place, self.offer(sku, position));
             }
         }
         for (sku, extra) in &self.extras {
             for share in extra.shares.iter() {
                 publish(Place { sku: *sku, node: share.node, pool: share.channel }, i64::from(share.units));
+            }
+            for item in self.all_later(*sku) {
+                publish(item.place(*sku), self.later(*sku, item));
             }
         }
     }

@@ -27,6 +27,7 @@ pub mod event;
 mod format2;
 pub mod id;
 pub mod journal;
+pub mod later;
 pub mod ledger;
 pub mod limit;
 pub mod merge;

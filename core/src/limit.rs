@@ -24,6 +24,8 @@ pub const GROUPS_MAX: usize = 4_096;
 pub const PRINCIPALS_MAX: usize = 65_536;
 /// Open dated supplies of one sku.
 pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
+/// Reservations that wait for a sku, counted by node.
+pub const WAITING_PER_SKU_MAX: usize = 16_384;
 /// Allocations of one sku, counted by channel and node.
 pub const ALLOCATIONS_PER_SKU_MAX: usize = 16_384;
 
@@ -160,7 +162,9 @@ pub const SHARDS_MAX: usize = 64;
 
 const _: () = {
     assert!(NODES_MAX < u16::MAX as usize);
-    assert!(CHANNELS_MAX < u16::MAX as usize);
+    // Above them are the pools of supplies, two more numbers, and what all share.
+    assert!(CHANNELS_MAX <= 1 << 15);
+    assert!(SUPPLIES_PER_SKU_MAX + 2 < 1 << 15);
     assert!(GROUPS_MAX < u16::MAX as usize);
     assert!(QUANTITY_MAX as i64 <= BUCKET_UNITS_MAX);
     assert!(BUCKET_UNITS_MAX <= u32::MAX as i64);
@@ -169,9 +173,9 @@ const _: () = {
     assert!(RESERVATION_LINES_MAX <= u16::MAX as usize);
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
-    // The largest answers fit: parts have 12 bytes, items 11, nodes 10.
-    assert!(REPLY_PARTS_MAX * 12 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
-    assert!(FRAME_SKUS_MAX * 11 + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
+    // The largest answers fit: parts have 20 bytes, items 11 and 16 for what is to come, nodes 10.
+    assert!(REPLY_PARTS_MAX * 20 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
+    assert!(FRAME_SKUS_MAX * (11 + 16) + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);
     assert!(EXPLAIN_LINES_MAX * NODES_MAX * 45 < REPLY_BYTES_MAX / 2);
     assert!(READ_ALLOCATIONS_MAX * ALLOCATIONS_PER_SKU_MAX * 8 < REPLY_BYTES_MAX / 2);
     assert!(FRAME_BYTES_MAX <= CONNECTION_WINDOW_BYTES);

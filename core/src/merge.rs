@@ -6,13 +6,14 @@
 use crate::batch::{Batch, Slot};
 use crate::bucket::Movement;
 use crate::command::{Body, Command, Read, Reserve};
-use crate::id::{Lsn, NodeId, SkuId};
+use crate::id::{Lsn, Millis, NodeId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
 use crate::ledger::{
-    Answer, Ballot, Claim, Ledger, Outcome, PositionAnswer, Share, Short, Trace, merge_movements,
+    Answer, Ballot, Claim, Effects, Ledger, Mark, NEVER, Outcome, PositionAnswer, Promise, Share, Short,
+    THERE, Trace, merge_movements,
 };
 use crate::outcome::Code;
-use crate::record::{MovementRec, ShortRec};
+use crate::record::{MovementRec, PromiseRec, ShortRec};
 use crate::shard::Output;
 
 /// The answer to one command.
@@ -36,6 +37,8 @@ pub struct Part {
     pub sku: SkuId,
     pub node: NodeId,
     pub quantity: u32,
+    /// When it is there, as promised.
+    pub at: Millis,
 }
 
 /// Answers to a frame's commands, in their order.
@@ -44,7 +47,8 @@ pub struct FrameReply {
     pub replies: Vec<Reply>,
     pub parts: Vec<Part>,
     pub positions: Vec<PositionAnswer>,
-    pub reservations: Vec<(Outcome, Vec<Claim>)>,
+    /// Each claim with when it is there.
+    pub reservations: Vec<(Outcome, Vec<(Claim, Millis)>)>,
     pub allocations: Vec<Vec<Share>>,
     /// What was seen for explanations, with the index of the reservation.
     pub traces: Vec<(u32, Trace)>,
@@ -57,6 +61,13 @@ fn bare(code: Code, lsn: Lsn, repeat: bool, id: u32) -> Reply {
     Reply { lsn, outcome: Outcome::of(code), repeat, id, parts: 0 }
 }
 
+/// What a command is told besides its outcome.
+struct Told<'a> {
+    movements: &'a [Movement],
+    shorts: &'a [Short],
+    promises: &'a [Promise],
+}
+
 /// Appends the answer to a command with an LSN.
 fn push_reply(
     reply: &mut FrameReply,
@@ -64,24 +75,41 @@ fn push_reply(
     body: &Body,
     outcome: Outcome,
     repeat: bool,
-    movements: &[Movement],
-    shorts: &[Short],
+    Told { movements, shorts, promises }: Told<'_>,
 ) {
     let before = reply.parts.len();
     if matches!(body, Body::Reserve(_)) || outcome.reacquired {
         // Movements are sorted, and from which pool units come is told with the reservation.
         for movement in movements {
-            let Movement { sku, node, quantity, .. } = *movement;
-            match reply.parts[before..].last_mut() {
-                Some(last) if (last.sku, last.node) == (sku, node) => last.quantity += quantity,
-                _ => reply.parts.push(Part { line: 0, sku, node, quantity }),
+            let Movement { sku, node, pool, quantity, .. } = *movement;
+            let mut at = THERE;
+            if pool.is_supply() {
+                let promise =
+                    promises.iter().find(|told| (told.sku, told.node, told.to) == (sku, node, pool));
+                at = promise.map_or(NEVER, |told| told.at);
             }
+            match reply.parts[before..].last_mut() {
+                Some(last) if (last.sku, last.node, last.at) == (sku, node, at) => last.quantity += quantity,
+                _ => reply.parts.push(Part { line: 0, sku, node, quantity, at }),
+            }
+        }
+        if !promises.is_empty() {
+            let mut parts = reply.parts.split_off(before);
+            parts.sort_unstable_by_key(|part| (part.sku, part.node, part.at));
+            parts.dedup_by(|next, last| {
+                let place = |part: &Part| (part.sku, part.node, part.at);
+                let same = place(next) == place(last);
+                last.quantity += if same { next.quantity } else { 0 };
+                same
+            });
+            reply.parts.extend(parts);
         }
         reply.parts.extend(shorts.iter().map(|short| Part {
             line: short.line,
             sku: short.sku,
             node: NodeId::ANY,
             quantity: short.available,
+            at: THERE,
         }));
     }
     let parts = (reply.parts.len() - before) as u32;
@@ -98,9 +126,12 @@ impl FrameReply {
     /// Puts what the journal says in place of the answer at `at`, which said only that it is a repeat.
     pub fn fill_repeat(&mut self, at: usize, decoded: &Decoded, entry: &Entry) {
         let mut found = FrameReply::default();
-        let movements = &decoded.movements[entry.movements.clone()];
-        let shorts = &decoded.shorts[entry.shorts.clone()];
-        push_reply(&mut found, entry.lsn, &entry.command.body, entry.outcome, true, movements, shorts);
+        let told = Told {
+            movements: &decoded.movements[entry.movements.clone()],
+            shorts: &decoded.shorts[entry.shorts.clone()],
+            promises: &decoded.promises[entry.promises.clone()],
+        };
+        push_reply(&mut found, entry.lsn, &entry.command.body, entry.outcome, true, told);
         let place: usize = self.replies[..at].iter().map(|reply| reply.parts as usize).sum();
         self.parts.splice(place..place, found.parts);
         self.replies[at] = found.replies[0];
@@ -122,8 +153,7 @@ impl FrameReply {
 struct Cursor<'a> {
     output: &'a Output,
     result: usize,
-    movement: usize,
-    short: usize,
+    done: Mark,
     answer: usize,
 }
 
@@ -134,9 +164,9 @@ pub fn merge<T>(
     record: &mut JournalRecord,
     replies: &mut Vec<FrameReply>,
 ) {
-    let mut cursors: Vec<Cursor<'_>> =
-        outputs.iter().map(|output| Cursor { output, result: 0, movement: 0, short: 0, answer: 0 }).collect();
-    let (mut movements, mut shorts) = (Vec::new(), Vec::new());
+    let cursor = |output| Cursor { output, result: 0, done: Mark::default(), answer: 0 };
+    let mut cursors: Vec<Cursor<'_>> = outputs.iter().map(cursor).collect();
+    let mut effects = Effects::default();
     let mut at = 0;
     let mut as_of = batch.before;
     for stamped in &batch.frames {
@@ -144,11 +174,10 @@ pub fn merge<T>(
         let mut reply =
             FrameReply { replies: Vec::with_capacity(frame.commands.len()), ..FrameReply::default() };
         for (command, slot) in frame.commands.iter().zip(&stamped.slots) {
-            movements.clear();
-            shorts.clear();
+            effects.clear();
             let (lsn, outcome, id) = match *slot {
                 Slot::Execute { lsn, .. } => {
-                    let outcome = gather(&mut cursors, at, command, &mut movements, &mut shorts);
+                    let outcome = gather(&mut cursors, at, command, &mut effects);
                     (lsn, outcome, 0)
                 }
                 Slot::Refused { lsn, code } => (lsn, Outcome::of(code), 0),
@@ -176,11 +205,12 @@ pub fn merge<T>(
                 }
             };
             as_of = lsn;
+            let Effects { movements, shorts, promises } = &effects;
             record.movements.extend(movements.iter().map(|movement| MovementRec::from(*movement)));
             record.shorts.extend(shorts.iter().map(|short| ShortRec::from(*short)));
-            let counts = (movements.len(), shorts.len());
-            record.push(batch.now, frame.principal, command, &frame.lines, outcome, counts);
-            push_reply(&mut reply, lsn, &command.body, outcome, false, &movements, &shorts);
+            record.promises.extend(promises.iter().map(|promise| PromiseRec::from(*promise)));
+            record.push(batch.now, frame.principal, command, &frame.lines, outcome, effects.mark());
+            push_reply(&mut reply, lsn, &command.body, outcome, false, Told { movements, shorts, promises });
             if let Some(last) = reply.replies.last_mut() {
                 last.id = id;
             }
@@ -195,8 +225,7 @@ fn gather(
     cursors: &mut [Cursor<'_>],
     at: u32,
     command: &Command,
-    movements: &mut Vec<Movement>,
-    shorts: &mut Vec<Short>,
+    Effects { movements, shorts, promises }: &mut Effects,
 ) -> Outcome {
     let mut found: Option<Outcome> = None;
     let mut unknown = false;
@@ -206,10 +235,13 @@ fn gather(
         };
         cursor.result += 1;
         let effects = &cursor.output.effects;
-        movements.extend_from_slice(&effects.movements[cursor.movement..][..result.movements as usize]);
-        shorts.extend_from_slice(&effects.shorts[cursor.short..][..result.shorts as usize]);
-        cursor.movement += result.movements as usize;
-        cursor.short += result.shorts as usize;
+        let done = &mut cursor.done;
+        movements.extend_from_slice(&effects.movements[done.movements..][..result.movements as usize]);
+        shorts.extend_from_slice(&effects.shorts[done.shorts..][..result.shorts as usize]);
+        promises.extend_from_slice(&effects.promises[done.promises..][..result.promises as usize]);
+        done.movements += result.movements as usize;
+        done.shorts += result.shorts as usize;
+        done.promises += result.promises as usize;
         if result.outcome.code == Code::UnknownReservation {
             unknown = true;
             continue;
@@ -231,6 +263,7 @@ fn gather(
         _ => {
             merge_movements(movements, 0);
             shorts.sort_unstable();
+            promises.sort_unstable();
         }
     }
     let outcome = match (found, &command.body) {
@@ -254,6 +287,7 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
     let mut said = Ballot::NONE;
     let mut found: Option<Outcome> = None;
     let (mut movements, mut shorts, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+    let mut promises = Vec::new();
     for cursor in cursors {
         let answer = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at);
         let Some((_, Answer::Explanation { decision, effects, traces: seen })) = answer else { continue };
@@ -261,6 +295,7 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
         said = said.and(decision.ballot);
         movements.extend_from_slice(&effects.movements);
         shorts.extend_from_slice(&effects.shorts);
+        promises.extend_from_slice(&effects.promises);
         traces.extend_from_slice(seen);
         let refused = |outcome: &Outcome| (outcome.code == Code::Ok, outcome.code);
         found = Some(found.map_or(decision.outcome, |other| {
@@ -279,13 +314,14 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
     shorts.sort_unstable();
     traces.sort_unstable_by_key(|trace: &Trace| (trace.line, trace.node));
     let index = reply.replies.len() as u32;
-    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, &movements, &shorts);
+    let told = Told { movements: &movements, shorts: &shorts, promises: &promises };
+    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, told);
     reply.traces.extend(traces.into_iter().map(|trace| (index, trace)));
 }
 
 fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {
     let mut position = PositionAnswer::default();
-    let mut reservation: Option<(Outcome, Vec<Claim>)> = None;
+    let mut reservation: Option<(Outcome, Vec<(Claim, Millis)>)> = None;
     let mut shares = Vec::new();
     if let Body::Read(Read::Explain(reserve)) = &command.body {
         return explanation(cursors, at, reserve, reply);
@@ -310,7 +346,7 @@ fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &m
         Body::Read(Read::Allocations { .. }) => reply.allocations.push(shares),
         _ => {
             let mut found = reservation.unwrap_or((Outcome::of(Code::UnknownReservation), Vec::new()));
-            found.1.sort_unstable_by_key(Claim::place);
+            found.1.sort_unstable_by_key(|(claim, _)| claim.place());
             reply.reservations.push(found);
         }
     }

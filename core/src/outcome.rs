@@ -108,6 +108,8 @@ codes! {
     TooManyAllocations = 53, "TOO_MANY_ALLOCATIONS";
     /// No such place that orders go to.
     UnknownZone = 54, "UNKNOWN_ZONE";
+    /// Some of it has not come yet; what is there can be taken line by line.
+    Backordered = 55, "BACKORDERED";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

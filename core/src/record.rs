@@ -13,7 +13,7 @@ use crate::bucket::{Bucket, Movement};
 use crate::command::{Action, Allocate, Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
-use crate::ledger::Short;
+use crate::ledger::{Promise, Reason, Short};
 
 pub use definition::*;
 
@@ -116,7 +116,8 @@ const GIVEN_EXPECTED: u8 = 4;
 pub struct MovementRec {
     pub sku: u32,
     pub node: u16,
-    /// The channel whose allocation the units are of or were claimed from; else 65535.
+    /// The channel whose allocation the units are of or were claimed from; 32768 and above: a supply of the sku, 65534:
+    /// none of them; else 65535.
     pub pool: u16,
     pub from: u8,
     pub to: u8,
@@ -129,6 +130,55 @@ pub struct ShortRec {
     pub sku: u32,
     pub quantity: u32,
     pub available: u32,
+}
+
+/// Units of a reservation that were promised, or promised anew.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct PromiseRec {
+    pub reservation: u128,
+    /// 0: they are there; 18446744073709551615: no supply brings them.
+    pub at_ms: u64,
+    pub sku: u32,
+    pub held: u32,
+    pub confirmed: u32,
+    pub node: u16,
+    /// From which pool to which: 65535 what is there, 65534 no supply, 32768 and above a supply of the sku.
+    pub from: u16,
+    pub to: u16,
+    /// 1 placed, 2 arrived, 3 sooner, 4 later, 5 moved, 6 lost.
+    pub reason: u8,
+}
+
+impl From<Promise> for PromiseRec {
+    fn from(promise: Promise) -> PromiseRec {
+        PromiseRec {
+            reservation: promise.reservation.0,
+            at_ms: promise.at.0,
+            sku: promise.sku.0,
+            held: promise.held,
+            confirmed: promise.confirmed,
+            node: promise.node.0,
+            from: promise.from.0,
+            to: promise.to.0,
+            reason: promise.reason as u8,
+        }
+    }
+}
+
+impl ArchivedPromiseRec {
+    pub fn promise(&self) -> Option<Promise> {
+        Some(Promise {
+            reservation: ReservationId(self.reservation.to_native()),
+            sku: SkuId(self.sku.to_native()),
+            node: NodeId(self.node.to_native()),
+            from: ChannelId(self.from.to_native()),
+            to: ChannelId(self.to.to_native()),
+            held: self.held.to_native(),
+            confirmed: self.confirmed.to_native(),
+            at: Millis(self.at_ms.to_native()),
+            reason: Reason::from_number(self.reason)?,
+        })
+    }
 }
 
 impl From<Movement> for MovementRec {

@@ -70,7 +70,8 @@ pub fn recover(
         let moment = Moment { lsn: entry.lsn, now: entry.now };
         let movements = &decoded.movements[entry.movements.clone()];
         for ledger in &mut ledgers {
-            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+            let promises = &decoded.promises[entry.promises.clone()];
+            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements, promises);
         }
         (last, now) = (entry.lsn, entry.now);
         Ok(true)
@@ -85,7 +86,7 @@ pub fn recover(
     }
     let rules = catalogue.rules();
     for ledger in &mut ledgers {
-        ledger.note_unbalanced(&rules, true);
+        ledger.note_unbalanced(now, &rules, true);
         ledger.drain_changed(|_, _| {});
     }
     if planted(Bug::ForgetKeys) {

@@ -41,7 +41,11 @@ pub fn check(snapshot: &Snapshot, view: &View, slice: u32) -> Result<Finding, Sn
         finding.compared += 1;
         if told != offer {
             let Place { sku, node, pool } = place;
-            let of = if pool == ChannelId::SHARED { String::new() } else { format!(" channel {pool}") };
+            let of = match pool {
+                ChannelId::SHARED => String::new(),
+                ChannelId::SUPPLIES => " (a number of what is to come)".to_owned(),
+                channel => format!(" channel {channel}"),
+            };
             finding.wrong.push(format!("sku {sku} node {node}{of}: {offer} free, readers are told {told}"));
         }
     });

@@ -217,14 +217,14 @@ impl Sequencer {
         self.last
     }
 
-    /// Only a reservation over several shards, a step of some of its lines and a late confirmation need the consent
-    /// of each part: the parts of every other command decide alike, because they know alike. Which shards have a
+    /// Only a reservation over several shards, a step of some of its lines, its fulfilment and a late confirmation need
+    /// the consent of each part: the parts of every other command decide alike, because they know alike. Which shards have a
     /// part of a reservation is not known here, so a step asks all.
     fn vote<T>(&self, batch: &mut Batch<T>, body: &Body, lines: &[Line]) -> u32 {
         let parts = match body {
             _ if self.shards == 1 => 1,
             Body::Reserve(reserve) => self.parts(&batch.rules, reserve, lines),
-            Body::Transition(step) if !step.lines.is_empty() => self.shards,
+            Body::Transition(step) if !step.lines.is_empty() || step.verb == Verb::Fulfil => self.shards,
             Body::Transition(step) if step.verb == Verb::Confirm && batch.rules.reacquires => self.shards,
             _ => 1,
         };

@@ -6,7 +6,7 @@ use crate::batch::{Batch, NO_VOTE, Slot};
 use crate::bucket::Place;
 use crate::command::{Body, Line, Read};
 use crate::id::Lsn;
-use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Moment, Outcome};
+use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Mark, Moment, Outcome};
 
 /// What one shard did for one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,9 +14,10 @@ pub struct PartResult {
     /// Index of the command within the batch.
     pub at: u32,
     pub outcome: Outcome,
-    /// How many of the output's movements and shortages are its own; they stand in command order.
+    /// How many of the output's movements, shortages and promises are its own; they stand in command order.
     pub movements: u32,
     pub shorts: u32,
+    pub promises: u32,
 }
 
 /// What a place offers after the batch.
@@ -44,9 +45,8 @@ struct Waiting {
     moment: Moment,
     vote: u32,
     decision: Decision,
-    /// Where its movements and shortages begin in the output.
-    movements: usize,
-    shorts: usize,
+    /// Where its effects begin in the output.
+    mark: Mark,
 }
 
 /// How far a shard is with a batch.
@@ -118,7 +118,7 @@ impl Progress {
             Some(change) => (&change.rules, change.unbalances),
             None => (&batch.rules, false),
         };
-        ledger.note_unbalanced(rules, all);
+        ledger.note_unbalanced(batch.now, rules, all);
         ledger.drain_changed(|place, offer| output.changed.push(Changed { place, offer }));
         output.active = ledger.reservations().active();
         Some(output)
@@ -138,7 +138,7 @@ impl Progress {
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
             None => {
-                let (movements, shorts) = (output.effects.movements.len(), output.effects.shorts.len());
+                let mark = output.effects.mark();
                 let decided = ledger.decide(moment, &batch.rules, body, lines, &mut output.effects);
                 let cast = |ballot| {
                     if vote != NO_VOTE {
@@ -153,10 +153,10 @@ impl Progress {
                     return Some(());
                 };
                 cast(decision.ballot);
-                Waiting { moment, vote, decision, movements, shorts }
+                Waiting { moment, vote, decision, mark }
             }
         };
-        let Waiting { moment, vote, decision, movements, shorts } = waiting;
+        let Waiting { moment, vote, decision, mark } = waiting;
         let mut said = decision.ballot;
         if vote != NO_VOTE && decision.waits {
             let Some(verdict) = batch.votes[vote as usize].verdict() else {
@@ -165,13 +165,17 @@ impl Progress {
             };
             said = verdict;
         }
-        let outcome = Ledger::conclude(body, decision, said, &mut output.effects.movements, movements);
-        ledger.settle(moment, body, lines, outcome, &output.effects.movements[movements..]);
+        let effects = &mut output.effects;
+        let outcome = Ledger::conclude(body, decision, said, effects, mark);
+        let (movements, promises) =
+            (&effects.movements[mark.movements..], &effects.promises[mark.promises..]);
+        ledger.settle(moment, body, lines, outcome, movements, promises);
         output.results.push(PartResult {
             at: self.at,
             outcome,
-            movements: (output.effects.movements.len() - movements) as u32,
-            shorts: (output.effects.shorts.len() - shorts) as u32,
+            movements: movements.len() as u32,
+            shorts: (effects.shorts.len() - mark.shorts) as u32,
+            promises: promises.len() as u32,
         });
         Some(())
     }

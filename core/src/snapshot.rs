@@ -76,10 +76,13 @@ pub(crate) struct PositionRow {
 
 #[derive(Archive, Serialize, Deserialize)]
 pub(crate) struct SupplyRow {
-    node: u16,
-    supply: u64,
-    quantity: u32,
-    eta_ms: u64,
+    pub(crate) node: u16,
+    pub(crate) supply: u64,
+    pub(crate) pool: u16,
+    pub(crate) quantity: u32,
+    pub(crate) claimed: u32,
+    pub(crate) eta_ms: u64,
+    pub(crate) told_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -88,6 +91,8 @@ pub(crate) struct SkuRow {
     pub(crate) supplies: Vec<SupplyRow>,
     /// Channel, node, units allocated.
     pub(crate) shares: Vec<(u16, u16, u32)>,
+    /// Node, reservation: who waits, the oldest first.
+    pub(crate) waiting: Vec<(u16, u128)>,
     pub(crate) counted: Vec<(u16, u64)>,
     pub(crate) recent: Vec<(u16, u64, i64)>,
     pub(crate) horizon_ms: u64,
@@ -147,11 +152,15 @@ fn encode_sku(state: &SkuState) -> Vec<u8> {
             .map(|open| SupplyRow {
                 node: open.node.0,
                 supply: open.supply.0,
+                pool: open.pool.0,
                 quantity: open.quantity,
+                claimed: open.claimed,
                 eta_ms: open.eta.0,
+                told_ms: open.told.0,
             })
             .collect(),
         shares: state.shares.iter().map(|share| (share.channel.0, share.node.0, share.units)).collect(),
+        waiting: state.waiting.iter().map(|(node, id)| (node.0, id.0)).collect(),
         counted: state.counted.iter().map(|(node, at)| (node.0, at.0)).collect(),
         recent: state.recent.iter().map(|(node, at, units)| (node.0, at.0, *units)).collect(),
         horizon_ms: state.horizon.0,
@@ -179,8 +188,11 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
             .map(|open| SupplyState {
                 node: NodeId(open.node.to_native()),
                 supply: SupplyId(open.supply.to_native()),
+                pool: ChannelId(open.pool.to_native()),
                 quantity: open.quantity.to_native(),
+                claimed: open.claimed.to_native(),
                 eta: Millis(open.eta_ms.to_native()),
+                told: Millis(open.told_ms.to_native()),
             })
             .collect(),
         shares: row
@@ -191,6 +203,11 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
                 node: NodeId(share.1.to_native()),
                 units: share.2.to_native(),
             })
+            .collect(),
+        waiting: row
+            .waiting
+            .iter()
+            .map(|pair| (NodeId(pair.0.to_native()), ReservationId(pair.1.to_native())))
             .collect(),
         counted: row
             .counted

@@ -7,7 +7,7 @@ use crate::checkpoint::CheckpointError;
 use crate::command::Body;
 use crate::id::{Lsn, ShardOf};
 use crate::journal::{self, Decoded, Entry, JournalReader};
-use crate::ledger::{Effects, Ledger, Moment, Outcome, StateHash, audit, merge_movements};
+use crate::ledger::{Effects, Ledger, Mark, Moment, Outcome, StateHash, audit, merge_movements};
 use crate::outcome::Code;
 use crate::recovery::recover;
 use crate::snapshot::Snapshot;
@@ -66,8 +66,7 @@ pub fn verify(
     if from <= recovered.last {
         let take = |decoded: &Decoded, entry: &Entry| {
             re_executed += 1;
-            effects.movements.clear();
-            effects.shorts.clear();
+            effects.clear();
             let moment = Moment { lsn: entry.lsn, now: entry.now };
             let body = &entry.command.body;
             let outcome = execute(&mut again, &mut catalogue, moment, body, &decoded.lines, &mut effects);
@@ -79,7 +78,8 @@ pub fn verify(
             let same = foreign
                 || outcome == entry.outcome
                     && effects.movements == movements
-                    && effects.shorts == decoded.shorts[entry.shorts.clone()];
+                    && effects.shorts == decoded.shorts[entry.shorts.clone()]
+                    && effects.promises == decoded.promises[entry.promises.clone()];
             if !same && wrong.len() < FINDINGS_MAX {
                 wrong.push(format!(
                     "LSN {}: recorded {:?} with {movements:?}, doing it again gives {outcome:?} with {:?}",
@@ -87,7 +87,8 @@ pub fn verify(
                 ));
             }
             if same {
-                again.settle(moment, body, &decoded.lines, entry.outcome, movements);
+                let promises = &decoded.promises[entry.promises.clone()];
+                again.settle(moment, body, &decoded.lines, entry.outcome, movements, promises);
             }
             Ok(same)
         };
@@ -140,7 +141,7 @@ fn execute(
         code => return Outcome::of(code),
     }
     let outcome = match ledger.decide(moment, &rules, body, lines, effects) {
-        Some(decision) => Ledger::conclude(body, decision, decision.ballot, &mut effects.movements, 0),
+        Some(decision) => Ledger::conclude(body, decision, decision.ballot, effects, Mark::default()),
         None if matches!(body, Body::Expire(_)) => Outcome::of(Code::NotDue),
         None => Outcome::of(Code::UnknownReservation),
     };
@@ -150,6 +151,7 @@ fn execute(
     if !matches!(body, Body::Event(_) | Body::Allocate(_) | Body::Balance(_)) {
         merge_movements(&mut effects.movements, 0);
         effects.shorts.sort_unstable();
+        effects.promises.sort_unstable();
     }
     outcome
 }

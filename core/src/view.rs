@@ -20,7 +20,8 @@ use smallvec::SmallVec;
 use crate::bucket::Place;
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
 use crate::drill::{self, Bug, planted};
-use crate::id::{ChannelId, Lsn, NodeId, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, SkuId};
+use crate::later::{self, Item};
 use crate::limit;
 use crate::sync::{self, AtomicU64, Ordering};
 use cell::Cell;
@@ -65,31 +66,39 @@ fn unpack(value: u64) -> (NodeId, i64) {
     (NodeId((value >> 48) as u16), (value << 16) as i64 >> 16)
 }
 
-/// Where the cells of a row are: start, room and count in 32, 16 and 15 bits, and a bit for a sku of which some
-/// channel has, or had, an allocation.
+/// Where the cells of a row are: start, room and count in 32, 16 and 14 bits, and two bits, for a sku of which some
+/// channel has, or had, an allocation, and for one that has, or had, supplies.
 #[derive(Clone, Copy)]
 struct Row {
     start: usize,
     room: usize,
     len: usize,
     allocated: bool,
+    later: bool,
 }
 
 const ALLOCATED: u64 = 1 << 15;
+/// A bit for a sku that has, or had, supplies to come.
+const LATER: u64 = 1 << 14;
+/// Cells of a row.
+const ROW_MAX: usize = LATER as usize - 1;
+const _: () = assert!(later::ITEMS_MAX <= ROW_MAX && limit::NODES_MAX <= ROW_MAX);
 
 impl Row {
     fn unpack(word: u64) -> Row {
         Row {
             start: (word >> 32) as usize,
             room: (word >> 16) as usize & 0xffff,
-            len: (word & (ALLOCATED - 1)) as usize,
+            len: (word & (LATER - 1)) as usize,
             allocated: word & ALLOCATED != 0,
+            later: word & LATER != 0,
         }
     }
 
     fn pack(self) -> u64 {
         let allocated = if self.allocated { ALLOCATED } else { 0 };
-        (self.start as u64) << 32 | (self.room as u64) << 16 | allocated | self.len as u64
+        let later = if self.later { LATER } else { 0 };
+        (self.start as u64) << 32 | (self.room as u64) << 16 | allocated | later | self.len as u64
     }
 }
 
@@ -117,6 +126,17 @@ pub struct Available {
     pub units: i64,
     /// Whether the sku has a position anywhere.
     pub known: bool,
+}
+
+/// What a channel can wait for of a sku.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Later {
+    /// Units that it could claim now.
+    pub units: i64,
+    /// When the first of them is there.
+    pub from: Millis,
+    /// It is not out yet.
+    pub preorder: bool,
 }
 
 /// A look at one state.
@@ -162,6 +182,72 @@ impl Reader<'_> {
         })?;
         let units = units.min(offered - i64::from(channel.buffer)).max(0);
         Ok(Available { units: channel.policy.capped(units), known })
+    }
+
+    /// What a channel could claim at `now` of supplies to come, within a group if one is given.
+    pub fn later(
+        &self,
+        now: Millis,
+        channel: &ChannelRule,
+        group: Option<&NodeSet>,
+        sku: SkuId,
+    ) -> Result<Later, Stale> {
+        let (rules, mut found) = (&self.rules.skus, Later::default());
+        if !rules.waits() {
+            return Ok(found);
+        }
+        let Some(profile) = rules.profile(sku).filter(|profile| profile.waits()) else { return Ok(found) };
+        let word = self.view.rows.get(sku.0 as usize).map_or(0, |row| row.load(Ordering::Acquire));
+        if !Row::unpack(word).later {
+            return Ok(found);
+        }
+        let place = Item::Open(0).place(sku);
+        let Some(row) = self.view.row_word(place) else { return Ok(found) };
+        let mut supplies: SmallVec<[(NodeId, i64, Millis); 8]> = SmallVec::new();
+        let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
+        let mut waiting = 0;
+        self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), |index, number| {
+            let item = Item::at(index.0);
+            if let Item::Node(at) | Item::Open(at) | Item::Date(at) = item {
+                let at = usize::from(at);
+                if supplies.len() <= at {
+                    supplies.resize(at + 1, (NodeId::ANY, 0, Millis(0)));
+                }
+                match item {
+                    Item::Node(_) => supplies[at].0 = NodeId(number as u16),
+                    Item::Open(_) => supplies[at].1 = number,
+                    _ => supplies[at].2 = Millis(number as u64),
+                }
+            }
+            match item {
+                Item::Unserved(node) => left.push((node, -number)),
+                Item::Waiting(who) if who == channel.id() => waiting = number,
+                _ => {}
+            }
+        })?;
+        for (node, open, _) in &supplies {
+            match left.iter_mut().find(|(other, _)| other == node) {
+                Some((_, left)) => *left += open,
+                None => left.push((*node, *open)),
+            }
+        }
+        // As a reservation would: the earliest first, then the best node.
+        let offered = |node| channel.nodes.contains(node) && group.is_none_or(|group| group.contains(node));
+        supplies.retain(|(node, open, date)| *open > 0 && *date > now && offered(*node));
+        supplies.sort_by_key(|(node, _, date)| (*date, self.rules.rank(*node)));
+        for (node, open, date) in supplies {
+            let Some((most, preorder)) = rules.later(profile, node, channel.id()) else { continue };
+            let (_, left) = left.iter_mut().find(|(other, _)| *other == node).expect("it was noted");
+            let units = open.min(*left).min(i64::from(most) - waiting - found.units);
+            if units > 0 {
+                *left -= units;
+                if found.units == 0 {
+                    (found.from, found.preorder) = (date, preorder);
+                }
+                found.units += units;
+            }
+        }
+        Ok(found)
     }
 
     /// Units that rules by sku withhold from a channel at a node.
@@ -313,8 +399,9 @@ impl Publisher {
             self.next_allocation += 1;
             view.allocation_rows.reach(at as usize);
             view.allocations.pin().insert((sku, pool), at);
+            let flag = if pool == ChannelId::SUPPLIES { LATER } else { ALLOCATED };
             // Whoever sees the bit finds the row; what is in it, no reader may see before it is raised.
-            view.rows.reach(sku.0 as usize).fetch_or(ALLOCATED, Ordering::Release);
+            view.rows.reach(sku.0 as usize).fetch_or(flag, Ordering::Release);
             at
         });
         view.allocation_rows.reach(at as usize)
@@ -342,7 +429,7 @@ impl Publisher {
             }
         }
         if row.len == row.room {
-            let room = (row.room * 2).clamp(1, limit::NODES_MAX);
+            let room = (row.room * 2).clamp(1, ROW_MAX);
             let start = self.next;
             self.next += room;
             for index in 0..row.len {

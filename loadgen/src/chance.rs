@@ -159,7 +159,11 @@ impl Chance {
             quantity,
             expected: pick(dice, 30) as i64,
             supply: pick(dice, 4) + 1,
-            eta_ms: now_ms + 1_000,
+            // Few dates, so that some are the same, and now and then one that has passed.
+            eta_ms: match pick(dice, 8) {
+                0 => now_ms.saturating_sub(5),
+                _ => (now_ms / 4_000 + pick(dice, 3)) * 4_000 + 1_000,
+            },
             sku: one(dice, &self.skus),
             damaged: pick(dice, 3) as u32,
             node: if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) },

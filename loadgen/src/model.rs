@@ -4,6 +4,7 @@
 //! It is told commands one after another in the order of their LSNs and says what each must be answered. Model
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
+mod promise;
 mod reservation;
 mod rule;
 
@@ -74,6 +75,8 @@ pub enum Effect {
     None,
     /// Units withheld.
     Safety(i64),
+    /// Units that may be waited for.
+    Later(i64),
     /// Units, or percent, allocated from receipts or always.
     Allocate {
         amount: i64,
@@ -121,6 +124,8 @@ pub struct ChannelSetup {
     pub strategy: u8,
     /// Nodes that one line is split over; 0 for no limit.
     pub splits_max: usize,
+    /// Of those who wait, the lower is served first.
+    pub priority: u16,
 }
 
 /// The part of the catalogue that decides.
@@ -198,13 +203,18 @@ pub struct Model {
     /// Picked for reservations.
     picked_for: HashMap<(u32, u16), i64>,
     supplies: BTreeMap<(u32, u16, u64), i64>,
+    dates: BTreeMap<(u32, u16, u64), promise::Date>,
+    /// Supplies in the order of their pools.
+    numbers: Vec<u64>,
+    /// Sku, node, reservation; the oldest first.
+    waiting: Vec<(u32, u16, u128)>,
     reservations: HashMap<u128, Reservation>,
     pasts: HashMap<u32, Past>,
 }
 
 type Taken = BTreeMap<Spot, i64>;
 /// Units at a position and open supplies of a sku, to go back to.
-type Before = ([i64; 9], BTreeMap<(u32, u16, u64), i64>);
+type Before = ([i64; 9], BTreeMap<(u32, u16, u64), i64>, BTreeMap<(u32, u16, u64), promise::Date>);
 
 impl Model {
     pub fn new(setup: Setup) -> Model {
@@ -258,7 +268,7 @@ impl Model {
     fn give(&mut self, (sku, node, pool): Spot, units: i64) {
         if pool == ANY {
             self.add((sku, node), FREE, units);
-        } else {
+        } else if !promise::is_supply(pool) {
             self.add((sku, node), ALLOCATED, units);
             *self.shares.entry((sku, node, pool)).or_default() += units;
         }
@@ -266,7 +276,7 @@ impl Model {
 
     fn unclaimed(&self, (sku, node, pool): Spot) -> i64 {
         match pool {
-            ANY => self.at(sku, node)[FREE],
+            ANY => self.at(sku, node)[FREE] - self.owed(sku, node),
             _ => self.shares.get(&(sku, node, pool)).copied().unwrap_or(0),
         }
     }
@@ -314,16 +324,33 @@ impl Model {
         match act {
             Act::Reserve { id, channel, ttl_ms, partial, customer, zone, lines } => {
                 let ends_ms = now_ms.map_or(u64::MAX, |now| now + u64::from(*ttl_ms));
-                self.reserve((*id, *channel, *customer), ends_ms, (*partial, *zone), lines)
+                let due =
+                    self.reserve((*id, *channel, *customer), (now_ms, ends_ms), (*partial, *zone), lines);
+                self.note_waiting(*id);
+                due
             }
             Act::Step { id, verb, ttl_ms, lines } if lines.is_empty() => {
-                self.step(now_ms, *id, *verb, *ttl_ms)
+                let due = self.step(now_ms, *id, *verb, *ttl_ms);
+                self.note_waiting(*id);
+                due
             }
-            Act::Step { id, verb, lines, .. } => self.step_lines(now_ms, *id, *verb, lines),
+            Act::Step { id, verb, lines, .. } => {
+                let due = self.step_lines(now_ms, *id, *verb, lines);
+                self.note_waiting(*id);
+                due
+            }
             Act::Event(event) => self.event(now_ms, event),
             Act::Allocate(allocate) => self.allocate(allocate),
-            Act::Expire { id } => self.expire(now_ms, *id),
-            Act::Balance { sku } => self.balance(*sku),
+            Act::Expire { id } => {
+                let due = self.expire(now_ms, *id);
+                self.note_waiting(*id);
+                due
+            }
+            Act::Balance { sku } => {
+                let told = self.promise_again(now_ms.unwrap_or(0), *sku);
+                let due = self.balance(*sku);
+                if told { bare(Code::Ok) } else { due }
+            }
             Act::SkuRule { at, rule } => {
                 self.setup.rules[*at] = rule.clone();
                 bare(Code::Ok)
@@ -440,7 +467,8 @@ impl Model {
 
     fn clone_place(&self, event: &EventRec) -> Before {
         let supplies = self.supplies.range((event.sku, 0, 0)..=(event.sku, u16::MAX, u64::MAX));
-        (self.at(event.sku, event.node), supplies.map(|(key, units)| (*key, *units)).collect())
+        let supplies = supplies.map(|(key, units)| (*key, *units)).collect();
+        (self.at(event.sku, event.node), supplies, self.dates.clone())
     }
 
     fn restore_place(&mut self, event: &EventRec, before: Before) {
@@ -450,6 +478,7 @@ impl Model {
         }
         self.supplies.retain(|(sku, _, _), _| *sku != event.sku);
         self.supplies.extend(before.1);
+        self.dates = before.2;
     }
 
     fn change(&mut self, now_ms: Option<u64>, event: &EventRec) -> Result<Due, Code> {
@@ -504,6 +533,7 @@ impl Model {
                     return Err(Code::PositionLimit);
                 }
                 self.add(place, FREE, -units);
+                self.date_supply(supply(event.to_node), event.eta_ms, false);
                 self.set_supply(supply(event.to_node), there.unwrap_or(0) + units);
             }
             EventKind::Return => self.add(place, usize::from(event.to), units),
@@ -511,6 +541,9 @@ impl Model {
                 let there = open(self, node);
                 if units > 0 && !room(there) {
                     return Err(Code::TooManySupplies);
+                }
+                if units > 0 {
+                    self.date_supply(supply(node), event.eta_ms, true);
                 }
                 self.set_supply(supply(node), units);
             }
@@ -584,8 +617,11 @@ impl Model {
             return Ok(told(found, Code::WrongState));
         }
         let claims = || (event.sku, event.node, 0)..=(event.sku, event.node, ANY);
-        let sum =
-            |of: fn(&Claim) -> i64| found.claims.range(claims()).map(|(_, claim)| of(claim)).sum::<i64>();
+        let there = |spot: &Spot| !promise::is_supply(spot.2);
+        let sum = |of: fn(&Claim) -> i64| {
+            let claims = found.claims.range(claims()).filter(|(spot, _)| there(spot));
+            claims.map(|(_, claim)| of(claim)).sum::<i64>()
+        };
         let picked = if ship { units.min(sum(|claim| claim.picked)) } else { 0 };
         if sum(Claim::confirmed) < units - picked {
             return Err(Code::InsufficientClaim);
@@ -598,7 +634,7 @@ impl Model {
             claim.shipped += some;
         }
         open = units - picked;
-        for (_, claim) in found.claims.range_mut(claims()) {
+        for (_, claim) in found.claims.range_mut(claims()).filter(|(spot, _)| there(spot)) {
             let some = claim.confirmed().min(open);
             open -= some;
             if ship {

@@ -5,6 +5,7 @@
 //! | [`rule`] | every rule of reservations, steps and events, as small tables: command, outcome, units |
 //! | [`claim`] | steps of some lines, moves, late confirmations, limits of open holds: the same |
 //! | [`allocation`] | channel allocations: actions, who draws from what, where units go back, levels of channels |
+//! | [`backorder`] | claims on supplies: dates, limits, life, promises made anew by priority then age |
 //! | [`door`] | idempotency window and catalogue: repeats, conflicts, too old, names and ids |
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
 //! | [`shards`] | the same commands on 1 and 4 shards: same replies, same state hash, replay gives the same |
@@ -29,6 +30,7 @@
 mod allocation;
 mod architecture;
 mod attack;
+mod backorder;
 mod backup;
 mod binary;
 mod claim;

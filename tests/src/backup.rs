@@ -9,13 +9,12 @@ use stockline_core::checkpoint::fold;
 use stockline_core::id::Lsn;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal};
-use stockline_core::record::{MovementRec, ShortRec};
 use stockline_core::self_audit;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 use stockline_core::view::View;
 
-use crate::bench::{Bench, any_line, place};
+use crate::bench::{Bench, any_line, copy_entry, place};
 use crate::binary::{check, program, serve};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
@@ -127,19 +126,7 @@ fn a_restore_in_the_middle_of_a_record_is_the_state_of_that_lsn() {
         for (first, bytes) in records {
             let decoded = journal::decode(*first, bytes).expect("valid");
             for entry in &decoded.entries {
-                let movements = &decoded.movements[entry.movements.clone()];
-                let shorts = &decoded.shorts[entry.shorts.clone()];
-                let counts = (entry.movements.len(), entry.shorts.len());
-                record.movements.extend(movements.iter().map(|one| MovementRec::from(*one)));
-                record.shorts.extend(shorts.iter().map(|one| ShortRec::from(*one)));
-                record.push(
-                    entry.now,
-                    entry.principal,
-                    &entry.command,
-                    &decoded.lines,
-                    entry.outcome,
-                    counts,
-                );
+                copy_entry(&mut record, &decoded, entry);
                 last = entry.lsn;
             }
         }

@@ -14,11 +14,11 @@ use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{
     ChannelId, GroupId, Key, Lsn, Millis, NodeId, PrincipalId, ReservationId, ShardOf, SkuId,
 };
-use stockline_core::journal::JournalRecord;
-use stockline_core::ledger::{Answer, Ledger, audit};
+use stockline_core::journal::{Decoded, Entry, JournalRecord};
+use stockline_core::ledger::{Answer, Ledger, Mark, audit};
 use stockline_core::merge::{FrameReply, Reply, merge};
 use stockline_core::outcome::Code;
-use stockline_core::record::digest;
+use stockline_core::record::{MovementRec, PromiseRec, ShortRec, digest};
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
 
@@ -45,6 +45,8 @@ pub struct Told {
     pub reply: Reply,
     /// Sku, node (65535 for a shortage), units.
     pub parts: Vec<(u32, u16, u32)>,
+    /// When each part is there.
+    pub dates: Vec<Millis>,
 }
 
 pub fn any_line(sku: u32, quantity: u32) -> Line {
@@ -113,6 +115,7 @@ pub fn sku_rules() -> Vec<Definition> {
         let mut definition = definitions().swap_remove(channel);
         if let Definition::Channel { policy, .. } = &mut definition {
             (policy.strategy, policy.splits_max) = (strategy, splits);
+            policy.priority = 10 - channel as u16;
         }
         all.push(definition);
     }
@@ -126,9 +129,12 @@ pub fn sku_rules() -> Vec<Definition> {
         ("s3", "", Some("n1"), None, Some("c2"), allocate(Amount::Units(5), When::Receipt)),
         ("s2", "", None, Some("g0"), Some("c1"), allocate(Amount::Units(4), When::Always)),
         ("s2", "", None, None, Some("c2"), allocate(Amount::Percent(20), When::Always)),
+        ("s1", "", None, None, None, Effect::Backorder(30)),
+        ("s1", "", Some("n1"), None, Some("c1"), Effect::Backorder(0)),
+        ("s2", "", None, Some("g0"), None, Effect::Preorder(12)),
     ];
     let rule = |(at, (skus, category, node, group, channel, effect)): (usize, _)| {
-        sku_rule(&format!("r{at}"), (skus, category), (node, group), channel, effect)
+        sku_rule(&format!("r{}", (b'0' + at as u8) as char), (skus, category), (node, group), channel, effect)
     };
     all.extend([data("s4"), data("s5")]);
     all.extend(places.into_iter().enumerate().map(rule));
@@ -155,6 +161,18 @@ pub fn sku_rule(
         channel: channel.map(str::to_owned),
         effect,
     }
+}
+
+/// Appends what a record says of a command to another.
+pub fn copy_entry(record: &mut JournalRecord, decoded: &Decoded, entry: &Entry) {
+    let (movements, shorts) =
+        (&decoded.movements[entry.movements.clone()], &decoded.shorts[entry.shorts.clone()]);
+    let promises = &decoded.promises[entry.promises.clone()];
+    record.movements.extend(movements.iter().map(|one| MovementRec::from(*one)));
+    record.shorts.extend(shorts.iter().map(|one| ShortRec::from(*one)));
+    record.promises.extend(promises.iter().map(|one| PromiseRec::from(*one)));
+    let counts = Mark { movements: movements.len(), shorts: shorts.len(), promises: promises.len() };
+    record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
 }
 
 impl Bench {
@@ -213,7 +231,8 @@ impl Bench {
         let replies = self.send_frames(vec![frame]);
         let told = &replies[0];
         let parts = told.parts.iter().map(|part| (part.sku.0, part.node.0, part.quantity)).collect();
-        Told { reply: told.replies[0], parts }
+        let dates = told.parts.iter().map(|part| part.at).collect();
+        Told { reply: told.replies[0], parts, dates }
     }
 
     /// Batches from the first LSN on, each with the output of the one shard, for another journal.
@@ -367,6 +386,23 @@ impl Bench {
             other => panic!("{other:?}"),
         });
         shares.map(|share| (share.channel.0, share.node.0, i64::from(share.units))).collect()
+    }
+
+    /// What a reservation claims of supplies: sku, node, when, units, of these held.
+    pub fn waits(&self, id: u128) -> Vec<(u32, u16, u64, i64, i64)> {
+        let read = Read::Reservation { id: ReservationId(id), scope: None };
+        let mut found = Vec::new();
+        for ledger in &self.ledgers {
+            let Some(Answer::Reservation { claims, .. }) = ledger.read(self.sequencer.last(), &read) else {
+                continue;
+            };
+            let to_come = claims.into_iter().filter(|(claim, _)| claim.pool.is_supply());
+            found.extend(to_come.map(|(claim, at)| {
+                (claim.sku.0, claim.node.0, at.0, i64::from(claim.quantity), i64::from(claim.held))
+            }));
+        }
+        found.sort_unstable();
+        found
     }
 
     pub fn hash(&self) -> String {

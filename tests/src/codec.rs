@@ -121,7 +121,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
             FrameType::Results,
             &Results {
                 results: vec![result],
-                parts: vec![PartRec { sku: 3, quantity: 2, node: 1, line: 0 }],
+                parts: vec![PartRec { sku: 3, quantity: 2, node: 1, line: 0, at_ms: 0 }],
             },
         ),
         frame(
@@ -130,9 +130,10 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                 as_of_lsn: 42,
                 items: vec![
                     ItemRec { available: 8, node_count: 1, status: 1 },
-                    ItemRec { available: 0, node_count: 0, status: 3 },
+                    ItemRec { available: 0, node_count: 0, status: 4 },
                 ],
                 nodes: vec![NodeRec { available: 8, node: 1 }],
+                later: vec![LaterRec { from_ms: T0 + 86_400_000, units: 5, item: 1 }],
             },
         ),
         frame(
@@ -160,6 +161,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     shipped: 0,
                     node: 1,
                     pool: 0,
+                    at_ms: 0,
                 }],
             },
         ),
@@ -176,7 +178,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
             &Explanations {
                 as_of_lsn: 42,
                 results: vec![ResultRec { lsn: 0, ..result }],
-                parts: vec![PartRec { sku: 3, quantity: 2, node: 1, line: 0 }],
+                parts: vec![PartRec { sku: 3, quantity: 2, node: 1, line: 0, at_ms: 0 }],
                 traces: vec![TraceRec {
                     free: 8,
                     withheld: 1,
@@ -356,6 +358,7 @@ fn late_confirmations_with_more_parts_than_a_reply_may_have_are_told_without() {
             sku: stockline_core::id::SkuId(1),
             node: stockline_core::id::NodeId(0),
             quantity: 1,
+            at: stockline_core::ledger::THERE,
         };
         let mut parts = vec![part(0); most];
         parts.extend([part(1), part(2), part(3)]);

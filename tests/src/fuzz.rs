@@ -18,7 +18,7 @@ use stockline_loadgen::model::{Act, Model};
 use stockline_server::command::import;
 use stockline_server::config::{ServeConfig, ServeOptions};
 
-use crate::bench::{Bench, WHO};
+use crate::bench::{Bench, WHO, copy_entry};
 use crate::chance::{body, chance, due, due_act, setup_with_sku_rules};
 
 /// Takes any bytes.
@@ -113,14 +113,7 @@ fn read_and_written(decoded: &Decoded) {
     let mut record = JournalRecord::default();
     record.restart(Lsn(1));
     for entry in &decoded.entries {
-        let movements = decoded.movements[entry.movements.clone()].iter();
-        record
-            .movements
-            .extend(movements.map(|movement| stockline_core::record::MovementRec::from(*movement)));
-        let shorts = decoded.shorts[entry.shorts.clone()].iter();
-        record.shorts.extend(shorts.map(|short| stockline_core::record::ShortRec::from(*short)));
-        let counts = (entry.movements.len(), entry.shorts.len());
-        record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
+        copy_entry(&mut record, decoded, entry);
     }
     let mut bytes = Vec::new();
     record.encode(&mut Default::default(), &mut bytes);

@@ -19,6 +19,9 @@ fn compare(bench: &Bench, model: &Model) {
         }
         assert_eq!(bench.allocations(sku), model.allocations(sku), "sku {sku}");
     }
+    for (id, waits) in model.waiting() {
+        assert_eq!(bench.waits(id), waits, "reservation {id}");
+    }
     bench.assert_sound();
 }
 

@@ -67,7 +67,14 @@ fn what_the_journal_recorded_makes_the_state_again() {
                 let moment = Moment { lsn: entry.lsn, now: entry.now };
                 let movements = &decoded.movements[entry.movements.clone()];
                 for ledger in &mut ledgers {
-                    ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements);
+                    ledger.settle(
+                        moment,
+                        &entry.command.body,
+                        &decoded.lines,
+                        entry.outcome,
+                        movements,
+                        &decoded.promises[entry.promises.clone()],
+                    );
                 }
             }
         }

@@ -375,6 +375,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
         cap: i64::from(policy.cap),
         strategy: policy.strategy as u8,
         splits_max: usize::from(policy.splits_max),
+        priority: policy.priority,
     };
     Act::Rule { channel, setup }
 }

@@ -17,7 +17,7 @@ use stockline_core::recovery::recover;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::bench::{Bench, SMALL, WHO, any_line};
+use crate::bench::{Bench, SMALL, WHO, any_line, copy_entry};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 
@@ -129,11 +129,7 @@ fn a_record_that_the_window_still_needs_a_part_of_stays_whole() {
         for (first, bytes) in bench.journal.drain(..) {
             let decoded = journal::decode(first, &bytes).expect("valid");
             let entry = &decoded.entries[0];
-            record
-                .movements
-                .extend(decoded.movements.iter().map(|one| stockline_core::record::MovementRec::from(*one)));
-            let counts = (decoded.movements.len(), 0);
-            record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
+            copy_entry(&mut record, &decoded, entry);
         }
         let mut bytes = Vec::new();
         record.encode(&mut chain, &mut bytes);
@@ -373,11 +369,7 @@ fn verification_finds_an_outcome_that_the_rules_do_not_give() {
     let entry = &decoded.entries[0];
     let mut record = journal::JournalRecord::default();
     record.restart(lsn.next());
-    record.movements.extend(
-        decoded.movements.iter().map(|movement| stockline_core::record::MovementRec::from(*movement)),
-    );
-    let counts = (decoded.movements.len(), 0);
-    record.push(entry.now, entry.principal, &entry.command, &decoded.lines, entry.outcome, counts);
+    copy_entry(&mut record, &decoded, entry);
     let mut forged = Vec::new();
     record.encode(&mut chain, &mut forged);
     journal.append(lsn, lsn.next(), &forged, Lsn(1)).expect("appended");

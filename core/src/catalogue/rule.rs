@@ -25,8 +25,15 @@ pub enum Effect {
     None,
     /// So many units free at a node are withheld from the channel, or from all.
     Safety(u32),
+    /// The channel, or any, may wait for so many units of a sku, to come with supplies of a node; of something that
+    /// was sold out, or that is not out yet.
+    Backorder(u32),
+    Preorder(u32),
     /// The channel has so much allocated at a node.
-    Allocate { amount: Amount, when: When },
+    Allocate {
+        amount: Amount,
+        when: When,
+    },
 }
 
 /// How much. Percentages are of the units that came, or of all that nobody claims.
@@ -69,12 +76,40 @@ pub struct Rule {
 /// Which pattern and category.
 type Key = (Box<str>, Box<str>);
 
-/// Units withheld: at a node, in a group, everywhere.
+/// What holds for a channel: at a node, in a group, everywhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Safety {
-    nodes: HashMap<(ChannelId, NodeId), u32>,
-    groups: HashMap<ChannelId, Vec<(NodeSet, u32)>>,
-    everywhere: HashMap<ChannelId, u32>,
+struct Said<T> {
+    nodes: HashMap<(ChannelId, NodeId), T>,
+    groups: HashMap<ChannelId, Vec<(NodeSet, T)>>,
+    everywhere: HashMap<ChannelId, T>,
+}
+
+impl<T> Said<T> {
+    /// The first that is put for the same holds.
+    fn put(&mut self, place: Where, nodes: NodeSet, channel: ChannelId, what: T) {
+        match place {
+            Where::Node(node) => _ = self.nodes.entry((channel, node)).or_insert(what),
+            Where::Group(_) => self.groups.entry(channel).or_default().push((nodes, what)),
+            Where::Everywhere => _ = self.everywhere.entry(channel).or_insert(what),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.groups.is_empty() && self.everywhere.is_empty()
+    }
+
+    /// What is said for a node before a group before everywhere, and for the channel before all.
+    fn of(&self, node: NodeId, channel: ChannelId) -> Option<&T> {
+        let both = || [channel, ChannelId::SHARED].into_iter();
+        let group = |channel| {
+            let groups = self.groups.get(&channel)?;
+            groups.iter().find(|(nodes, _)| nodes.contains(node)).map(|(_, what)| what)
+        };
+        both()
+            .find_map(|channel| self.nodes.get(&(channel, node)))
+            .or_else(|| both().find_map(group))
+            .or_else(|| both().find_map(|channel| self.everywhere.get(&channel)))
+    }
 }
 
 /// An allocation that keeps itself.
@@ -89,7 +124,9 @@ struct Keeps {
 /// What the rules of one pattern and category say.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Layer {
-    safety: Safety,
+    safety: Said<u32>,
+    /// How many units a channel may wait for, and whether they are not out yet.
+    later: Said<(u32, bool)>,
     /// Of single nodes, and for groups and everywhere; the most specific first.
     keeps_at: HashMap<NodeId, Vec<Keeps>>,
     keeps: Vec<Keeps>,
@@ -112,6 +149,7 @@ impl Layer {
 pub struct Profile {
     layers: Box<[u32]>,
     withholds: bool,
+    waits: bool,
     on_receipt: bool,
     always: bool,
 }
@@ -127,6 +165,8 @@ pub struct SkuRules {
     skus: Vec<Option<Arc<[u32; CHUNK]>>>,
     /// Whether some allocation keeps itself: asked for every batch.
     balances: bool,
+    /// Whether somebody may wait for something.
+    waits: bool,
 }
 
 impl SkuRules {
@@ -149,20 +189,20 @@ impl SkuRules {
         if !profile.withholds {
             return 0;
         }
-        let say = |layer: &u32| {
-            let safety = &self.layers[*layer as usize].safety;
-            let both = || [channel, ChannelId::SHARED].into_iter();
-            let group = |channel| {
-                let groups = safety.groups.get(&channel)?;
-                groups.iter().find(|(nodes, _)| nodes.contains(node)).map(|(_, units)| units)
-            };
-            both()
-                .find_map(|channel| safety.nodes.get(&(channel, node)))
-                .or_else(|| both().find_map(group))
-                .or_else(|| both().find_map(|channel| safety.everywhere.get(&channel)))
-                .copied()
-        };
+        let say = |layer: &u32| self.layers[*layer as usize].safety.of(node, channel).copied();
         profile.layers.iter().find_map(say).unwrap_or(0)
+    }
+
+    /// How many units of a sku a channel may wait for, to come to a node, and whether they are not out yet; `None`
+    /// where it may not wait.
+    pub fn later(&self, profile: &Profile, node: NodeId, channel: ChannelId) -> Option<(u32, bool)> {
+        let say = |layer: &u32| self.layers[*layer as usize].later.of(node, channel).copied();
+        profile.layers.iter().find_map(say).filter(|(units, _)| *units > 0)
+    }
+
+    /// Whether somebody may wait for something.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Which channels have how much allocated of a sku at a node by rule: fixed amounts first, then percentages, in
@@ -183,6 +223,11 @@ impl SkuRules {
 }
 
 impl Profile {
+    /// Whether somebody may wait for it.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// Whether some of its allocations come out of receipts, and whether some keep themselves.
     pub fn allocates(&self, when: When) -> bool {
         match when {
@@ -218,7 +263,9 @@ impl Catalogue {
         };
         let sound = match effect {
             Effect::None => true,
-            Effect::Safety(units) => units <= limit::QUANTITY_MAX,
+            Effect::Safety(units) | Effect::Backorder(units) | Effect::Preorder(units) => {
+                units <= limit::QUANTITY_MAX
+            }
             Effect::Allocate { amount: Amount::Units(units), .. } => {
                 channel.is_some() && units <= limit::QUANTITY_MAX
             }
@@ -349,6 +396,7 @@ impl RuleBook {
             }
         }
         self.compiled.balances = self.compiled.profiles.iter().any(|profile| profile.always);
+        self.compiled.waits = self.compiled.profiles.iter().any(|profile| profile.waits);
     }
 
     fn compile(&mut self, at: u32, rules: &[Rule], groups: &[NodeSet]) {
@@ -368,19 +416,13 @@ impl RuleBook {
                 Where::Group(group) => groups[group.0 as usize].clone(),
             };
             let channel = rule.channel.unwrap_or(ChannelId::SHARED);
-            match (rule.effect, rule.place) {
-                (Effect::None, _) => {}
-                (Effect::Safety(units), Where::Node(node)) => {
-                    layer.safety.nodes.entry((channel, node)).or_insert(units);
-                }
-                (Effect::Safety(units), Where::Group(_)) => {
-                    layer.safety.groups.entry(channel).or_default().push((nodes, units));
-                }
-                (Effect::Safety(units), Where::Everywhere) => {
-                    layer.safety.everywhere.entry(channel).or_insert(units);
-                }
-                (Effect::Allocate { amount, when }, place) => {
-                    let keeps = match place {
+            match rule.effect {
+                Effect::None => {}
+                Effect::Safety(units) => layer.safety.put(rule.place, nodes, channel, units),
+                Effect::Backorder(units) => layer.later.put(rule.place, nodes, channel, (units, false)),
+                Effect::Preorder(units) => layer.later.put(rule.place, nodes, channel, (units, true)),
+                Effect::Allocate { amount, when } => {
+                    let keeps = match rule.place {
                         Where::Node(node) => layer.keeps_at.entry(node).or_default(),
                         _ => &mut layer.keeps,
                     };
@@ -416,6 +458,7 @@ impl RuleBook {
             None => {
                 let new = flags(&self.compiled.layers, layers.clone());
                 self.compiled.balances |= new.always;
+                self.compiled.waits |= new.waits;
                 self.compiled.profiles.push(Arc::new(new));
                 let profile = self.compiled.profiles.len() as u32;
                 self.profiles.insert(layers, profile);
@@ -440,7 +483,8 @@ fn flags(all: &[Arc<Layer>], layers: Box<[u32]>) -> Profile {
     let some = |is: &dyn Fn(&Layer) -> bool| layers.iter().any(|layer| is(&all[*layer as usize]));
     let keeps = |when: When| move |layer: &Layer| layer.keeps_some(when);
     Profile {
-        withholds: some(&|layer| layer.safety != Safety::default()),
+        withholds: some(&|layer| !layer.safety.is_empty()),
+        waits: some(&|layer| !layer.later.is_empty()),
         on_receipt: some(&keeps(When::Receipt)),
         always: some(&keeps(When::Always)),
         layers,

@@ -15,12 +15,12 @@
 use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Movement, Place};
-use crate::catalogue::{Amount, Rules, When};
+use crate::catalogue::{Amount, Profile, Rules, When};
 use crate::command::{Action, Allocate};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{ChannelId, NodeId, SkuId};
-use crate::ledger::{Effects, Ledger, Outcome};
+use crate::id::{ChannelId, Millis, NodeId, SkuId};
+use crate::ledger::{Effects, Ledger, Outcome, Position};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -129,7 +129,7 @@ impl Ledger {
         if place.pool != ChannelId::SHARED {
             return self.share(place.sku, place.pool, place.node);
         }
-        self.position(place.sku, place.node).map_or(0, |position| position.free)
+        self.position(place.sku, place.node).map_or(0, |position| self.free(place.sku, position))
     }
 
     /// Of what an event brought, from movement `first` on, channels get what rules by sku say.
@@ -157,8 +157,14 @@ impl Ledger {
                 into - if movement.from == Bucket::Free { quantity } else { 0 }
             })
             .sum();
-        // What fills a shortage is not there to be shared out.
-        let free = self.position(sku, node).map_or(0, |position| position.free) + change;
+        // What fills a shortage, or what somebody waits for, is not there to be shared out.
+        let position = self.position(sku, node);
+        let mut free = position.map_or(0, |position| position.free) + change;
+        if position.is_some_and(Position::waits) {
+            let inbound = movements[first..].iter().filter(|movement| movement.from == Bucket::Inbound);
+            let came: i64 = inbound.map(|movement| i64::from(movement.quantity)).sum();
+            free -= (self.backlog(sku, node) + came).max(0);
+        }
         let mut open = change.min(free).max(0);
         let mut room = self.room_for_shares(sku);
         for (channel, amount) in rules.skus.keeps(profile, node, When::Receipt) {
@@ -177,12 +183,27 @@ impl Ledger {
         }
     }
 
-    /// Allocations of a sku that keep themselves: what is too much is given back, what is missing is taken from what
-    /// is free. Claims are not touched.
-    pub(super) fn decide_balance(&self, rules: &Rules, sku: SkuId, effects: &mut Effects) -> Outcome {
-        let before = effects.movements.len();
+    /// Promises anew who waits for a sku, then brings about allocations that keep themselves: what is too much is
+    /// given back, what is missing is taken from what is free. Other claims are not touched.
+    pub(super) fn decide_balance(
+        &self,
+        now: Millis,
+        rules: &Rules,
+        sku: SkuId,
+        effects: &mut Effects,
+    ) -> Outcome {
+        let before = effects.mark();
+        self.promise_again(now, rules, sku, effects);
         let profile = rules.skus.profile(sku).filter(|profile| profile.allocates(When::Always));
-        let Some(profile) = profile else { return Outcome::of(Code::NotDue) };
+        if let Some(profile) = profile {
+            self.balance_allocations(rules, profile, sku, effects);
+        }
+        let after = effects.mark();
+        let changed = after.movements > before.movements || after.promises > before.promises;
+        Outcome::of(if changed { Code::Ok } else { Code::NotDue })
+    }
+
+    fn balance_allocations(&self, rules: &Rules, profile: &Profile, sku: SkuId, effects: &mut Effects) {
         let mut room = self.room_for_shares(sku);
         for at in self.positions.range(self.shard.row(sku)) {
             let position = self.positions.at(at);
@@ -190,7 +211,7 @@ impl Ledger {
             let keeps = rules.skus.keeps(profile, node, When::Always);
             let has = |channel| self.share(sku, channel, node);
             let kept: i64 = keeps.iter().map(|(channel, _)| has(*channel)).sum();
-            let unclaimed = (position.free + kept).max(0);
+            let unclaimed = (self.free(sku, position) + kept).max(0);
             let mut open = unclaimed;
             let mut changes: SmallVec<[(ChannelId, i64); 4]> = SmallVec::new();
             for (channel, amount) in keeps {
@@ -213,12 +234,11 @@ impl Ledger {
                 effects.movements.push(Movement { sku, node, pool, from, to, quantity });
             }
         }
-        Outcome::of(if effects.movements.len() > before { Code::Ok } else { Code::NotDue })
     }
 
     /// Notes which of the skus that changed, or of all, are to be balanced.
-    pub fn note_unbalanced(&mut self, rules: &Rules, all: bool) {
-        if !rules.skus.balances() {
+    pub fn note_unbalanced(&mut self, now: Millis, rules: &Rules, all: bool) {
+        if !rules.skus.balances() && self.waiting == 0 {
             return;
         }
         let mut skus: Vec<SkuId> = if all {
@@ -227,15 +247,18 @@ impl Ledger {
             self.dirty.iter().map(|(sku, _)| *sku).collect()
         };
         skus.dedup();
+        if !rules.skus.balances() {
+            skus.retain(|sku| self.extras.get(sku).is_some_and(|extra| !extra.waiting.is_empty()));
+        }
         let mut effects = Effects::default();
         for sku in skus {
             if !self.unbalanced.contains(&sku)
-                && self.decide_balance(rules, sku, &mut effects).code == Code::Ok
+                && self.decide_balance(now, rules, sku, &mut effects).code == Code::Ok
             {
                 self.unbalanced.insert(sku);
                 self.to_balance.push(sku);
             }
-            effects.movements.clear();
+            effects.clear();
         }
     }
 

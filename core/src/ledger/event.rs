@@ -190,13 +190,14 @@ impl Ledger {
         if !part.is_confirmed() {
             return Ok(Outcome { code: Code::WrongState, ..part.outcome() });
         }
-        let claims = part.claims_at(event.sku, event.node);
+        let there = |claim: &&Claim| !claim.pool.is_supply();
+        let claims = part.claims_at(event.sku, event.node).iter().filter(there);
         let units = |claim: &Claim, bucket| i64::from(claim.units(bucket));
         let to = if ship { Bucket::Customer } else { Bucket::Picked };
         let sources = if ship { &[Bucket::Picked, Bucket::Confirmed][..] } else { &[Bucket::Confirmed] };
         let mut open = quantity;
         for from in sources.iter().copied() {
-            for claim in claims {
+            for claim in claims.clone() {
                 let quantity = units(claim, from).min(open);
                 open -= quantity;
                 draft.push_of(claim.pool, event.node, (from, to), quantity);
@@ -211,7 +212,8 @@ impl Ledger {
     /// Units of the event's supply still on their way to a node; `None` if there is no such supply.
     fn inbound(&self, event: &StockEvent, node: NodeId) -> Option<i64> {
         let supplies = &self.extras.get(&event.sku)?.supplies;
-        let found = supplies.iter().find(|open| open.node == node && Some(open.supply) == event.supply)?;
+        let supply = event.supply?;
+        let found = supplies.iter().find(|open| open.quantity > 0 && open.is(supply, node))?;
         Some(i64::from(found.quantity))
     }
 

@@ -74,7 +74,12 @@ impl Ledger {
             let node = position.node();
             let withheld = rules.withheld(line.sku, node, channel.id());
             let share = |pool| self.share(line.sku, pool, node);
-            let drawable = drawable(&channel.pools, (position.free, withheld), position.allocated(), share);
+            let drawable = drawable(
+                &channel.pools,
+                (self.free(line.sku, position), withheld),
+                position.allocated(),
+                share,
+            );
             let units: i64 = drawable.iter().map(|(_, units)| units).sum();
             let own = units - drawable.last().map_or(0, |(_, shared)| *shared);
             let why = if !channel.nodes.contains(node) {

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bucket::{Bucket, ON_HAND};
-use crate::id::{ChannelId, NodeId, SkuId};
+use crate::id::{ChannelId, NodeId, ReservationId, SkuId};
 use crate::ledger::Ledger;
 use crate::outcome::State;
 
@@ -63,7 +63,7 @@ impl Ledger {
         }
         for (sku, extra) in &self.extras {
             let sku = u128::from(sku.0);
-            for open in &extra.supplies {
+            for open in extra.supplies.iter().filter(|open| open.quantity > 0) {
                 let fields = [
                     sku,
                     u128::from(open.node.0),
@@ -72,6 +72,19 @@ impl Ledger {
                     u128::from(open.eta.0),
                 ];
                 sum += fact.of(2, &fields);
+            }
+            for open in extra.supplies.iter().filter(|open| open.claimed > 0) {
+                let fields = [
+                    sku,
+                    u128::from(open.node.0),
+                    u128::from(open.pool.0),
+                    u128::from(open.claimed),
+                    u128::from(open.told.0),
+                ];
+                sum += fact.of(9, &fields);
+            }
+            for (age, (node, id)) in extra.waiting.iter().enumerate() {
+                sum += fact.of(10, &[sku, age as u128, u128::from(node.0), id.0]);
             }
             for share in extra.shares.iter() {
                 let (channel, node) = (u128::from(share.channel.0), u128::from(share.node.0));
@@ -114,17 +127,65 @@ impl Ledger {
     /// Checks claims against counters; adds what does not hold to `wrong` and answers the units inside.
     fn audit_claims(&self, wrong: &mut Vec<String>) -> i64 {
         let mut claimed: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
+        let mut waiting: HashMap<(SkuId, NodeId, ChannelId), i64> = HashMap::new();
+        let mut backordered: HashMap<(SkuId, ChannelId), i64> = HashMap::new();
+        let who_wait = self
+            .extras
+            .iter()
+            .flat_map(|(sku, extra)| extra.waiting.iter().map(move |(node, id)| (*sku, *node, *id)));
+        let listed: HashSet<(SkuId, NodeId, ReservationId)> = who_wait.collect();
         for (id, part) in self.reservations.iter().filter(|(_, part)| part.state.is_active()) {
             let held = part.claims.iter().any(|claim| claim.held > 0);
             if held && part.state != State::Held {
                 wrong.push(format!("reservation {id} is {}, but has units held", part.state.name()));
             }
             for claim in &part.claims {
+                if claim.pool.is_supply() {
+                    *waiting.entry((claim.sku, claim.node, claim.pool)).or_default() +=
+                        i64::from(claim.quantity);
+                    if claim.picked + claim.shipped > 0 {
+                        wrong.push(format!("reservation {id} has taken what is to come"));
+                    }
+                    if !listed.contains(&(claim.sku, claim.node, id)) {
+                        wrong.push(format!("reservation {id} waits and is not among those who do"));
+                    }
+                    *backordered.entry((claim.sku, part.channel)).or_default() += i64::from(claim.quantity);
+                    continue;
+                }
                 for bucket in [Bucket::Held, Bucket::Confirmed, Bucket::Picked] {
                     *claimed.entry((claim.sku, claim.node, bucket)).or_default() +=
                         i64::from(claim.units(bucket));
                 }
             }
+        }
+        for (sku, extra) in &self.extras {
+            for open in extra.supplies.iter().filter(|open| open.claimed > 0) {
+                let claims = waiting.remove(&(*sku, open.node, open.pool)).unwrap_or(0);
+                if claims != i64::from(open.claimed) {
+                    let (node, units) = (open.node, open.claimed);
+                    wrong.push(format!("sku {sku} node {node}: {units} units promised, claims for {claims}"));
+                }
+            }
+            for (channel, units) in &extra.backordered {
+                let claims = backordered.remove(&(*sku, *channel)).unwrap_or(0);
+                if claims != *units {
+                    wrong
+                        .push(format!("sku {sku} channel {channel}: waits for {units}, claims for {claims}"));
+                }
+            }
+            for (node, id) in &extra.waiting {
+                let part = self.reservations.part(*id).filter(|part| part.state.is_active());
+                let claims = part.map_or(&[][..], |part| part.claims_at(*sku, *node));
+                if !claims.iter().any(|claim| claim.pool.is_supply()) {
+                    wrong.push(format!("sku {sku} node {node}: reservation {id} waits for nothing"));
+                }
+            }
+        }
+        for ((sku, node, _), claims) in waiting {
+            wrong.push(format!("sku {sku} node {node}: claims for {claims} of no supply"));
+        }
+        for ((sku, channel), claims) in backordered {
+            wrong.push(format!("sku {sku} channel {channel}: claims for {claims} that are not counted"));
         }
         let mut shares: HashMap<(SkuId, NodeId), i64> = HashMap::new();
         for (sku, extra) in &self.extras {

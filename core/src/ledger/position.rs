@@ -28,6 +28,10 @@ impl std::fmt::Debug for Tagged {
     }
 }
 
+/// Marks beside a moment.
+const DIRTY: u16 = 1;
+const WAITS: u16 = 2;
+
 /// One sku at one node.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
@@ -35,7 +39,8 @@ pub struct Position {
     pub free: i64,
     /// The latest `occurred_at` of any physical change, and the node.
     latest_node: Tagged,
-    /// When the physical change applied last happened, and whether anything changed since the last publication.
+    /// When the physical change applied last happened, whether anything changed since the last publication, and
+    /// whether anybody waits here for a supply.
     last_dirty: Tagged,
     /// The physical change applied last.
     pub(super) last_units: i32,
@@ -80,20 +85,24 @@ impl Position {
 
     /// Marks it as changed or as published; answers whether it was marked as changed.
     pub(super) fn set_dirty(&mut self, dirty: bool) -> bool {
-        let before = self.last_dirty.tag() != 0;
-        self.last_dirty = Tagged::new(self.last_dirty.at(), u16::from(dirty));
-        before
+        let before = self.last_dirty.tag();
+        self.last_dirty = Tagged::new(self.last_dirty.at(), before & !DIRTY | u16::from(dirty));
+        before & DIRTY != 0
+    }
+
+    /// Whether somebody waits here for a supply: not all that is free may be everybody's.
+    pub(super) fn waits(&self) -> bool {
+        self.last_dirty.tag() & WAITS != 0
+    }
+
+    pub(super) fn set_waits(&mut self, waits: bool) {
+        let others = self.last_dirty.tag() & !WAITS;
+        self.last_dirty = Tagged::new(self.last_dirty.at(), others | if waits { WAITS } else { 0 });
     }
 
     /// Units in allocations, of all channels together.
     pub fn allocated(&self) -> i64 {
         self.units(Bucket::Allocated)
-    }
-
-    /// What a reader is told: the units free; where there are none, how many of the allocated units are really
-    /// there (a deficit takes from them all), as -1 less that many.
-    pub fn offer(&self) -> i64 {
-        if self.free >= 0 { self.free } else { -1 - (self.free + self.allocated()).max(0) }
     }
 
     /// Units in one of the on-hand buckets.

@@ -100,6 +100,33 @@ impl Reservation {
         &self.claims[at..at + len]
     }
 
+    /// Moves units of a claim from one pool to another: held and confirmed.
+    pub(super) fn shift_pool(
+        &mut self,
+        (sku, node): (SkuId, NodeId),
+        (from, to): (ChannelId, ChannelId),
+        (held, confirmed): (u32, u32),
+    ) {
+        for (pool, sign) in [(from, -1), (to, 1)] {
+            let place = Place { sku, node, pool };
+            let at = self.claims.partition_point(|claim| claim.place() < place);
+            if self.claims.get(at).map(Claim::place) != Some(place) {
+                self.claims.insert(at, Claim::none(place));
+            }
+            let claim = &mut self.claims[at];
+            claim.quantity = claim.quantity.wrapping_add_signed(sign * (held + confirmed) as i32);
+            claim.held = claim.held.wrapping_add_signed(sign * held as i32);
+            if claim.quantity == 0 {
+                self.claims.remove(at);
+            }
+        }
+    }
+
+    /// Whether some of it is to come yet.
+    pub(super) fn is_backordered(&self) -> bool {
+        self.claims.iter().any(|claim| claim.pool.is_supply())
+    }
+
     /// Whether confirmed units of it may be picked and shipped.
     pub fn is_confirmed(&self) -> bool {
         self.state == State::Confirmed || (self.state == State::Held && self.partly)
@@ -276,6 +303,11 @@ impl Reservations {
     /// Held and confirmed ones.
     pub fn active(&self) -> usize {
         self.active
+    }
+
+    /// The part, remembered or not.
+    pub(super) fn part(&self, id: ReservationId) -> Option<&Reservation> {
+        self.parts.get(id)
     }
 
     pub(super) fn part_mut(&mut self, id: ReservationId) -> Option<&mut Reservation> {

@@ -6,13 +6,14 @@
 //! the same sku on two lines is summed. With [`Fill::Partial`] a line takes what there is of it.
 //!
 //! Units come from the channel's own allocation, then from those of the channels above it, then from what all share:
-//! a node that has the line whole with the earlier pools alone goes before one that needs the later ones.
+//! a node that has the line whole with the earlier pools alone goes before one that needs the later ones. What is not
+//! there is claimed of supplies, where rules let the channel wait for it: see [`promise`](super::promise).
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{ChannelRule, Rules, Strategy, UNKNOWN, ZoneRule};
+use crate::catalogue::{ChannelRule, Profile, Rules, Strategy, UNKNOWN, ZoneRule};
 use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, GroupId, NodeId, SkuId, ZoneId};
+use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::explain::{Trace, Why};
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
@@ -36,9 +37,17 @@ const NO_SHARES: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
     at: u32,
-    sku: SkuId,
-    pool: ChannelId,
-    quantity: i64,
+    pub(super) sku: SkuId,
+    pub(super) pool: ChannelId,
+    pub(super) quantity: i64,
+}
+
+/// Who asks for lines, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub now: Millis,
+    pub fill: Fill,
+    pub zone: ZoneId,
 }
 
 /// Lines choose in this order.
@@ -73,7 +82,8 @@ impl Ledger {
         if self.reservations.find(reserve.id, moment.lsn).is_some() {
             return Some(Decision::refused(Outcome::of(Code::ReservationExists)));
         }
-        let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
+        let before = effects.mark();
+        let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone };
         let classes = match lines {
             [only] => specificity(only)..specificity(only) + 1,
             _ => 0..3,
@@ -84,28 +94,31 @@ impl Ledger {
                     continue;
                 }
                 let Some(traces) = traces.as_deref_mut() else {
-                    self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
+                    self.take_line(rules, channel, asking, (index, line), effects);
                     continue;
                 };
                 let (traced, moved) = (traces.len(), effects.movements.len());
                 self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                self.take_line(rules, channel, (reserve.fill, reserve.zone), (index, line), effects);
+                self.take_line(rules, channel, asking, (index, line), effects);
                 for trace in &mut traces[traced..] {
                     let taken = effects.movements[moved..].iter();
-                    let here = taken.filter(|taken| taken.node == trace.node);
+                    let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
                     trace.taken = here.map(|taken| taken.quantity).sum();
                     trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
                 }
             }
         }
         self.give_back();
-        effects.shorts[shorts_before..].sort_unstable();
-        let short = effects.shorts.len() > shorts_before;
+        effects.shorts[before.shorts..].sort_unstable();
+        let short = effects.shorts.len() > before.shorts;
         let ballot = match reserve.fill {
             Fill::All => Ballot::NO.when(short),
-            Fill::Partial => Ballot::SOME.when(effects.movements.len() > movements_before),
+            Fill::Partial => Ballot::SOME.when(effects.movements.len() > before.movements),
         };
-        merge_movements(&mut effects.movements, movements_before);
+        merge_movements(&mut effects.movements, before.movements);
+        if rules.skus.waits() {
+            self.note_promises(reserve.id, before.movements, effects);
+        }
         // What it is if all agree.
         let outcome = Outcome {
             state: State::Held,
@@ -147,6 +160,14 @@ impl Ledger {
     #[cold]
     fn set_share_aside(&mut self, at: u32, sku: SkuId, pool: ChannelId, quantity: i64) {
         let position = self.positions.at_mut(at as usize);
+        if pool.is_supply() {
+            let node = position.node();
+            let extra = self.extras.get_mut(&sku).expect("it has a supply");
+            let mut supplies = extra.supplies.iter_mut();
+            let open = supplies.find(|open| (open.node, open.pool) == (node, pool)).expect("it was there");
+            open.claimed = u32::try_from(i64::from(open.claimed) + quantity).expect("no more than it has");
+            return;
+        }
         position.add(Bucket::Allocated, -quantity);
         let node = position.node();
         let extra = self.extras.get_mut(&sku).expect("it has an allocation");
@@ -168,7 +189,7 @@ impl Ledger {
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
-        (fill, zone): (Fill, ZoneId),
+        Asking { now, fill, zone }: Asking,
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
@@ -181,7 +202,7 @@ impl Ledger {
         let (mut offered, mut total, mut own) = (0, 0, 0);
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
-            let (node, mut free) = (position.node(), position.free);
+            let (node, mut free) = (position.node(), self.free(line.sku, position));
             let mut withheld = 0;
             if let Some(profile) = profile {
                 withheld = i64::from(rules.skus.withheld(profile, node, channel.id()));
@@ -224,16 +245,31 @@ impl Ledger {
             available = self.capped(channel, line.sku, available);
         }
         if available < wanted {
-            effects.shorts.push(Short {
-                line: index as u16,
-                sku: line.sku,
-                quantity: line.quantity,
-                available: available as u32,
-            });
-            if fill == Fill::All || available == 0 {
-                return;
+            let mut most = available;
+            if profile.is_some_and(Profile::waits) {
+                most = wanted.min(available + self.note_coming(now, rules, channel, line));
+                if channel.policy.cap > 0 {
+                    most = self.capped(channel, line.sku, most);
+                }
+            }
+            if most < wanted {
+                effects.shorts.push(Short {
+                    line: index as u16,
+                    sku: line.sku,
+                    quantity: line.quantity,
+                    available: most as u32,
+                });
+                if fill == Fill::All || most == 0 {
+                    return;
+                }
+            }
+            if most > available {
+                self.take_coming(line, most - available, effects);
             }
             wanted = available;
+            if wanted == 0 {
+                return;
+            }
         }
         if !self.drawn.is_empty() {
             self.take_from_pools(channel, line, wanted, (shared, splits), effects);
@@ -353,7 +389,8 @@ impl Ledger {
         let position = self.positions.at(candidate.at as usize);
         let shares = &self.extras.get(&sku).expect("it has an allocation").shares;
         let share = |pool| shares.units(pool, position.node());
-        let drawable = drawable(&channel.pools, (position.free, withheld), position.allocated(), share);
+        let free = self.free(sku, position);
+        let drawable = drawable(&channel.pools, (free, withheld), position.allocated(), share);
         let (shared, own) = drawable.split_last().expect("one pool is shared");
         candidate.shared = shared.1;
         candidate.shares = self.drawn.len() as u32;
@@ -396,7 +433,14 @@ impl Ledger {
     }
 
     /// Takes units of a pool at a position.
-    fn take(&mut self, line: &Line, at: u32, pool: ChannelId, quantity: i64, effects: &mut Effects) {
+    pub(super) fn take(
+        &mut self,
+        line: &Line,
+        at: u32,
+        pool: ChannelId,
+        quantity: i64,
+        effects: &mut Effects,
+    ) {
         if quantity <= 0 {
             return;
         }

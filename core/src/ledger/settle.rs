@@ -8,7 +8,7 @@ use crate::command::{Body, Line};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{ChannelId, Lsn, Millis, ReservationId, SkuId};
-use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Reservation, SupplyState};
+use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Promise, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
 
@@ -21,6 +21,7 @@ impl Ledger {
         lines: &[Line],
         outcome: Outcome,
         movements: &[Movement],
+        promises: &[Promise],
     ) {
         self.reservations.forget(moment.lsn);
         if let Body::Balance(sku) = body {
@@ -57,13 +58,20 @@ impl Ledger {
                 if counts_here {
                     self.reservations.count(reserve.id, reserve.channel, reserve.customer);
                 }
+                if !promises.is_empty() {
+                    self.settle_waiting(reserve.id, reserve.channel, movements);
+                }
             }
             Body::Transition(transition) => {
                 self.settle_step(moment, transition.reservation, outcome, movements);
             }
             Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
-            Body::Allocate(_) | Body::Balance(_) => self.shift_all(movements),
+            Body::Allocate(_) => self.shift_all(movements),
+            Body::Balance(_) => {
+                self.shift_all(movements);
+                self.settle_promises(promises);
+            }
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
     }
@@ -85,8 +93,9 @@ impl Ledger {
         }
         let Some(part) = self.reservations.part_mut(id) else { return };
         part.book(outcome, own().copied());
-        let partly = outcome.partly;
+        let (partly, channel) = (outcome.partly, part.channel);
         self.reservations.step(id, outcome.state, outcome.expires_at, moment.lsn, partly);
+        self.settle_waiting(id, channel, movements);
     }
 
     fn shift_all(&mut self, movements: &[Movement]) {
@@ -105,12 +114,10 @@ impl Ledger {
                 self.outside[bucket as usize - Bucket::Supplier as usize] += change;
             }
         }
-        if movement.pool != ChannelId::SHARED {
-            self.shift_share(movement);
-        }
+        let on_hand = movement.pool == ChannelId::SHARED || self.shift_pool(movement);
         let position = self.positions.get_or_insert(self.shard.row(movement.sku), movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
-            if bucket.is_on_hand() {
+            if on_hand && bucket.is_on_hand() {
                 position.add(bucket, change);
             }
         }
@@ -120,9 +127,13 @@ impl Ledger {
         position
     }
 
-    /// Moves units into or out of a channel's allocation.
+    /// Moves units into or out of a channel's allocation, or claims of a supply; answers whether they are on hand.
     #[cold]
-    fn shift_share(&mut self, movement: &Movement) {
+    fn shift_pool(&mut self, movement: &Movement) -> bool {
+        if movement.pool.is_supply() {
+            self.shift_supply(movement);
+            return false;
+        }
         let units = i64::from(movement.quantity);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
             if bucket == Bucket::Allocated {
@@ -131,6 +142,7 @@ impl Ledger {
                 self.dirty_shares.push(movement.place());
             }
         }
+        true
     }
 
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
@@ -184,25 +196,34 @@ impl Ledger {
         };
         let Some(supply) = event.supply else { return };
         let supplies = &mut self.extras.entry(event.sku).or_default().supplies;
-        let found = supplies.iter().position(|open| open.node == movement.node && open.supply == supply);
+        let found = supplies.iter().position(|open| open.is(supply, movement.node));
         let at = found.unwrap_or_else(|| {
-            supplies.push(SupplyState { node: movement.node, supply, quantity: 0, eta: event.eta });
+            let used = |pool| supplies.iter().any(|open| open.pool == pool);
+            let mut pools = (ChannelId::SUPPLIES.0..ChannelId::NO_SUPPLY.0).map(ChannelId);
+            let pool = pools.find(|pool| !used(*pool)).expect("there are more pools than supplies");
+            let (node, eta) = (movement.node, event.eta);
+            supplies.push(SupplyState { node, supply, pool, quantity: 0, claimed: 0, eta, told: eta });
             supplies.len() - 1
         });
         let units = i64::from(supplies[at].quantity) + change;
         assert!((0..=limit::BUCKET_UNITS_MAX).contains(&units), "{units} units inbound after {event:?}");
         supplies[at].quantity = units as u32;
-        if units == 0 {
+        self.dirty_shares.extend(supplies[at].items().map(|item| item.place(event.sku)));
+        if supplies[at].is_over() {
             supplies.remove(at);
         }
     }
 
     fn set_eta(&mut self, event: &StockEvent) {
-        let Some(extra) = self.extras.get_mut(&event.sku) else { return };
-        for open in &mut extra.supplies {
-            if open.node == event.node && Some(open.supply) == event.supply {
-                open.eta = event.eta;
-            }
+        let (Some(extra), Some(supply)) = (self.extras.get_mut(&event.sku), event.supply) else { return };
+        let Some(open) = extra.supplies.iter_mut().find(|open| open.is(supply, event.node)) else { return };
+        open.eta = event.eta;
+        self.dirty_shares.extend(open.items().map(|item| item.place(event.sku)));
+        // Those who wait for it are told.
+        let row = self.shard.row(event.sku);
+        let position = self.positions.get_or_insert(row, event.node);
+        if position.waits() && !position.set_dirty(true) {
+            self.dirty.push((event.sku, event.node));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The state as rows: what the snapshot stores, one row per sku and one per reservation.
 
 use crate::bucket::{Bucket, ON_HAND};
-use crate::id::{Millis, NodeId, ReservationId, SkuId, SupplyId};
+use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::{Change, Claim, Ledger, Position, Reservation, Share};
 use crate::outcome::State;
 
@@ -10,8 +10,14 @@ use crate::outcome::State;
 pub struct SupplyState {
     pub node: NodeId,
     pub supply: SupplyId,
+    /// The pool of the claims on it, its own among the sku's supplies.
+    pub pool: ChannelId,
     pub quantity: u32,
+    /// Of these, claimed; more than there are where it shrank.
+    pub claimed: u32,
     pub eta: Millis,
+    /// The date that those who claim were told.
+    pub told: Millis,
 }
 
 /// A position's part of a row.
@@ -33,6 +39,8 @@ pub struct SkuState {
     pub supplies: Vec<SupplyState>,
     /// Channel allocations.
     pub shares: Vec<Share>,
+    /// Reservations that claim what is to come, the oldest first.
+    pub waiting: Vec<(NodeId, ReservationId)>,
     pub counted: Vec<(NodeId, Millis)>,
     /// Node, when, units.
     pub recent: Vec<(NodeId, Millis, i64)>,
@@ -57,6 +65,7 @@ impl Ledger {
         if let Some(extra) = self.extras.get(&sku) {
             state.supplies.clone_from(&extra.supplies);
             state.shares = extra.shares.iter().collect();
+            state.waiting.clone_from(&extra.waiting);
             state.counted.clone_from(&extra.counted);
             state.recent =
                 extra.recent.iter().map(|change| (change.node, change.occurred_at, change.units)).collect();
@@ -85,9 +94,14 @@ impl Ledger {
             self.positions.get_or_insert(row, share.node).add(Bucket::Allocated, units);
             self.extras.entry(sku).or_default().shares.add(share.channel, share.node, units);
         }
+        for open in state.supplies.iter().filter(|open| open.claimed > 0) {
+            self.positions.get_or_insert(row, open.node).set_waits(true);
+        }
         if !state.supplies.is_empty() || !state.counted.is_empty() || !state.recent.is_empty() {
             let extra = self.extras.entry(sku).or_default();
             extra.supplies.clone_from(&state.supplies);
+            extra.waiting.clone_from(&state.waiting);
+            self.waiting += state.waiting.len();
             extra.counted.clone_from(&state.counted);
             extra.recent = state
                 .recent
@@ -111,6 +125,11 @@ impl Ledger {
         let counts_here = customer.is_some() && shard.counts(part.channel);
         if (counts_here || !part.claims.is_empty() || shard.owns(part.anchor)) && part.state != State::None {
             let channel = part.channel;
+            if part.state.is_active() {
+                for claim in part.claims.iter().filter(|claim| claim.pool.is_supply()) {
+                    self.count_backorder(claim.sku, channel, i64::from(claim.quantity));
+                }
+            }
             self.reservations.insert(id, part);
             if let Some(customer) = customer.filter(|_| counts_here) {
                 self.reservations.count(id, channel, customer);

@@ -9,7 +9,8 @@
 //! | expired | EXPIRED or late | EXPIRED | EXPIRED | WRONG_STATE | EXPIRED | NOT_DUE |
 //! | fulfilled, released | WRONG_STATE | WRONG_STATE | WRONG_STATE | WRONG_STATE | WRONG_STATE | NOT_DUE |
 //!
-//! Units that are claimed no longer go back to the allocation they came from, or are free.
+//! Units that are claimed no longer go back to the allocation or the supply they came from, or are free. What has not
+//! come yet cannot be fulfilled.
 //!
 //! A step with lines takes a part, all of its lines or none. What becomes of the reservation as a whole depends on
 //! what is left in every shard, so the parts say that in their ballots; a step without lines needs none.
@@ -21,8 +22,9 @@ use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::{ChannelRule, LateConfirm, Rules};
 use crate::command::{Fill, Line, StepLine, Transition, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{ChannelId, GroupId, NodeId, ReservationId, ZoneId};
+use crate::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SupplyId, ZoneId};
 use crate::ledger::allocation::{Drawable, drawable};
+use crate::ledger::reserve::Asking;
 use crate::ledger::{Ballot, Claim, Decision, Effects, Ledger, Moment, Outcome, Reservation};
 use crate::outcome::{Code, State};
 
@@ -99,14 +101,26 @@ impl Ledger {
         }
         if late && part.state == State::Expired {
             let claims = part.claims.to_vec();
-            return Some(self.decide_again(rules, channel, &claims, effects));
+            let id = transition.reservation;
+            return Some(self.decide_again((moment.now, id), rules, channel, &claims, effects));
         }
         if transition.verb == Verb::Extend {
             let end = moment.now.plus(u64::from(transition.ttl_ms)).max(part.expires_at());
             return Some(Decision::alone(Outcome { expires_at: end, ..told }));
         }
+        if transition.verb == Verb::Fulfil && part.is_backordered() {
+            return Some(Decision::refused(Outcome { code: Code::Backordered, ..told }));
+        }
+        let first = effects.movements.len();
         for claim in &part.claims {
             push_claim(claim, transition.verb, effects);
+        }
+        if late {
+            self.note_promises(transition.reservation, first, effects);
+        }
+        if transition.verb == Verb::Fulfil {
+            // Whether all of it is there, not every part knows.
+            return Some(Decision { outcome: told, ballot: Ballot::NONE, waits: true });
         }
         let state = last_state(transition.verb);
         Some(Decision::alone(Outcome { state, reacquired: late, ..Outcome::of(Code::Ok) }))
@@ -133,13 +147,14 @@ impl Ledger {
         if transition.verb == Verb::Move && transition.lines.iter().any(elsewhere) {
             refuse(Code::NodeNotOffered);
         }
+        let order = |claim: &Claim| self.supply_order(Millis(0), claim);
         // Claims as earlier lines left them, and what moves: a unit that goes there and back does not.
         let mut changed: HashMap<Place, Claim> = HashMap::new();
         let mut moved = Changes::new();
         let before = effects.movements.len();
         let possible = head == Code::Ok;
         for line in transition.lines.iter().filter(|line| possible && self.shard.owns(line.sku)) {
-            let Some(takes) = line_takes(part, &changed, transition.verb, line) else {
+            let Some(takes) = line_takes(part, &changed, transition.verb, line, order) else {
                 refuse(Code::InsufficientClaim);
                 continue;
             };
@@ -202,7 +217,7 @@ impl Ledger {
             moved.get(&(place, Bucket::unclaimed(pool))).copied().unwrap_or(0)
         };
         let position = self.position(sku, node);
-        let free = position.map_or(0, |position| position.free) + change(ChannelId::SHARED);
+        let free = position.map_or(0, |position| self.free(sku, position)) + change(ChannelId::SHARED);
         let there = moved.iter().filter(|((place, bucket), _)| {
             (place.sku, place.node) == (sku, node) && *bucket == Bucket::Allocated
         });
@@ -216,12 +231,14 @@ impl Ledger {
     /// Claims again what an expired hold had claimed: at the same node, or else wherever the channel may.
     fn decide_again(
         &mut self,
+        (now, id): (Millis, ReservationId),
         rules: &Rules,
         channel: &ChannelRule,
         claims: &[Claim],
         effects: &mut Effects,
     ) -> Decision {
         let (before, shorts) = (effects.movements.len(), effects.shorts.len());
+        let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE };
         let mut missing = false;
         // Units of several pools at one node are wanted together.
         for claims in claims.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {
@@ -232,7 +249,7 @@ impl Ledger {
             let taken = places.into_iter().flatten().any(|node| {
                 let line = Line { sku, node, group: GroupId::ANY, quantity };
                 let short = effects.shorts.len();
-                self.take_line(rules, channel, (Fill::All, ZoneId::NONE), (0, &line), effects);
+                self.take_line(rules, channel, asking, (0, &line), effects);
                 effects.shorts.len() == short
             });
             missing |= !taken;
@@ -248,6 +265,7 @@ impl Ledger {
             movement.to = Bucket::Confirmed;
         }
         super::merge_movements(&mut effects.movements, before);
+        self.note_promises(id, before, effects);
         let outcome = Outcome { state: State::Confirmed, reacquired: true, ..Outcome::of(Code::Ok) };
         Decision { outcome, ballot: Ballot::NONE, waits: true }
     }
@@ -281,12 +299,16 @@ impl Ledger {
     pub(super) fn conclude_transition(transition: &Transition, outcome: Outcome, said: Ballot) -> Outcome {
         if said.says(Ballot::NO) {
             // Who refused says why; this is the weakest of its reasons.
-            let code = Code::InsufficientStock;
+            let whole = transition.verb == Verb::Fulfil && transition.lines.is_empty();
+            let code = if whole { Code::Backordered } else { Code::InsufficientStock };
             return match (outcome.code, outcome.reacquired) {
                 (Code::Ok, true) => Outcome { code, state: State::Expired, reacquired: false, ..outcome },
                 (Code::Ok, false) => Outcome { code, ..outcome },
                 _ => outcome,
             };
+        }
+        if outcome.code == Code::Ok && transition.lines.is_empty() && transition.verb == Verb::Fulfil {
+            return Outcome { state: State::Fulfilled, ..Outcome::of(Code::Ok) };
         }
         if outcome.code != Code::Ok || transition.lines.is_empty() {
             return outcome;
@@ -312,19 +334,36 @@ fn push_claim(claim: &Claim, verb: Verb, effects: &mut Effects) {
 }
 
 /// From which buckets and pools a line takes its units; `None` where the reservation claims fewer. What is given back
-/// comes from the shared pool first, then from the allocations of older channels; what goes on, in the other order.
+/// comes from supplies first, then from the shared pool, then from the allocations of older channels; what goes on, from
+/// allocations first, then from the shared pool, then from supplies.
 fn line_takes(
     part: &Reservation,
     changed: &HashMap<Place, Claim>,
     verb: Verb,
     line: &StepLine,
+    order: impl Fn(&Claim) -> (bool, Millis, SupplyId),
 ) -> Option<SmallVec<[(Bucket, ChannelId, u32); 3]>> {
     let (sku, node) = (line.sku, line.node);
     let stored = part.claims_at(sku, node).iter().filter(|claim| !changed.contains_key(&claim.place()));
     let changed = changed.values().filter(|claim| (claim.sku, claim.node) == (sku, node));
     let mut claims: SmallVec<[Claim; 2]> = stored.chain(changed).copied().collect();
+    if verb == Verb::Fulfil {
+        claims.retain(|claim| !claim.pool.is_supply());
+    }
     let gives_back = matches!(verb, Verb::Release | Verb::Move);
-    claims.sort_unstable_by_key(|claim| (gives_back && claim.pool != ChannelId::SHARED, claim.pool));
+    // Of supplies the earliest is used first, and given back last.
+    let mut sorted: SmallVec<[_; 2]> = claims.iter().map(|claim| (order(claim), *claim)).collect();
+    sorted.sort_unstable_by_key(|(order, claim)| {
+        let (supply, shared) = (claim.pool.is_supply(), claim.pool == ChannelId::SHARED);
+        (u8::from(supply) * 2 + u8::from(shared), *order, claim.pool)
+    });
+    if gives_back {
+        // Allocations of older channels first.
+        let allocations = sorted.iter().take_while(|(_, claim)| claim.pool < ChannelId::SUPPLIES).count();
+        sorted[..allocations].reverse();
+        sorted.reverse();
+    }
+    let claims: SmallVec<[Claim; 2]> = sorted.into_iter().map(|(_, claim)| claim).collect();
     let mut open = line.quantity;
     let mut takes = SmallVec::new();
     for from in sources(verb) {
@@ -380,13 +419,13 @@ fn shift_claim(claim: &mut Claim, movement: &Movement) {
     match movement.from {
         Bucket::Held => claim.held -= units,
         Bucket::Picked => claim.picked -= units,
-        Bucket::Free | Bucket::Allocated => claim.quantity += units,
+        Bucket::Free | Bucket::Allocated | Bucket::Inbound => claim.quantity += units,
         _ => {}
     }
     match movement.to {
         Bucket::Held => claim.held += units,
         Bucket::Customer => claim.shipped += units,
-        Bucket::Free | Bucket::Allocated => claim.quantity -= units,
+        Bucket::Free | Bucket::Allocated | Bucket::Inbound => claim.quantity -= units,
         _ => {}
     }
 }

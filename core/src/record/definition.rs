@@ -168,6 +168,7 @@ impl Texts {
             Definition::Channel { parent, group, buffer, policy, .. } => {
                 rec.kind = 4;
                 rec.cap = policy.cap;
+                rec.priority = policy.priority;
                 rec.strategy = policy.strategy as u8;
                 rec.splits_max = policy.splits_max;
                 rec.parent = self.put(parent.as_deref().unwrap_or_default());
@@ -269,6 +270,7 @@ impl<'a> TextReader<'a> {
                     customer_holds_max: rec.customer_holds_max.to_native(),
                     cap: rec.cap.to_native(),
                     strategy: Strategy::from_number(rec.strategy).ok_or("strategy must be 0 to 4")?,
+                    priority: rec.priority.to_native(),
                     splits_max: rec.splits_max,
                 },
             }),
@@ -314,6 +316,8 @@ fn effect_numbers(effect: Effect) -> (u8, u32) {
     match effect {
         Effect::None => (0, 0),
         Effect::Safety(units) => (1, units),
+        Effect::Backorder(units) => (6, units),
+        Effect::Preorder(units) => (7, units),
         Effect::Allocate { amount, when } => {
             let later = if when == When::Always { 2 } else { 0 };
             match amount {
@@ -329,11 +333,13 @@ fn effect(number: u8, amount: u32) -> Result<Effect, &'static str> {
     match number {
         0 => Ok(Effect::None),
         1 => Ok(Effect::Safety(amount)),
+        6 => Ok(Effect::Backorder(amount)),
+        7 => Ok(Effect::Preorder(amount)),
         2 | 4 => Ok(Effect::Allocate { amount: Amount::Units(amount), when }),
         3 | 5 => match u8::try_from(amount) {
             Ok(percent) => Ok(Effect::Allocate { amount: Amount::Percent(percent), when }),
             Err(_) => Err("amount must be at most 100 where it is a percentage"),
         },
-        _ => Err("effect must be 0 (none) to 5 (allocate percent, always)"),
+        _ => Err("effect must be 0 (none) to 7 (preorder)"),
     }
 }

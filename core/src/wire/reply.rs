@@ -51,6 +51,8 @@ pub struct PartRec {
     pub node: u16,
     /// Shortage: index of the line within its reservation.
     pub line: u16,
+    /// When it is there: 0 where it is, else as promised.
+    pub at_ms: u64,
 }
 
 /// Answers in the order of the request.
@@ -66,7 +68,7 @@ pub struct ItemRec {
     pub available: u64,
     /// How many of the frame's nodes belong to it.
     pub node_count: u16,
-    /// 0: no such sku, 1: in stock, 2: low, 3: out. (4 is kept for backorder, 5 for preorder.)
+    /// 0: no such sku, 1: in stock, 2: low, 3: out, 4: out but to be waited for (backorder), 5: not out yet (preorder).
     pub status: u8,
 }
 
@@ -76,12 +78,25 @@ pub struct NodeRec {
     pub node: u16,
 }
 
+/// What a channel can wait for of a sku.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct LaterRec {
+    /// When the first of the units is there.
+    pub from_ms: u64,
+    /// Units that it can claim, beyond what is available.
+    pub units: u32,
+    /// Index of the item.
+    pub item: u32,
+}
+
 /// One item a sku asked for, in the order of the request. All are of the one state of `as_of_lsn`.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct AvailabilityAnswer {
     pub as_of_lsn: u64,
     pub items: Vec<ItemRec>,
     pub nodes: Vec<NodeRec>,
+    /// Of items of which there is something to come.
+    pub later: Vec<LaterRec>,
 }
 
 /// Units by bucket: free, held, confirmed, picked, safety, damaged, quality, blocked, inbound, allocated.
@@ -114,8 +129,10 @@ pub struct ClaimRec {
     pub picked: u32,
     pub shipped: u32,
     pub node: u16,
-    /// The channel whose allocation they came from; else 65535.
+    /// The channel whose allocation they came from; 32768 and above where they are to come; else 65535.
     pub pool: u16,
+    /// When they are there: 0 where they are, 18446744073709551615 where no supply brings them.
+    pub at_ms: u64,
 }
 
 /// A channel's allocation of a sku at a node.
@@ -244,6 +261,7 @@ impl Results {
                     quantity: part.quantity,
                     node: part.node.0,
                     line: part.line,
+                    at_ms: part.at.0,
                 })
                 .collect(),
         }
@@ -267,7 +285,7 @@ impl ReservationAnswers {
                 code: outcome.code as u8,
                 state: outcome.state as u8,
             });
-            answers.claims.extend(claims.iter().map(|claim| ClaimRec {
+            answers.claims.extend(claims.iter().map(|(claim, at)| ClaimRec {
                 sku: claim.sku.0,
                 quantity: claim.quantity,
                 held: claim.held,
@@ -275,6 +293,7 @@ impl ReservationAnswers {
                 shipped: claim.shipped,
                 node: claim.node.0,
                 pool: claim.pool.0,
+                at_ms: at.0,
             }));
         }
         answers

@@ -1,5 +1,6 @@
 //! The model's reservations: claiming, steps of all or of some lines, late confirmations, expiry.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_client::limit;
@@ -7,13 +8,14 @@ use stockline_client::outcome::{Code, State};
 use stockline_client::record::{LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
+use super::promise::is_supply;
 use super::{ANY, CONFIRMED, Change, Claim, Due, HELD, Model, PICKED, Reservation, Spot, Taken, bare, told};
 
 impl Model {
     pub(super) fn reserve(
         &mut self,
         (id, channel, customer): (u128, u16, u64),
-        ends_ms: u64,
+        (now_ms, ends_ms): (Option<u64>, u64),
         (partial, zone): (bool, u16),
         lines: &[LineRec],
     ) -> Due {
@@ -44,27 +46,24 @@ impl Model {
         order.sort_by_key(|index| class(&lines[*index]));
         for index in order {
             let line = &lines[index];
-            let most = self.most_of((channel, zone), line, &taken);
-            let mut open = i64::from(line.quantity);
-            if most < open {
-                let line_number = index as u16;
-                shorts.push(PartRec { line: line_number, sku: line.sku, node: ANY, quantity: most as u32 });
-                if !partial {
-                    continue;
-                }
-                open = most;
+            let asking = (channel, zone);
+            if let Some(most) = self.take_line(now_ms.unwrap_or(0), asking, (line, partial), &mut taken) {
+                let (line, sku, quantity) = (index as u16, line.sku, most as u32);
+                shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
             }
-            self.take((channel, zone), line, open, &mut taken);
         }
         shorts.sort_by_key(|short| short.line);
         if !shorts.is_empty() && (!partial || taken.is_empty()) {
             return Due { parts: shorts, ..bare(Code::InsufficientStock) };
         }
-        let mut parts = parts(&taken);
+        let mut parts = self.parts(&taken);
+        self.note_told(&taken);
         let mut claims = BTreeMap::new();
         for (spot, units) in taken {
             self.give(spot, -units);
-            self.add((spot.0, spot.1), HELD, units);
+            if !is_supply(spot.2) {
+                self.add((spot.0, spot.1), HELD, units);
+            }
             claims.insert(spot, Claim { quantity: units, held: units, ..Claim::default() });
         }
         parts.extend(shorts);
@@ -170,7 +169,7 @@ impl Model {
     }
 
     /// The same, as far as the channel's cap lets it claim more of the sku.
-    fn most_of(&self, asking: (u16, u16), line: &LineRec, taken: &Taken) -> i64 {
+    pub(super) fn most_of(&self, asking: (u16, u16), line: &LineRec, taken: &Taken) -> i64 {
         let most = self.most(asking, line, taken);
         let of_sku = taken.range((line.sku, 0, 0)..=(line.sku, ANY, ANY));
         match self.setup.channels[&asking.0].cap {
@@ -188,7 +187,7 @@ impl Model {
 
     /// Takes units for a line, which are there. One node gives them if one has them all with as few of the pools as
     /// possible; else each pool in turn is used up at one node after the other.
-    fn take(&self, asking: (u16, u16), line: &LineRec, mut open: i64, taken: &mut Taken) {
+    pub(super) fn take(&self, asking: (u16, u16), line: &LineRec, mut open: i64, taken: &mut Taken) {
         let pools = self.pools(asking.0);
         let mut shared = self.shared(asking.0, line.sku, taken);
         let [mut nodes, split] = self.candidates(asking, line, taken);
@@ -220,6 +219,17 @@ impl Model {
         }
     }
 
+    /// Units claimed by sku, node and when they are there, whatever pool they came from.
+    fn parts(&self, taken: &Taken) -> Vec<PartRec> {
+        let mut sums: BTreeMap<(u32, u16, u64), i64> = BTreeMap::new();
+        for (spot, units) in taken.iter().filter(|(_, units)| **units > 0) {
+            *sums.entry((spot.0, spot.1, self.date(*spot))).or_default() += units;
+        }
+        let part =
+            |((sku, node, at_ms), units)| PartRec { line: 0, sku, node, quantity: units as u32, at_ms };
+        sums.into_iter().map(part).collect()
+    }
+
     /// What a step is told that cannot be, and whether it is a late confirmation.
     fn head(&self, now_ms: Option<u64>, found: &Reservation, verb: u8, by_line: bool) -> (Code, bool) {
         let over = found.state == State::Held && now_ms.is_some_and(|now| found.ends_ms <= now);
@@ -245,10 +255,13 @@ impl Model {
             return told(found, code);
         }
         if late && found.state == State::Expired {
-            return self.claim_again(id);
+            return self.claim_again(now_ms.unwrap_or(0), id);
         }
         let held: Taken = found.claims.iter().map(|(spot, claim)| (*spot, claim.held)).collect();
-        let parts = if late { parts(&held) } else { vec![] };
+        let parts = if late { self.parts(&held) } else { vec![] };
+        if let Some(code) = self.lacks(id).filter(|_| verb == 4) {
+            return told(&self.reservations[&id], code);
+        }
         match verb {
             1 => self.end(now_ms, id, State::Confirmed, &[HELD], End::In(CONFIRMED)),
             2 => self.end(now_ms, id, State::Released, &[HELD, CONFIRMED, PICKED], End::Back),
@@ -263,7 +276,7 @@ impl Model {
     }
 
     /// Claims what an expired hold had claimed: at the same node, else anywhere.
-    fn claim_again(&mut self, id: u128) -> Due {
+    fn claim_again(&mut self, now_ms: u64, id: u128) -> Due {
         let found = self.reservations[&id].clone();
         let mut taken = Taken::new();
         let mut wanted: BTreeMap<(u32, u16), i64> = BTreeMap::new();
@@ -272,16 +285,21 @@ impl Model {
         }
         for ((sku, node), units) in wanted {
             let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
-            match lines.iter().find(|line| self.most_of((found.channel, ANY), line, &taken) >= units) {
-                Some(line) => self.take((found.channel, ANY), line, units, &mut taken),
-                None => return told(&found, Code::InsufficientStock),
+            let mut granted = |line: &LineRec| {
+                self.take_line(now_ms, (found.channel, ANY), (line, false), &mut taken).is_none()
+            };
+            if !lines.iter().any(|line| granted(line)) {
+                return told(&found, Code::InsufficientStock);
             }
         }
-        let parts = parts(&taken);
+        let parts = self.parts(&taken);
+        self.note_told(&taken);
         let mut claims = BTreeMap::new();
         for (spot, units) in taken {
             self.give(spot, -units);
-            self.add((spot.0, spot.1), CONFIRMED, units);
+            if !is_supply(spot.2) {
+                self.add((spot.0, spot.1), CONFIRMED, units);
+            }
             claims.insert(spot, Claim { quantity: units, ..Claim::default() });
         }
         let again = Reservation { state: State::Confirmed, claims, ..found };
@@ -323,11 +341,17 @@ impl Model {
             let mut open = i64::from(line.quantity);
             let here = || (line.sku, line.node, 0)..=(line.sku, line.node, ANY);
             let mut spots: Vec<Spot> = claims.range(here()).map(|(spot, _)| *spot).collect();
-            if matches!(verb, 2 | 5) && spots.last().is_some_and(|spot| spot.2 == ANY) {
-                // What all share is given back first.
-                spots.rotate_right(1);
+            spots.retain(|spot| verb != 4 || !is_supply(spot.2));
+            // Allocations, what all share, what is to come, the earliest first; given back are those last to come, then
+            // what all share, then allocations.
+            let order = |spot: &Spot| if is_supply(spot.2) { self.order(0, *spot) } else { (false, 0, 0) };
+            let class = |spot: &Spot| u8::from(spot.2 >= 1 << 15) + u8::from(is_supply(spot.2));
+            if matches!(verb, 2 | 5) {
+                spots.sort_by_key(|spot| (Reverse(class(spot)), Reverse(order(spot)), spot.2));
+            } else {
+                spots.sort_by_key(|spot| (class(spot), order(spot), spot.2));
             }
-            let has = |bucket: &usize| claims.range(here()).map(|(_, claim)| claim.of(*bucket)).sum::<i64>();
+            let has = |bucket: &usize| spots.iter().map(|spot| claims[spot].of(*bucket)).sum::<i64>();
             if from.iter().map(has).sum::<i64>() < open {
                 codes.insert(Code::InsufficientClaim);
                 continue;
@@ -343,14 +367,18 @@ impl Model {
                 let mine = claims.get_mut(spot).expect("it is there");
                 let units = mine.of(*bucket).min(open);
                 open -= units;
-                *moved.entry((place, *bucket)).or_default() -= units;
+                let on_hand = !is_supply(spot.2);
+                if on_hand {
+                    *moved.entry((place, *bucket)).or_default() -= units;
+                }
                 match *bucket {
                     HELD => mine.held -= units,
                     PICKED => mine.picked -= units,
                     _ => {}
                 }
                 match verb {
-                    1 => *moved.entry((place, CONFIRMED)).or_default() += units,
+                    1 if on_hand => *moved.entry((place, CONFIRMED)).or_default() += units,
+                    1 => {}
                     2 | 5 => {
                         mine.quantity -= units;
                         *drawn.entry(*spot).or_default() -= units;
@@ -423,6 +451,9 @@ impl Model {
             let place = (spot.0, spot.1);
             for bucket in from {
                 let units = claim.of(*bucket);
+                if is_supply(spot.2) {
+                    continue;
+                }
                 self.add(place, *bucket, -units);
                 match to {
                     End::In(to) => self.add(place, to, units),
@@ -472,14 +503,4 @@ enum End {
     /// To the pool they came from.
     Back,
     Out,
-}
-
-/// Units claimed by sku and node, whatever pool they came from.
-fn parts(taken: &Taken) -> Vec<PartRec> {
-    let mut sums: BTreeMap<(u32, u16), i64> = BTreeMap::new();
-    for ((sku, node, _), units) in taken.iter().filter(|(_, units)| **units > 0) {
-        *sums.entry((*sku, *node)).or_default() += units;
-    }
-    let part = |((sku, node), units)| PartRec { line: 0, sku, node, quantity: units as u32 };
-    sums.into_iter().map(part).collect()
 }

@@ -2,11 +2,11 @@
 
 use stockline_client::outcome::Code;
 
-use super::{ANY, Due, Effect, FREE, Model, SkuRule, bare};
+use super::{ANY, Due, Effect, Model, SkuRule, bare};
 
 impl Model {
     /// Rules that hold for a sku at a node, the most specific last.
-    fn rules(&self, sku: u32, node: u16) -> Vec<&SkuRule> {
+    pub(super) fn rules(&self, sku: u32, node: u16) -> Vec<&SkuRule> {
         let Some((name, category)) = self.setup.names.get(&sku) else { return Vec::new() };
         let matches = |rule: &SkuRule| {
             let skus = match rule.skus.strip_suffix('*') {
@@ -66,7 +66,7 @@ impl Model {
 
     /// Gives channels their part of what came.
     pub(super) fn share_out(&mut self, sku: u32, node: u16, came: i64) {
-        let mut open = came.min(self.at(sku, node)[FREE]).max(0);
+        let mut open = came.min(self.unclaimed((sku, node, ANY))).max(0);
         for (channel, amount, percent) in self.keeps(sku, node, false) {
             let spot = (sku, node, channel);
             let wanted =
@@ -85,7 +85,7 @@ impl Model {
             let keeps = self.keeps(sku, node, true);
             let spot = |channel| (sku, node, channel);
             let kept: i64 = keeps.iter().map(|(channel, ..)| self.unclaimed(spot(*channel))).sum();
-            let all = (self.at(sku, node)[FREE] + kept).max(0);
+            let all = (self.unclaimed((sku, node, ANY)) + kept).max(0);
             let mut open = all;
             for (channel, amount, percent) in keeps {
                 let wanted = if percent { all * amount / 100 } else { amount }.min(open);

@@ -22,9 +22,9 @@ use stockline_core::record::{
 use stockline_core::wire::{
     self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedExplanations,
     ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec, ArchivedResults,
-    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, NodeRec, PartRec, PlaceRec,
-    PositionRec, ReadAllocations, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec,
-    ShareRec, TraceRec, Transitions, Welcome,
+    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, LaterRec, NodeRec, PartRec,
+    PlaceRec, PositionRec, ReadAllocations, ReadPositions, ReadReservations, Reservations, Resolve,
+    ResolveRec, ShareRec, TraceRec, Transitions, Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -316,6 +316,15 @@ impl Client {
                 .iter()
                 .map(|node| NodeRec { available: node.available.to_native(), node: node.node.to_native() })
                 .collect(),
+            later: answer
+                .later
+                .iter()
+                .map(|later| LaterRec {
+                    from_ms: later.from_ms.to_native(),
+                    units: later.units.to_native(),
+                    item: later.item.to_native(),
+                })
+                .collect(),
         })
     }
 
@@ -356,6 +365,7 @@ impl Client {
                     shipped: claim.shipped.to_native(),
                     node: claim.node.to_native(),
                     pool: claim.pool.to_native(),
+                    at_ms: claim.at_ms.to_native(),
                 })
                 .collect(),
         });
@@ -442,6 +452,7 @@ fn read_outcomes(results: &[ArchivedResultRec], parts: &[ArchivedPartRec]) -> Ve
                 quantity: part.quantity.to_native(),
                 node: part.node.to_native(),
                 line: part.line.to_native(),
+                at_ms: part.at_ms.to_native(),
             })
             .collect(),
     });

@@ -94,6 +94,9 @@ enum What {
         /// Nodes that one line is split over at most [default: 64]
         #[arg(long, default_value_t = 0)]
         splits_max: u8,
+        /// Of customers that wait for supplies, whose are served first: those of the lower number
+        #[arg(long, default_value_t = 0)]
+        priority: u16,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -118,7 +121,7 @@ enum What {
         #[command(flatten)]
         profile: ProfileOption,
     },
-    /// Safety stock, or allocations that keep themselves, for many skus at once
+    /// Safety stock, allocations that keep themselves or backorders, for many skus at once
     Rule {
         name: String,
         /// A sku's name, or the beginning of names and a *
@@ -155,6 +158,12 @@ struct EffectOption {
     /// Units (10) or part (25%) of what nobody claims that the channel has allocated, again and again
     #[arg(long, value_name = "AMOUNT", value_parser = amount, requires = "channel")]
     allocate_always: Option<Amount>,
+    /// Units of a sku that a channel may wait for, to come with supplies; 0 for none
+    #[arg(long, value_name = "UNITS")]
+    backorder: Option<u32>,
+    /// The same for what is not out yet
+    #[arg(long, value_name = "UNITS")]
+    preorder: Option<u32>,
     /// The rule is given up
     #[arg(long)]
     off: bool,
@@ -199,7 +208,8 @@ impl EffectOption {
         let allocate = |when: When| move |amount: Amount| Effect::Allocate { amount, when };
         let from_receipts = self.allocate_from_receipts.map(allocate(When::Receipt));
         let always = self.allocate_always.map(allocate(When::Always));
-        self.safety.map(Effect::Safety).or(from_receipts).or(always).unwrap_or(Effect::None)
+        let later = self.backorder.map(Effect::Backorder).or(self.preorder.map(Effect::Preorder));
+        self.safety.map(Effect::Safety).or(from_receipts).or(always).or(later).unwrap_or(Effect::None)
     }
 }
 
@@ -230,6 +240,7 @@ pub fn run(options: &Options) -> i32 {
             cap,
             strategy,
             splits_max,
+            priority,
             profile,
         } => {
             let policy = Policy {
@@ -249,6 +260,7 @@ pub fn run(options: &Options) -> i32 {
                     Order::LowestCost => Strategy::LowestCost,
                 },
                 splits_max: *splits_max,
+                priority: *priority,
             };
             let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
             (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)

@@ -39,18 +39,24 @@ pub fn run(options: &Options) -> i32 {
             sku_count: known.len() as u32,
         };
         let answer = client.availability(&Availability { queries: vec![query], skus: known }).await?;
-        let mut items = answer.items.iter();
+        let mut items = answer.items.iter().enumerate();
         let mut missing = false;
         for (name, sku) in names.iter().zip(&skus) {
             match sku.ok().and_then(|_| items.next()) {
-                Some(item) if item.status != 0 => {
+                Some((index, item)) if item.status != 0 => {
                     let status = match item.status {
                         1 => "in_stock",
                         2 => "low",
+                        4 => "backorder",
+                        5 => "preorder",
                         _ => "out",
                     };
+                    let later = answer.later.iter().find(|later| later.item as usize == index);
+                    let later = later.map_or_else(String::new, |later| {
+                        format!(" later={} later_from_ms={}", later.units, later.from_ms)
+                    });
                     println!(
-                        "{name} available={} status={status} as_of_lsn={}",
+                        "{name} available={} status={status}{later} as_of_lsn={}",
                         item.available, answer.as_of_lsn
                     );
                 }

@@ -12,22 +12,22 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Read};
-use stockline_core::id::{ChannelId, GroupId, PrincipalId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Millis, PrincipalId, SkuId};
 use stockline_core::ledger::Why;
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
-use stockline_core::view::{Reader, Stale};
+use stockline_core::view::{Later, Reader, Stale};
 use stockline_core::wire::{
     self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, Explanations,
-    FrameType, Inbox, ItemRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results, Welcome,
-    WireError,
+    FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results,
+    Welcome, WireError,
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
-use crate::engine::{Answered, Engine, Refused, Tag};
+use crate::engine::{Answered, Clock, Engine, Refused, Tag};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -398,8 +398,8 @@ impl Session {
             return Err(Turned { code: Code::Forbidden, text });
         }
         let answer = &mut self.answer;
-        let principal = &*self.principal;
-        let read = self.engine.view().read(|reader| answer_all(reader, principal, question, answer));
+        let (principal, clock) = (&*self.principal, self.engine.clock());
+        let read = self.engine.view().read(|reader| answer_all(reader, clock, principal, question, answer));
         let (as_of, answered) = read.map_err(|Stale| Turned {
             code: Code::Overloaded,
             text: "these skus change faster than they can be read at once; ask for fewer in one frame".into(),
@@ -499,13 +499,17 @@ fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, Principal), Turne
 /// Answers every query of a frame from one state.
 fn answer_all(
     reader: &Reader<'_>,
+    clock: &Clock,
     principal: &Principal,
     question: &ArchivedAvailability,
     answer: &mut AvailabilityAnswer,
 ) -> Result<Result<(), Turned>, Stale> {
     answer.items.clear();
     answer.nodes.clear();
+    answer.later.clear();
     let mut next = 0;
+    // What is late already is promised to nobody.
+    let now = if reader.rules.skus.waits() { clock.now() } else { Millis(0) };
     for (index, query) in question.queries.iter().enumerate() {
         if query.detail > 1 {
             let text = format!("query {index}: detail must be 0 or 1");
@@ -537,6 +541,13 @@ fn answer_all(
                     listed.push(NodeRec { available: free as u64, node: node.0 });
                 }
             })?;
+            let later = reader.later(now, rule, nodes, SkuId(sku.to_native()))?;
+            let later =
+                Later { units: rule.policy.capped(available.units + later.units) - available.units, ..later };
+            if later.units > 0 {
+                let (units, item) = (later.units.min(i64::from(u32::MAX)) as u32, answer.items.len() as u32);
+                answer.later.push(LaterRec { from_ms: later.from.0, units, item });
+            }
             answer.items.push(ItemRec {
                 available: available.units as u64,
                 node_count: (answer.nodes.len() - first_node) as u16,
@@ -544,6 +555,7 @@ fn answer_all(
                     found if !found.known => 0,
                     found if found.units > i64::from(rule.policy.low) => 1,
                     found if found.units > 0 => 2,
+                    _ if later.units > 0 => 4 + u8::from(later.preorder),
                     _ => 3,
                 },
             });

@@ -313,6 +313,7 @@ fn changed_policy(dice: &mut Dice) -> Policy {
         customer_holds_max: pick(dice, 4) as u32,
         cap: if pick(dice, 3) == 0 { pick(dice, 8) as u32 } else { 0 },
         strategy: Strategy::from_number(pick(dice, 5) as u8).expect("five"),
+        priority: pick(dice, 3) as u16,
         splits_max: pick(dice, 3) as u8,
     }
 }

@@ -1,0 +1,516 @@
+//! Backorders and preorders: claims on supplies, each with the date for which it is promised.
+//!
+//! A claim that waits stands in the pool of a supply ([`ChannelId::is_supply`]) at the supply's node, and no longer
+//! when its units have come. A supply's claims are no more than its units when they are made; when it shrinks or
+//! comes in part they may be, and what is then free at the node is owed to those who wait there ([`Ledger::owed`]),
+//! before anybody else.
+//!
+//! Who waits is promised anew by the system ([`Body::Balance`](crate::command::Body::Balance)) when a supply slips,
+//! shrinks or arrives, or a better one has units: by the priority of the channel, then by age. Each gets what is
+//! owed, then of the supplies the earliest that has units left, else [`ChannelId::NO_SUPPLY`]. A new claim takes no
+//! one's promise away. Claims stay at their node.
+
+use smallvec::SmallVec;
+
+use crate::bucket::{Bucket, Movement};
+use crate::catalogue::{ChannelRule, Rules};
+use crate::command::Line;
+use crate::drill::{Bug, planted};
+use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use crate::later::{Item, NUMBER_MAX};
+use crate::ledger::{Claim, Effects, Ledger, Position, Reservation, SupplyState, merge_movements};
+use crate::limit;
+
+/// Why a promise is what it is now. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Reason {
+    /// It was made.
+    Placed = 1,
+    /// The units are there.
+    Arrived = 2,
+    /// They come sooner.
+    Sooner = 3,
+    /// They come later.
+    Later = 4,
+    /// They come at the same time, but with another supply.
+    Moved = 5,
+    /// No supply brings them.
+    Lost = 6,
+}
+
+impl Reason {
+    pub fn from_number(number: u8) -> Option<Reason> {
+        use Reason::{Arrived, Later, Lost, Moved, Placed, Sooner};
+        [Placed, Arrived, Sooner, Later, Moved, Lost].get(number.wrapping_sub(1) as usize).copied()
+    }
+
+    fn of(before: Millis, at: Millis) -> Reason {
+        match at {
+            THERE => Reason::Arrived,
+            NEVER => Reason::Lost,
+            _ if at < before => Reason::Sooner,
+            _ if at > before => Reason::Later,
+            _ => Reason::Moved,
+        }
+    }
+}
+
+/// When units are there that are there.
+pub const THERE: Millis = Millis(0);
+/// When units are there that no supply brings.
+pub const NEVER: Millis = Millis(u64::MAX);
+
+/// A promise made or changed: units of a reservation, from which pool to which, and for when.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Promise {
+    pub reservation: ReservationId,
+    pub sku: SkuId,
+    pub node: NodeId,
+    /// The same as `to` where only the date is another.
+    pub from: ChannelId,
+    pub to: ChannelId,
+    pub held: u32,
+    pub confirmed: u32,
+    pub at: Millis,
+    pub reason: Reason,
+}
+
+/// Units that a supply has left for a line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Coming {
+    eta: Millis,
+    rank: u16,
+    pool: ChannelId,
+    at: u32,
+    units: i64,
+}
+
+impl SupplyState {
+    /// Claims at a node that no supply serves.
+    fn none(node: NodeId, pool: ChannelId) -> SupplyState {
+        let (supply, eta) = (SupplyId(0), Millis(0));
+        SupplyState { node, supply, pool, quantity: 0, claimed: 0, eta, told: eta }
+    }
+
+    /// Whether it is what its sender calls so.
+    pub(super) fn is(&self, supply: SupplyId, node: NodeId) -> bool {
+        self.node == node && self.supply == supply && self.pool != ChannelId::NO_SUPPLY
+    }
+
+    /// Whether nothing is to come of it and nobody waits for it.
+    pub(super) fn is_over(&self) -> bool {
+        self.quantity == 0 && self.claimed == 0
+    }
+
+    /// Units that nobody claims; negative where it shrank.
+    fn open(&self) -> i64 {
+        i64::from(self.quantity) - i64::from(self.claimed)
+    }
+
+    /// By which supplies are used: those whose date has passed last.
+    pub(super) fn order(&self, now: Millis) -> (bool, Millis, SupplyId) {
+        match self.pool {
+            ChannelId::NO_SUPPLY => (true, NEVER, SupplyId(u64::MAX)),
+            _ => (self.is_overdue(now), self.eta, self.supply),
+        }
+    }
+
+    fn is_overdue(&self, now: Millis) -> bool {
+        self.eta <= now
+    }
+}
+
+impl SupplyState {
+    /// What readers are told of it.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> + use<> {
+        let number = self.pool.0 - ChannelId::SUPPLIES.0;
+        let supply = [Item::Node(number), Item::Open(number), Item::Date(number)];
+        let unserved = [Item::Unserved(self.node)];
+        let items = if self.pool == ChannelId::NO_SUPPLY { &unserved[..] } else { &supply };
+        let items: SmallVec<[Item; 3]> = items.into();
+        items.into_iter()
+    }
+}
+
+impl Ledger {
+    /// A number that readers are told of what is to come.
+    pub(super) fn later(&self, sku: SkuId, item: Item) -> i64 {
+        let Some(extra) = self.extras.get(&sku) else { return 0 };
+        let supply = |number| {
+            let pool = ChannelId(ChannelId::SUPPLIES.0 + number);
+            extra.supplies.iter().find(|open| open.pool == pool)
+        };
+        match item {
+            Item::Node(number) => supply(number).map_or(0, |open| i64::from(open.node.0)),
+            Item::Open(number) => supply(number).map_or(0, SupplyState::open),
+            Item::Date(number) => supply(number)
+                .map_or(0, |open| i64::try_from(open.eta.0).unwrap_or(NUMBER_MAX).min(NUMBER_MAX)),
+            Item::Unserved(node) => {
+                let none = |open: &&SupplyState| (open.node, open.pool) == (node, ChannelId::NO_SUPPLY);
+                extra.supplies.iter().find(none).map_or(0, |open| i64::from(open.claimed))
+            }
+            Item::Waiting(channel) => extra.backordered(channel),
+        }
+    }
+
+    /// Everything that readers are told of what is to come to a sku.
+    pub(super) fn all_later(&self, sku: SkuId) -> impl Iterator<Item = Item> {
+        let extra = self.extras.get(&sku).into_iter();
+        extra.flat_map(|extra| {
+            let supplies = extra.supplies.iter().flat_map(SupplyState::items);
+            supplies.chain(extra.backordered.iter().map(|(channel, _)| Item::Waiting(*channel)))
+        })
+    }
+
+    fn supplies_at(&self, sku: SkuId, node: NodeId) -> impl Iterator<Item = &SupplyState> {
+        let all = self.extras.get(&sku).map_or(&[][..], |extra| &extra.supplies);
+        all.iter().filter(move |open| open.node == node)
+    }
+
+    /// When what stands in a pool of a sku is promised for.
+    pub(super) fn promised_at(&self, sku: SkuId, node: NodeId, pool: ChannelId) -> Millis {
+        if !pool.is_supply() {
+            return THERE;
+        }
+        let mut supplies = self.supplies_at(sku, node);
+        supplies.find(|open| open.pool == pool && pool != ChannelId::NO_SUPPLY).map_or(NEVER, |open| open.eta)
+    }
+
+    /// By which supplies of claims at one node are used.
+    pub(super) fn supply_order(&self, now: Millis, claim: &Claim) -> (bool, Millis, SupplyId) {
+        let mut supplies = self.supplies_at(claim.sku, claim.node);
+        let none = (false, THERE, SupplyId(0));
+        supplies.find(|open| open.pool == claim.pool).map_or(none, |open| open.order(now))
+    }
+
+    /// By how many units what is claimed of supplies at a node exceeds what they bring; negative: what is left.
+    pub(super) fn backlog(&self, sku: SkuId, node: NodeId) -> i64 {
+        -self.supplies_at(sku, node).map(SupplyState::open).sum::<i64>()
+    }
+
+    /// Units free at a position that are owed to those who wait there.
+    #[cold]
+    pub(super) fn owed(&self, sku: SkuId, position: &Position) -> i64 {
+        self.backlog(sku, position.node()).min(position.free).max(0)
+    }
+
+    /// Units free at a position and owed to nobody.
+    #[inline]
+    pub(super) fn free(&self, sku: SkuId, position: &Position) -> i64 {
+        if position.waits() && !planted(Bug::StealOwed) {
+            return position.free - self.owed(sku, position);
+        }
+        position.free
+    }
+
+    /// Notes what supplies have left for a line, the earliest first; answers the units.
+    #[cold]
+    pub(super) fn note_coming(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        channel: &ChannelRule,
+        line: &Line,
+    ) -> i64 {
+        self.coming.clear();
+        let (Some(extra), Some(profile)) = (self.extras.get(&line.sku), rules.skus.profile(line.sku)) else {
+            return 0;
+        };
+        if extra.waiting.len() >= limit::WAITING_PER_SKU_MAX {
+            return 0;
+        }
+        let group = rules.group(line.group);
+        let taken = self.takes.iter().filter(|take| take.sku == line.sku && take.pool.is_supply());
+        let waiting = extra.backordered(channel.id()) + taken.map(|take| take.quantity).sum::<i64>();
+        let mut supplies: SmallVec<[&SupplyState; 8]> =
+            extra.supplies.iter().filter(|open| open.open() > 0 && !open.is_overdue(now)).collect();
+        supplies.sort_by_key(|open| (open.eta, rules.rank(open.node), open.supply));
+        let mut sum = 0;
+        // What is left at a node as a whole, where another supply of it shrank.
+        let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
+        for open in supplies {
+            let node = open.node;
+            let named = line.node == NodeId::ANY || line.node == node;
+            if !named || !channel.nodes.contains(node) || group.is_some_and(|nodes| !nodes.contains(node)) {
+                continue;
+            }
+            let Some((most, _)) = rules.skus.later(profile, node, channel.id()) else { continue };
+            let at = match left.iter().position(|(other, _)| *other == node) {
+                Some(at) => at,
+                None => {
+                    let claimed: i64 =
+                        self.supplies_at(line.sku, node).map(|open| i64::from(open.claimed)).sum();
+                    let room = limit::BUCKET_UNITS_MAX - claimed;
+                    left.push((node, room.min(-self.backlog(line.sku, node))));
+                    left.len() - 1
+                }
+            };
+            let units = open.open().min(left[at].1).min(i64::from(most) - waiting - sum);
+            if units <= 0 {
+                continue;
+            }
+            left[at].1 -= units;
+            sum += units;
+            let at = self.positions.find(self.shard.row(line.sku), node).expect("a supply has its position");
+            let rank = rules.rank(node);
+            self.coming.push(Coming { eta: open.eta, rank, pool: open.pool, at: at as u32, units });
+        }
+        sum
+    }
+
+    /// Takes units of the supplies noted for a line.
+    pub(super) fn take_coming(&mut self, line: &Line, mut wanted: i64, effects: &mut Effects) {
+        for next in 0..self.coming.len() {
+            let Coming { pool, at, units, .. } = self.coming[next];
+            let units = units.min(wanted);
+            wanted -= units;
+            self.take(line, at, pool, units, effects);
+        }
+        assert!(wanted == 0, "{wanted} of {line:?} were said to come");
+    }
+
+    /// Says what was promised by movements from `first` on, which are in their order.
+    pub(super) fn note_promises(&self, id: ReservationId, first: usize, effects: &mut Effects) {
+        let Effects { movements, promises, .. } = effects;
+        for movement in movements[first..].iter().filter(|movement| movement.pool.is_supply()) {
+            let Movement { sku, node, pool, to, quantity, .. } = *movement;
+            let (held, confirmed) = if to == Bucket::Held { (quantity, 0) } else { (0, quantity) };
+            let (from, to, at) = (pool, pool, self.promised_at(sku, node, pool));
+            let reason = Reason::Placed;
+            promises.push(Promise { reservation: id, sku, node, from, to, held, confirmed, at, reason });
+        }
+    }
+
+    /// Whether those who wait at a node may have to be promised anew.
+    fn is_unpromised(&self, now: Millis, sku: SkuId, node: NodeId) -> bool {
+        let claimed = || self.supplies_at(sku, node).filter(|open| open.claimed > 0);
+        let last = claimed().map(|open| open.order(now)).max();
+        claimed().any(|open| open.open() < 0 || (open.told != open.eta && open.pool != ChannelId::NO_SUPPLY))
+            || self.supplies_at(sku, node).any(|open| {
+                open.open() > 0 && !open.is_overdue(now) && last.is_some_and(|last| open.order(now) < last)
+            })
+    }
+
+    /// Promises anew what waits for a sku, where a supply is not what it was.
+    pub(super) fn promise_again(&self, now: Millis, rules: &Rules, sku: SkuId, effects: &mut Effects) {
+        let Some(extra) = self.extras.get(&sku).filter(|extra| !extra.waiting.is_empty()) else { return };
+        let first = effects.movements.len();
+        let mut nodes: SmallVec<[NodeId; 8]> = extra.waiting.iter().map(|(node, _)| *node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in nodes.into_iter().filter(|node| self.is_unpromised(now, sku, *node)) {
+            // What there is: what is owed, then supplies, the earliest first, then nothing without end.
+            let position = self.position(sku, node).expect("who waits has a position");
+            let mut pools: Vec<(ChannelId, i64)> = vec![(ChannelId::SHARED, self.owed(sku, position))];
+            let mut supplies: SmallVec<[&SupplyState; 8]> =
+                self.supplies_at(sku, node).filter(|open| open.quantity > 0).collect();
+            supplies.sort_by_key(|open| open.order(now));
+            pools.extend(supplies.iter().map(|open| (open.pool, i64::from(open.quantity))));
+            pools.push((ChannelId::NO_SUPPLY, i64::MAX));
+            let mut waiting: Vec<(u16, usize, ReservationId)> = Vec::new();
+            for (age, (_, id)) in extra.waiting.iter().enumerate().filter(|(_, waits)| waits.0 == node) {
+                let part = self.reservations.part(*id).expect("who waits has a reservation");
+                let channel = rules.channel(part.channel).expect("a reservation has its channel");
+                waiting.push((channel.policy.priority, age, *id));
+            }
+            waiting.sort_unstable();
+            let mut next = 0;
+            for (_, _, id) in waiting {
+                self.promise_one((now, sku, node, id), &mut pools, &mut next, effects);
+            }
+        }
+        merge_movements(&mut effects.movements, first);
+    }
+
+    /// Gives a reservation the first of what is left at a node.
+    fn promise_one(
+        &self,
+        (now, sku, node, id): (Millis, SkuId, NodeId, ReservationId),
+        pools: &mut [(ChannelId, i64)],
+        next: &mut usize,
+        effects: &mut Effects,
+    ) {
+        let part = self.reservations.part(id).expect("who waits has a reservation");
+        let claims = part.claims_at(sku, node).iter().filter(|claim| claim.pool.is_supply());
+        let mut has: SmallVec<[Claim; 2]> = claims.copied().collect();
+        has.sort_by_key(|claim| self.supply_order(now, claim));
+        let mut open: i64 = has.iter().map(|claim| i64::from(claim.quantity)).sum();
+        let mut gets: SmallVec<[(ChannelId, i64); 2]> = SmallVec::new();
+        while open > 0 {
+            let (pool, left) = &mut pools[*next];
+            let units = open.min(*left);
+            open -= units;
+            *left -= units;
+            if units > 0 {
+                gets.push((*pool, units));
+            }
+            if *left == 0 {
+                *next += 1;
+            }
+        }
+        // What stays where it is needs no movement; of the rest, confirmed units get the better part.
+        let mut away: SmallVec<[i64; 2]> = SmallVec::new();
+        for claim in &has {
+            let total = i64::from(claim.quantity);
+            let got = gets.iter_mut().find(|(pool, _)| *pool == claim.pool);
+            let stays = got.map_or(0, |(_, units)| {
+                let stays = total.min(*units);
+                *units -= stays;
+                stays
+            });
+            away.push(total - stays);
+        }
+        for (to, mut wanted) in gets {
+            for (claim, away) in has.iter_mut().zip(&mut away) {
+                let units = wanted.min(*away);
+                wanted -= units;
+                *away -= units;
+                self.push_promise(id, claim, to, units as u32, effects);
+            }
+        }
+        for claim in &mut has {
+            let (pool, units) = (claim.pool, claim.quantity);
+            self.push_promise(id, claim, pool, units, effects);
+        }
+    }
+
+    /// Takes units out of a claim and promises them from a pool, if that is news.
+    fn push_promise(
+        &self,
+        reservation: ReservationId,
+        claim: &mut Claim,
+        to: ChannelId,
+        units: u32,
+        effects: &mut Effects,
+    ) {
+        let Claim { sku, node, pool: from, .. } = *claim;
+        let confirmed = claim.confirmed().min(units);
+        let held = units - confirmed;
+        claim.quantity -= units;
+        claim.held -= held;
+        let told = self.supplies_at(sku, node).find(|open| open.pool == from).map(|open| open.told);
+        let before = told.filter(|_| from != ChannelId::NO_SUPPLY).unwrap_or(NEVER);
+        let at = self.promised_at(sku, node, to);
+        if units == 0 || (from == to && before == at) {
+            return;
+        }
+        let reason = Reason::of(before, at);
+        effects.promises.push(Promise { reservation, sku, node, from, to, held, confirmed, at, reason });
+        for (bucket, quantity) in [(Bucket::Held, held), (Bucket::Confirmed, confirmed)] {
+            if quantity > 0 && from != to {
+                let out = Movement { sku, node, pool: from, from: bucket, to: Bucket::Inbound, quantity };
+                let there = Bucket::unclaimed(to);
+                effects.movements.extend([out, Movement { pool: to, from: there, to: bucket, ..out }]);
+            }
+        }
+    }
+
+    /// Books promises that were made anew: claims follow, and who waits no longer is no longer among those who do.
+    pub(super) fn settle_promises(&mut self, promises: &[Promise]) {
+        let shard = self.shard;
+        for promise in promises.iter().filter(|promise| shard.owns(promise.sku)) {
+            let Promise { reservation, sku, node, from, to, held, confirmed, .. } = *promise;
+            if let Some(part) = self.reservations.part_mut(reservation).filter(|_| from != to) {
+                part.shift_pool((sku, node), (from, to), (held, confirmed));
+                let channel = part.channel;
+                if !to.is_supply() {
+                    self.count_backorder(sku, channel, -i64::from(held) - i64::from(confirmed));
+                    self.stop_waiting(sku, node, reservation);
+                }
+            }
+        }
+        // All who wait at a node of which something was said know its dates now.
+        let mut last = None;
+        for Promise { sku, node, .. } in promises {
+            if last.replace((*sku, *node)) == Some((*sku, *node)) {
+                continue;
+            }
+            for open in self.extras.get_mut(sku).into_iter().flat_map(|extra| &mut extra.supplies) {
+                if open.node == *node {
+                    open.told = open.eta;
+                }
+            }
+        }
+    }
+
+    /// Units of a sku that a channel waits for become more or fewer.
+    pub(super) fn count_backorder(&mut self, sku: SkuId, channel: ChannelId, units: i64) {
+        self.dirty_shares.push(Item::Waiting(channel).place(sku));
+        let counts = &mut self.extras.entry(sku).or_default().backordered;
+        match counts.iter().position(|(other, _)| *other == channel) {
+            Some(at) => {
+                counts[at].1 += units;
+                if counts[at].1 == 0 {
+                    counts.swap_remove(at);
+                }
+            }
+            None => counts.push((channel, units)),
+        }
+    }
+
+    /// Books what a reservation's own movements do to those who wait.
+    pub(super) fn settle_waiting(&mut self, id: ReservationId, channel: ChannelId, movements: &[Movement]) {
+        for movement in movements.iter().filter(|movement| movement.pool.is_supply()) {
+            let Movement { sku, node, from, to, quantity, .. } = *movement;
+            if !self.shard.owns(sku) {
+                continue;
+            }
+            let units = i64::from(quantity);
+            if from == Bucket::Inbound {
+                self.count_backorder(sku, channel, units);
+                let waiting = &mut self.extras.entry(sku).or_default().waiting;
+                if !waiting.contains(&(node, id)) {
+                    waiting.push((node, id));
+                    self.waiting += 1;
+                }
+            } else if to == Bucket::Inbound {
+                self.count_backorder(sku, channel, -units);
+                self.stop_waiting(sku, node, id);
+            }
+        }
+    }
+
+    /// Takes a reservation from those who wait at a node, if it claims nothing there any more of what is to come.
+    fn stop_waiting(&mut self, sku: SkuId, node: NodeId, id: ReservationId) {
+        let part = self.reservations.part(id).filter(|part| part.state.is_active());
+        let waits = |part: &Reservation| part.claims_at(sku, node).iter().any(|claim| claim.pool.is_supply());
+        if part.is_some_and(waits) {
+            return;
+        }
+        let waiting = &mut self.extras.entry(sku).or_default().waiting;
+        if let Some(at) = waiting.iter().position(|waits| *waits == (node, id)) {
+            waiting.remove(at);
+            self.waiting -= 1;
+        }
+    }
+
+    /// Moves claimed units into or out of a supply.
+    #[cold]
+    pub(super) fn shift_supply(&mut self, movement: &Movement) {
+        let Movement { sku, node, pool, from, to, quantity } = *movement;
+        let units = match (from, to) {
+            (Bucket::Inbound, _) => i64::from(quantity),
+            (_, Bucket::Inbound) => -i64::from(quantity),
+            _ => return,
+        };
+        let supplies = &mut self.extras.entry(sku).or_default().supplies;
+        let at =
+            supplies.iter().position(|open| (open.node, open.pool) == (node, pool)).unwrap_or_else(|| {
+                supplies.push(SupplyState::none(node, pool));
+                supplies.len() - 1
+            });
+        let open = &mut supplies[at];
+        if open.claimed == 0 {
+            open.told = open.eta;
+        }
+        let claimed = i64::from(open.claimed) + units;
+        open.claimed = u32::try_from(claimed).expect("a supply has the claims that are taken from it");
+        self.dirty_shares.extend(open.items().map(|item| item.place(sku)));
+        if open.is_over() {
+            supplies.remove(at);
+        }
+        let waits = supplies.iter().any(|open| open.node == node && open.claimed > 0);
+        self.positions.get_or_insert(self.shard.row(sku), node).set_waits(waits);
+    }
+}

@@ -1,0 +1,322 @@
+//! Backorders and preorders: claims on supplies, their dates, limits, and promises made anew.
+
+use stockline_core::catalogue::{Definition, Effect, Policy};
+use stockline_core::command::{Fill, Line, StepLine, Verb};
+use stockline_core::event::EventKind;
+use stockline_core::id::{ChannelId, GroupId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use stockline_core::journal;
+use stockline_core::ledger::{NEVER, Reason};
+use stockline_core::limit::QUANTITY_MAX;
+use stockline_core::outcome::{Code, State};
+use stockline_core::view::View;
+use stockline_loadgen::chance::pick;
+use stockline_loadgen::dice::Dice;
+
+use crate::bench::{Bench, START, Told, any_line, node_line, sku_rule};
+
+const DAY: u64 = 86_400_000;
+
+fn day(days: u64) -> Millis {
+    START.plus(days * DAY)
+}
+
+/// Every channel may wait for 100 units of sku 1, channel 1 for none at node 0 and for 6 elsewhere.
+fn bench(shards: u32) -> Bench {
+    let mut bench = Bench::new(shards);
+    for (name, node, channel, units) in
+        [("all", None, None, 100), ("c1", None, Some("c1"), 6), ("c1n0", Some("n0"), Some("c1"), 0)]
+    {
+        let rule = sku_rule(name, ("s1", ""), (node, None), channel, Effect::Backorder(units));
+        assert_eq!(bench.define(rule), Code::Ok);
+    }
+    bench
+}
+
+fn supply(bench: &mut Bench, node: u16, supply: u64, units: i64, eta: Millis) -> Code {
+    let mut event = bench.make(EventKind::Supply, 1, node, units);
+    (event.supply, event.eta) = (Some(SupplyId(supply)), eta);
+    let code = bench.event(event).reply.outcome.code;
+    bench.assert_sound();
+    code
+}
+
+fn receive(bench: &mut Bench, node: u16, supply: u64, units: i64) {
+    let mut event = bench.make(EventKind::Receipt, 1, node, units);
+    event.supply = Some(SupplyId(supply));
+    assert_eq!(bench.event(event).reply.outcome.code, Code::Ok);
+    bench.assert_sound();
+}
+
+/// A claim of so many units of sku 1 at any node.
+fn claim(bench: &mut Bench, id: u128, channel: u16, units: u32) -> (Code, Vec<(u16, u32, u64)>) {
+    let told = bench.reserve(id, channel, 60_000, &[any_line(1, units)]);
+    bench.assert_sound();
+    (told.reply.outcome.code, dated(&told))
+}
+
+/// Node, units and the day for which they are promised, counted from the start; 0: they are there.
+fn dated(told: &Told) -> Vec<(u16, u32, u64)> {
+    let day = |at: Millis| if at.0 == 0 { 0 } else { at.since(START) / DAY };
+    told.parts.iter().zip(&told.dates).map(|((_, node, units), at)| (*node, *units, day(*at))).collect()
+}
+
+/// What a reservation waits for: node, day (1000: never), units, of these held.
+fn waits(bench: &Bench, id: u128) -> Vec<(u16, u64, i64, i64)> {
+    let day = |at: u64| if at == NEVER.0 { 1_000 } else { (at - START.0) / DAY };
+    bench.waits(id).into_iter().map(|(_, node, at, units, held)| (node, day(at), units, held)).collect()
+}
+
+/// The system's turn: what it promised anew: reservation, reason, units, day.
+fn promised(bench: &mut Bench) -> Vec<(u128, Reason, u32, u64)> {
+    let mut told = Vec::new();
+    for round in 0.. {
+        let due = bench.due();
+        if due.is_empty() {
+            break;
+        }
+        assert!(round < 3, "it comes to an end");
+        for body in due {
+            bench.journal.clear();
+            bench.send_body(body, &[]);
+            bench.assert_sound();
+            for (first, bytes) in &bench.journal {
+                let decoded = journal::decode(*first, bytes).expect("valid");
+                told.extend(decoded.promises.iter().map(|promise| {
+                    let day = match promise.at {
+                        NEVER => 1_000,
+                        Millis(0) => 0,
+                        at => at.since(START) / DAY,
+                    };
+                    (promise.reservation.0, promise.reason, promise.held + promise.confirmed, day)
+                }));
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn what_is_not_there_is_claimed_of_the_earliest_supplies() {
+    let mut bench = bench(1);
+    bench.receive(1, 0, 3);
+    for (node, number, units, days) in [(1, 1, 5, 20), (0, 2, 4, 10), (2, 3, 9, 30)] {
+        assert_eq!(supply(&mut bench, node, number, units, day(days)), Code::Ok);
+    }
+    // What is there first, then the earliest.
+    assert_eq!(claim(&mut bench, 1, 0, 2), (Code::Ok, vec![(0, 2, 0)]));
+    assert_eq!(claim(&mut bench, 2, 0, 6), (Code::Ok, vec![(0, 1, 0), (0, 4, 10), (1, 1, 20)]));
+    assert_eq!(bench.units(1, 0)[..2], [0, 3], "what is to come is not on hand");
+    // A node that is named has its own supplies only.
+    let told = bench.reserve(13, 0, 60_000, &[node_line(1, 0, 1)]);
+    assert_eq!((told.reply.outcome.code, told.parts), (Code::InsufficientStock, vec![(1, u16::MAX, 0)]));
+    // Too much is refused whole, and filled partly.
+    assert_eq!(claim(&mut bench, 14, 0, 14).1, [(u16::MAX, 13, 0)]);
+    let told = bench.reserve_filled(Fill::Partial, 3, (0, 60_000), &[any_line(1, 14)]);
+    assert_eq!(told.reply.outcome.code, Code::Ok);
+    assert_eq!(dated(&told), [(1, 4, 20), (2, 9, 30), (u16::MAX, 13, 0)]);
+    // A supply that is late, or has no date, is promised to nobody.
+    assert_eq!(supply(&mut bench, 0, 4, 5, START), Code::Ok);
+    assert_eq!(claim(&mut bench, 4, 0, 1).0, Code::InsufficientStock);
+}
+
+#[test]
+fn two_lines_of_a_sku_are_summed_and_a_repeat_hears_the_same() {
+    let mut bench = bench(1);
+    assert_eq!(supply(&mut bench, 0, 1, 5, day(1)), Code::Ok);
+    let told = bench.reserve(1, 0, 60_000, &[any_line(1, 3), any_line(1, 3)]);
+    assert_eq!((told.reply.outcome.code, told.parts), (Code::InsufficientStock, vec![(1, u16::MAX, 2)]));
+    let told = bench.reserve(2, 0, 60_000, &[any_line(1, 3), any_line(1, 2)]);
+    assert_eq!((told.reply.outcome.code, dated(&told)), (Code::Ok, vec![(0, 5, 1)]));
+    let (first, bytes) = bench.journal.last().expect("it was written").clone();
+    let decoded = journal::decode(first, &bytes).expect("valid");
+    let again = bench.reserve(2, 0, 60_000, &[any_line(1, 3), any_line(1, 2)]);
+    assert!(again.reply.repeat);
+    let mut reply = stockline_core::merge::FrameReply::default();
+    reply.replies.push(again.reply);
+    reply.fill_repeat(0, &decoded, &decoded.entries[0]);
+    assert_eq!((reply.parts[0].quantity, reply.parts[0].at), (5, day(1)));
+}
+
+#[test]
+fn a_channel_waits_for_as_much_as_its_rule_says() {
+    let mut bench = bench(1);
+    assert_eq!(supply(&mut bench, 0, 1, 50, day(1)), Code::Ok);
+    assert_eq!(supply(&mut bench, 1, 2, 50, day(2)), Code::Ok);
+    // Channel 1 is offered nodes 1 and 2; 6 units are its limit of the sku.
+    assert_eq!(claim(&mut bench, 1, 1, 7).1, [(u16::MAX, 6, 0)]);
+    assert_eq!(claim(&mut bench, 2, 1, 4), (Code::Ok, vec![(1, 4, 2)]));
+    assert_eq!(claim(&mut bench, 3, 1, 3).1, [(u16::MAX, 2, 0)]);
+    assert_eq!(claim(&mut bench, 4, 0, 60), (Code::Ok, vec![(0, 50, 1), (1, 10, 2)]));
+    // What is given back may be waited for again.
+    assert_eq!(bench.step(2, Verb::Release, 0).reply.outcome.state, State::Released);
+    assert_eq!(claim(&mut bench, 5, 1, 6), (Code::Ok, vec![(1, 6, 2)]));
+    // A rule that says none ends it for new ones; another sku never had one.
+    let none = sku_rule("all", ("s1", ""), (None, None), None, Effect::Backorder(0));
+    assert_eq!(bench.define(none), Code::Ok);
+    assert_eq!(claim(&mut bench, 6, 0, 1).0, Code::InsufficientStock);
+    assert_eq!(waits(&bench, 4), [(0, 1, 50, 50), (1, 2, 10, 10)]);
+}
+
+#[test]
+fn what_waits_lives_as_other_claims_do_but_is_not_taken_before_it_is_there() {
+    for shards in [1, 4] {
+        let mut bench = bench(shards);
+        bench.receive(1, 0, 2);
+        bench.receive(2, 0, 1);
+        assert_eq!(supply(&mut bench, 0, 1, 5, day(1)), Code::Ok);
+        let told = bench.reserve(1, 0, 60_000, &[any_line(1, 4), any_line(2, 1)]);
+        assert_eq!(told.reply.outcome.code, Code::Ok);
+        let step = |bench: &mut Bench, verb, units, to_node: NodeId| {
+            let line = StepLine { sku: SkuId(1), node: NodeId(0), to_node, quantity: units };
+            let told = bench.step_lines(1, verb, &[line]);
+            bench.assert_sound();
+            (told.reply.outcome.code, told.reply.outcome.state)
+        };
+        let any = NodeId::ANY;
+        // Confirmed are those first that are there.
+        assert_eq!(step(&mut bench, Verb::Confirm, 3, any), (Code::Ok, State::Held));
+        assert_eq!(waits(&bench, 1), [(0, 1, 2, 1)]);
+        assert_eq!(bench.step(1, Verb::Confirm, 0).reply.outcome.state, State::Confirmed);
+        assert_eq!(waits(&bench, 1), [(0, 1, 2, 0)]);
+        // All of it cannot be fulfilled, what is there can.
+        let told = bench.step(1, Verb::Fulfil, 0).reply.outcome;
+        assert_eq!((told.code, told.state), (Code::Backordered, State::Confirmed), "{shards} shards");
+        assert_eq!(step(&mut bench, Verb::Fulfil, 3, any), (Code::InsufficientClaim, State::Confirmed));
+        let mut ship = bench.make(EventKind::Ship, 1, 0, 3);
+        ship.reservation = Some(ReservationId(1));
+        assert_eq!(bench.event(ship).reply.outcome.code, Code::InsufficientClaim);
+        assert_eq!(step(&mut bench, Verb::Fulfil, 2, any), (Code::Ok, State::Confirmed));
+        // What waits is given back first; moved, it takes what is there.
+        assert_eq!(step(&mut bench, Verb::Release, 1, any), (Code::Ok, State::Confirmed));
+        assert_eq!(waits(&bench, 1), [(0, 1, 1, 0)]);
+        assert_eq!(step(&mut bench, Verb::Move, 1, NodeId(1)), (Code::InsufficientStock, State::Confirmed));
+        bench.receive(1, 1, 1);
+        assert_eq!(step(&mut bench, Verb::Move, 1, NodeId(1)), (Code::Ok, State::Confirmed));
+        assert_eq!(waits(&bench, 1), []);
+        assert_eq!(bench.units(1, 1)[..3], [0, 0, 1]);
+        assert_eq!(bench.step(1, Verb::Fulfil, 0).reply.outcome.state, State::Fulfilled);
+        // An expired hold gives its part of the supply back.
+        assert_eq!(claim(&mut bench, 2, 0, 5), (Code::Ok, vec![(0, 5, 1)]));
+        assert_eq!(claim(&mut bench, 13, 0, 1).0, Code::InsufficientStock);
+        bench.now = bench.now.plus(60_000);
+        bench.expire_due();
+        assert_eq!(claim(&mut bench, 3, 0, 1), (Code::Ok, vec![(0, 1, 1)]));
+        bench.assert_sound();
+    }
+}
+
+#[test]
+fn promises_are_made_anew_by_priority_then_age() {
+    let mut bench = bench(1);
+    // Channel 2 goes before channel 0.
+    for (channel, priority) in [("c0", 5), ("c2", 1)] {
+        let policy = Policy { priority, ..Policy::default() };
+        let name = channel.to_owned();
+        let definition = Definition::Channel { name, parent: None, group: None, buffer: 0, policy };
+        assert_eq!(bench.define(definition), Code::Ok);
+    }
+    assert_eq!(supply(&mut bench, 0, 1, 10, day(10)), Code::Ok);
+    assert_eq!(supply(&mut bench, 0, 2, 10, day(20)), Code::Ok);
+    for (id, channel, units, days) in [(1, 0, 4, 10), (2, 0, 6, 10), (3, 2, 5, 20), (4, 0, 5, 20)] {
+        assert_eq!(claim(&mut bench, id, channel, units), (Code::Ok, vec![(0, units, days)]));
+    }
+    assert_eq!(promised(&mut bench), [], "a new claim takes nobody's promise away");
+    // The later supply slips: those who wait for it are told, in the order of their priority.
+    assert_eq!(supply(&mut bench, 0, 2, 10, day(25)), Code::Ok);
+    let told = promised(&mut bench);
+    // Everything is promised anew: channel 2 has the first supply's units now.
+    assert_eq!(told, [(3, Reason::Sooner, 5, 10), (2, Reason::Later, 5, 25), (4, Reason::Later, 5, 25),]);
+    // The first shrinks: the youngest of the lowest priority lose.
+    assert_eq!(supply(&mut bench, 0, 1, 7, day(10)), Code::Ok);
+    assert_eq!(
+        promised(&mut bench),
+        [(1, Reason::Later, 2, 25), (2, Reason::Later, 1, 25), (4, Reason::Lost, 3, 1_000)]
+    );
+    assert_eq!(waits(&bench, 4), [(0, 25, 2, 5 - 3), (0, 1_000, 3, 3)]);
+    // Nothing more is promised of what is owed; then it comes, and goes to them by the same order.
+    assert_eq!(claim(&mut bench, 15, 0, 1).0, Code::InsufficientStock);
+    receive(&mut bench, 0, 1, 7);
+    assert_eq!(claim(&mut bench, 16, 0, 1).0, Code::InsufficientStock, "it is for those who wait");
+    let told = promised(&mut bench);
+    assert_eq!(told[..2], [(3, Reason::Arrived, 5, 0), (1, Reason::Arrived, 2, 0)]);
+    assert_eq!(bench.units(1, 0)[..2], [0, 7]);
+    // What comes without a supply is for those that no supply serves, then for everybody.
+    bench.receive(1, 0, 5);
+    assert_eq!(
+        promised(&mut bench),
+        [(1, Reason::Arrived, 2, 0), (2, Reason::Arrived, 1, 0), (4, Reason::Sooner, 3, 25)]
+    );
+    assert_eq!(bench.units(1, 0)[..2], [2, 10]);
+    assert_eq!(claim(&mut bench, 5, 2, 2), (Code::Ok, vec![(0, 2, 0)]));
+    // A supply that is called off.
+    assert_eq!(supply(&mut bench, 0, 2, 0, day(25)), Code::Ok);
+    assert_eq!(promised(&mut bench), [(2, Reason::Lost, 5, 1_000), (4, Reason::Lost, 5, 1_000)]);
+    // One that is new; and one that comes before it.
+    assert_eq!(supply(&mut bench, 0, 3, 7, day(40)), Code::Ok);
+    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 5, 40), (4, Reason::Sooner, 2, 40)]);
+    assert_eq!(supply(&mut bench, 0, 4, 2, day(30)), Code::Ok);
+    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 2, 30), (4, Reason::Sooner, 2, 40)]);
+    assert_eq!(waits(&bench, 2), [(0, 30, 2, 2), (0, 40, 3, 3)]);
+    assert_eq!(waits(&bench, 4), [(0, 40, 4, 4), (0, 1_000, 1, 1)]);
+}
+
+/// What readers are told that each channel could have of sku 1 is what a reservation of all there is would be told.
+fn check_readers(bench: &mut Bench) {
+    let (view, mut publisher) = View::new(bench.sequencer.catalogue.rules());
+    for ledger in &bench.ledgers {
+        ledger.all_offers(|place, offer| publisher.store(place, offer, Lsn(1)));
+    }
+    publisher.raise(Lsn(1));
+    for (channel, group) in (0..4).flat_map(|channel| [(channel, GroupId::ANY), (channel, GroupId(0))]) {
+        let read = view.read(|reader| {
+            let rule = reader.rules.channel(ChannelId(channel)).expect("it is there");
+            let nodes = reader.rules.group(group);
+            let there = reader.available(rule, nodes, SkuId(1), |_, _| {})?;
+            Ok(there.units + reader.later(bench.now, rule, nodes, SkuId(1))?.units)
+        });
+        let line = Line { sku: SkuId(1), node: NodeId::ANY, group, quantity: QUANTITY_MAX };
+        let id = 1 << 90 | u128::from(bench.sequencer.last().0);
+        let told = bench.reserve(id, channel, 1_000, &[line]);
+        assert_eq!(told.reply.outcome.code, Code::InsufficientStock);
+        let most = i64::from(told.parts[0].2);
+        assert_eq!(read.expect("nobody writes").1, most, "channel {channel} group {group}");
+    }
+}
+
+#[test]
+fn readers_are_told_what_a_reservation_would_get() {
+    let mut bench = Bench::new(4);
+    for (name, node, channel, units) in
+        [("all", None, None, 40), ("c1", None, Some("c1"), 6), ("c2n0", Some("n0"), Some("c2"), 9)]
+    {
+        let rule = sku_rule(name, ("s1", ""), (node, None), channel, Effect::Preorder(units));
+        assert_eq!(bench.define(rule), Code::Ok);
+    }
+    let mut dice = Dice::new(7);
+    let (mut claimed, mut later) = (0, 0);
+    for id in 1..600 {
+        match pick(&mut dice, 8) {
+            0 => bench.receive(1, pick(&mut dice, 3) as u16, 1 + pick(&mut dice, 5) as i64),
+            1..4 => {
+                let number = pick(&mut dice, 4);
+                let (node, units) = (number as u16 % 3, pick(&mut dice, 12) as i64);
+                let eta = bench.now.plus(pick(&mut dice, 5) * 1_000);
+                assert_eq!(supply(&mut bench, node, number, units, eta), Code::Ok);
+            }
+            4 => {
+                bench.now = bench.now.plus(pick(&mut dice, 2_000));
+                promised(&mut bench);
+            }
+            _ => {
+                let told =
+                    bench.reserve(id, pick(&mut dice, 3) as u16, 9_000, &[any_line(1, 1 + id as u32 % 7)]);
+                let granted = told.reply.outcome.code == Code::Ok;
+                claimed += u32::from(granted);
+                later += u32::from(granted && told.dates.iter().any(|at| at.0 > 0));
+            }
+        }
+        check_readers(&mut bench);
+        bench.journal.clear();
+    }
+    assert!(claimed > 60 && later > 20, "{claimed} claims, {later} of something to come");
+}
