@@ -281,10 +281,10 @@ impl Catalogue {
         }
         let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
         let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
-        if let Defined::Changed(at) = put {
-            if self.book.put(at, &self.sku_rules[at as usize], old.as_ref()) {
-                self.patterns.push(self.sku_rules[at as usize].skus.clone());
-            }
+        if let Defined::Changed(at) = put
+            && self.book.put(at, &self.sku_rules[at as usize], old.as_ref())
+        {
+            self.patterns.push(self.sku_rules[at as usize].skus.clone());
         }
         Ok(put)
     }
