@@ -16,6 +16,8 @@ use stockline_client::outcome::{Code, State};
 use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
+pub use promise::Waits;
+
 /// No node, no group; for a pool: the one that all share.
 pub const ANY: u16 = u16::MAX;
 

@@ -21,6 +21,7 @@ use stockline_core::outcome::Code;
 use stockline_core::record::{MovementRec, PromiseRec, ShortRec, digest};
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
+use stockline_loadgen::model::Waits;
 
 pub const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
 pub const HOLDS_MAX: u32 = 4;
@@ -388,8 +389,8 @@ impl Bench {
         shares.map(|share| (share.channel.0, share.node.0, i64::from(share.units))).collect()
     }
 
-    /// What a reservation claims of supplies: sku, node, when, units, of these held.
-    pub fn waits(&self, id: u128) -> Vec<(u32, u16, u64, i64, i64)> {
+    /// What a reservation claims of supplies.
+    pub fn waits(&self, id: u128) -> Vec<Waits> {
         let read = Read::Reservation { id: ReservationId(id), scope: None };
         let mut found = Vec::new();
         for ledger in &self.ledgers {

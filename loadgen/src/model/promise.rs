@@ -20,6 +20,9 @@ pub(super) fn is_supply(pool: u16) -> bool {
     (FIRST..=NO_SUPPLY).contains(&pool)
 }
 
+/// What a reservation claims of a supply: sku, node, when, units, of these held.
+pub type Waits = (u32, u16, u64, i64, i64);
+
 /// The date of a supply, and the one that those who wait were told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Date {
@@ -227,8 +230,8 @@ impl Model {
     }
 
     /// Who waits, with what they claim to come: sku, node, when, units, of these held.
-    pub fn waiting(&self) -> BTreeMap<u128, Vec<(u32, u16, u64, i64, i64)>> {
-        let mut all: BTreeMap<u128, Vec<_>> = BTreeMap::new();
+    pub fn waiting(&self) -> BTreeMap<u128, Vec<Waits>> {
+        let mut all: BTreeMap<u128, Vec<Waits>> = BTreeMap::new();
         for (sku, node, id) in &self.waiting {
             for (spot, claim) in self.reservations[id].claims.range((*sku, *node, FIRST)..(*sku, *node, ANY))
             {

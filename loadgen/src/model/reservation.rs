@@ -285,10 +285,10 @@ impl Model {
         }
         for ((sku, node), units) in wanted {
             let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
-            let mut granted = |line: &LineRec| {
+            let granted = |line: &LineRec| {
                 self.take_line(now_ms, (found.channel, ANY), (line, false), &mut taken).is_none()
             };
-            if !lines.iter().any(|line| granted(line)) {
+            if !lines.iter().any(granted) {
                 return told(&found, Code::InsufficientStock);
             }
         }
