@@ -122,6 +122,7 @@ impl Position {
     ///
     /// # Panics
     /// If a bucket other than free would leave 0..=4e9: decisions check first, so this is a broken invariant.
+    #[inline]
     pub(super) fn add(&mut self, bucket: Bucket, units: i64) {
         match bucket {
             Bucket::Free => {
@@ -200,10 +201,16 @@ impl Positions {
     }
 
     /// The position, made empty if it is not there yet. Makes indices given out before invalid.
+    #[inline]
     pub(super) fn get_or_insert(&mut self, row: usize, node: NodeId) -> &mut Position {
-        if let Some(at) = self.find(row, node) {
-            return &mut self.cells[at];
+        match self.find(row, node) {
+            Some(at) => &mut self.cells[at],
+            None => self.insert(row, node),
         }
+    }
+
+    #[cold]
+    fn insert(&mut self, row: usize, node: NodeId) -> &mut Position {
         if row >= self.rows.len() {
             self.rows.resize(row + 1, Row::default());
         }

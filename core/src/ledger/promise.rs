@@ -271,6 +271,7 @@ impl Ledger {
     }
 
     /// Says what was promised by movements from `first` on, which are in their order.
+    #[cold]
     pub(super) fn note_promises(&self, id: ReservationId, first: usize, effects: &mut Effects) {
         let Effects { movements, promises, .. } = effects;
         for movement in movements[first..].iter().filter(|movement| movement.pool.is_supply()) {
@@ -450,6 +451,7 @@ impl Ledger {
     }
 
     /// Books what a reservation's own movements do to those who wait.
+    #[cold]
     pub(super) fn settle_waiting(&mut self, id: ReservationId, channel: ChannelId, movements: &[Movement]) {
         for movement in movements.iter().filter(|movement| movement.pool.is_supply()) {
             let Movement { sku, node, from, to, quantity, .. } = *movement;
@@ -485,14 +487,14 @@ impl Ledger {
         }
     }
 
-    /// Moves claimed units into or out of a supply.
+    /// Moves claimed units into or out of a supply, or lets them be confirmed there.
     #[cold]
-    pub(super) fn shift_supply(&mut self, movement: &Movement) {
+    pub(super) fn shift_supply(&mut self, movement: &Movement) -> &mut Position {
         let Movement { sku, node, pool, from, to, quantity } = *movement;
         let units = match (from, to) {
             (Bucket::Inbound, _) => i64::from(quantity),
             (_, Bucket::Inbound) => -i64::from(quantity),
-            _ => return,
+            _ => 0,
         };
         let supplies = &mut self.extras.entry(sku).or_default().supplies;
         let at =
@@ -511,6 +513,11 @@ impl Ledger {
             supplies.remove(at);
         }
         let waits = supplies.iter().any(|open| open.node == node && open.claimed > 0);
-        self.positions.get_or_insert(self.shard.row(sku), node).set_waits(waits);
+        let position = self.positions.get_or_insert(self.shard.row(sku), node);
+        position.set_waits(waits);
+        if !position.set_dirty(true) {
+            self.dirty.push((sku, node));
+        }
+        position
     }
 }

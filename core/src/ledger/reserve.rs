@@ -82,12 +82,16 @@ impl Ledger {
         if self.reservations.find(reserve.id, moment.lsn).is_some() {
             return Some(Decision::refused(Outcome::of(Code::ReservationExists)));
         }
-        let before = effects.mark();
+        let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone };
-        let classes = match lines {
-            [only] => specificity(only)..specificity(only) + 1,
-            _ => 0..3,
-        };
+        let mut classes = 0..3;
+        // Most reservations have one line.
+        if let ([only], None) = (lines, &traces) {
+            if self.shard.owns(only.sku) {
+                self.take_line(rules, channel, asking, (0, only), effects);
+            }
+            classes = 0..0;
+        }
         for class in classes {
             for (index, line) in lines.iter().enumerate() {
                 if specificity(line) != class || !self.shard.owns(line.sku) {
@@ -109,15 +113,17 @@ impl Ledger {
             }
         }
         self.give_back();
-        effects.shorts[before.shorts..].sort_unstable();
-        let short = effects.shorts.len() > before.shorts;
+        let short = effects.shorts.len() > shorts_before;
+        if short {
+            effects.shorts[shorts_before..].sort_unstable();
+        }
         let ballot = match reserve.fill {
             Fill::All => Ballot::NO.when(short),
-            Fill::Partial => Ballot::SOME.when(effects.movements.len() > before.movements),
+            Fill::Partial => Ballot::SOME.when(effects.movements.len() > movements_before),
         };
-        merge_movements(&mut effects.movements, before.movements);
+        merge_movements(&mut effects.movements, movements_before);
         if rules.skus.waits() {
-            self.note_promises(reserve.id, before.movements, effects);
+            self.note_promises(reserve.id, movements_before, effects);
         }
         // What it is if all agree.
         let outcome = Outcome {

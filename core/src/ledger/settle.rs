@@ -68,15 +68,13 @@ impl Ledger {
             Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
             Body::Allocate(_) => self.shift_all(movements),
-            Body::Balance(_) => {
-                self.shift_all(movements);
-                self.settle_promises(promises);
-            }
+            Body::Balance(_) => self.settle_balance(movements, promises),
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
     }
 
     /// A step of a reservation: its units move, its claims follow, and it has its new state.
+    #[inline(never)]
     fn settle_step(&mut self, moment: Moment, id: ReservationId, outcome: Outcome, movements: &[Movement]) {
         let shard = self.shard;
         let own = || movements.iter().filter(|movement| shard.owns(movement.sku));
@@ -95,7 +93,15 @@ impl Ledger {
         part.book(outcome, own().copied());
         let (partly, channel) = (outcome.partly, part.channel);
         self.reservations.step(id, outcome.state, outcome.expires_at, moment.lsn, partly);
-        self.settle_waiting(id, channel, movements);
+        if own().any(|movement| movement.pool.is_supply()) {
+            self.settle_waiting(id, channel, movements);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_balance(&mut self, movements: &[Movement], promises: &[Promise]) {
+        self.shift_all(movements);
+        self.settle_promises(promises);
     }
 
     fn shift_all(&mut self, movements: &[Movement]) {
@@ -108,16 +114,21 @@ impl Ledger {
 
     /// Moves units between the buckets of a position and the outside accounts. Inbound is the event's.
     fn shift(&mut self, movement: &Movement) -> &mut Position {
+        if movement.pool.is_supply() {
+            return self.shift_supply(movement);
+        }
         let units = i64::from(movement.quantity);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
             if bucket.is_outside() && !(planted(Bug::LoseOutside) && bucket == Bucket::Customer) {
                 self.outside[bucket as usize - Bucket::Supplier as usize] += change;
             }
         }
-        let on_hand = movement.pool == ChannelId::SHARED || self.shift_pool(movement);
+        if movement.pool != ChannelId::SHARED {
+            self.shift_share(movement);
+        }
         let position = self.positions.get_or_insert(self.shard.row(movement.sku), movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
-            if on_hand && bucket.is_on_hand() {
+            if bucket.is_on_hand() {
                 position.add(bucket, change);
             }
         }
@@ -127,13 +138,9 @@ impl Ledger {
         position
     }
 
-    /// Moves units into or out of a channel's allocation, or claims of a supply; answers whether they are on hand.
+    /// Moves units into or out of a channel's allocation.
     #[cold]
-    fn shift_pool(&mut self, movement: &Movement) -> bool {
-        if movement.pool.is_supply() {
-            self.shift_supply(movement);
-            return false;
-        }
+    fn shift_share(&mut self, movement: &Movement) {
         let units = i64::from(movement.quantity);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
             if bucket == Bucket::Allocated {
@@ -142,9 +149,9 @@ impl Ledger {
                 self.dirty_shares.push(movement.place());
             }
         }
-        true
     }
 
+    #[inline(never)]
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
         let mut change = 0;
         for movement in movements {
