@@ -9,12 +9,12 @@ use stockline_client::{
     Client, ClientError, Connection, Fill, NewReservation, NewStep, Profile, Verb, connect,
 };
 use stockline_core::admission::WindowSize;
-use stockline_core::catalogue::{Definition, NameKind, Role};
+use stockline_core::catalogue::{Definition, Effect, NameKind, Role};
 use stockline_core::command::Action;
 use stockline_core::event::EventKind;
 use stockline_core::outcome::{Code, State};
-use stockline_core::record::{AllocateRec, LineRec};
-use stockline_core::wire::{self, Availability, FrameType, PlaceRec, QueryRec, ShareRec, SignIn};
+use stockline_core::record::{AllocateRec, EventRec, LineRec};
+use stockline_core::wire::{self, Availability, FrameType, LaterRec, PlaceRec, QueryRec, ShareRec, SignIn};
 use stockline_loadgen::stage::event;
 use stockline_server::data::DataDir;
 use stockline_server::engine::{EngineConfig, RunningEngine};
@@ -413,6 +413,70 @@ async fn an_allocation_is_seen_by_its_channel_and_those_below_it() {
         let shares = admin.allocations(None, &skus[..1]).await.expect("ok").remove(0);
         assert_eq!(shares, [ShareRec { units: 1, node: nodes[0], channel: web }]);
         assert_eq!(available(&admin, vip, skus[0]).await, 61);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_told_for_when_and_is_served_first_also_after_a_restart() {
+    for shards in [1, 4] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::start(dir.path(), shards, None).await;
+        let admin = Client::connect(&server.profile).await.expect("connects");
+        let Stage { skus, nodes, web } = stage(&admin).await;
+        let sku = skus[1];
+        let rule = Definition::Rule {
+            name: "wait".into(),
+            skus: "b".into(),
+            category: String::new(),
+            node: None,
+            group: None,
+            channel: Some("web".into()),
+            effect: Effect::Preorder(10),
+        };
+        assert_eq!(admin.define(&[rule]).await.expect("ok")[0].code, Code::Ok);
+        let eta = admin.now_ms() + 3_600_000;
+        let supply = |key, kind, quantity, eta_ms| EventRec {
+            supply: 7,
+            given: 2,
+            eta_ms,
+            ..event(key, kind, sku, nodes[0], quantity, admin.now_ms())
+        };
+        let shop = Client::connect(&server.with_token("web-shop")).await.expect("connects");
+        let told = admin.tell(vec![supply(0xd1, EventKind::Supply, 20, eta)]).await.expect("ok");
+        assert_eq!(told[0].code, Code::Ok);
+        // 100 are there; then a preorder is what is left to ask for.
+        let told = shop.reserve(&[new(0xa1, web, 600_000, &[(sku, 104), (skus[0], 1)])]).await.expect("ok");
+        let parts: Vec<_> = told[0].parts.iter().map(|part| (part.sku, part.quantity, part.at_ms)).collect();
+        assert_eq!(parts, [(skus[0], 1, 0), (sku, 100, 0), (sku, 4, eta)], "{shards} shards");
+        let answer = shop.availability(&question(web, &skus[..2])).await.expect("ok");
+        assert_eq!((answer.items[0].status, answer.items[1].status, answer.items[1].available), (1, 5, 0));
+        assert_eq!(answer.later, [LaterRec { from_ms: eta, units: 6, item: 1 }]);
+        let told = shop.reserve(&[new(0xa1, web, 600_000, &[(sku, 104), (skus[0], 1)])]).await.expect("ok");
+        assert!(told[0].repeat);
+        assert_eq!(told[0].parts[2].at_ms, eta, "a repeat hears the same");
+        let told = shop.transition(&[step(0xb1, 0xa1, Verb::Confirm)]).await.expect("ok");
+        assert_eq!(told[0].code, Code::Ok);
+        let told = admin.transition(&[step(0xb2, 0xa1, Verb::Fulfil)]).await.expect("ok");
+        assert_eq!(told[0].code, Code::Backordered);
+        server.stop().await;
+
+        let server = Server::start(dir.path(), shards, None).await;
+        let admin = Client::connect(&server.profile).await.expect("connects");
+        let claims = admin.reservations(&[0xa1]).await.expect("ok").remove(0).claims;
+        assert_eq!((claims.len(), claims[1].at_ms, claims[1].quantity), (3, eta, 4));
+        let answer = admin.availability(&question(web, &[sku])).await.expect("ok");
+        assert_eq!(answer.later, [LaterRec { from_ms: eta, units: 6, item: 0 }]);
+        // Of the 20 that arrive, 4 are his, from the moment on in which they are there.
+        let told = admin.tell(vec![supply(0xd2, EventKind::Receipt, 20, 0)]).await.expect("ok");
+        assert_eq!(told[0].code, Code::Ok);
+        assert_eq!(available(&admin, web, sku).await, 16);
+        while admin.reservations(&[0xa1]).await.expect("ok")[0].claims.iter().any(|claim| claim.at_ms > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(available(&admin, web, sku).await, 16);
+        let told = admin.transition(&[step(0xb3, 0xa1, Verb::Fulfil)]).await.expect("ok");
+        assert_eq!((told[0].code, told[0].state), (Code::Ok, State::Fulfilled));
         server.stop().await;
     }
 }

@@ -51,6 +51,9 @@ pub fn run(options: &Options) -> i32 {
         for part in outcome.parts.iter().filter(|part| part.node == NodeId::ANY.0) {
             println!("available={} of {}", part.quantity, options.quantity);
         }
+        for part in outcome.parts.iter().filter(|part| part.at_ms > 0) {
+            println!("node={} taken={} promised_for_ms={}", part.node, part.quantity, part.at_ms);
+        }
         for trace in traces {
             let why =
                 WHY.get(usize::from(trace.why)).copied().unwrap_or("for a reason this program does not know");

@@ -431,12 +431,24 @@ impl Session {
                 if self.principal.role != Role::Admin {
                     // What lies at nodes that its channel is not offered is none of its business.
                     told.traces.retain(|trace| trace.why != Why::NotOffered as u8);
+                    // And it is shown no more than its cap.
+                    let channel = self.principal.channel.unwrap_or(ChannelId::SHARED);
+                    let cap = self
+                        .engine
+                        .view()
+                        .read(|reader| Ok(reader.rules.channel(channel).map_or(0, |rule| rule.policy.cap)));
+                    if let Ok((_, cap @ 1..)) = cap {
+                        for trace in &mut told.traces {
+                            trace.free = trace.free.min(i64::from(cap));
+                            trace.own = trace.own.min(i64::from(cap));
+                        }
+                    }
                 }
                 wire::encode(&mut self.out, FrameType::Explanations, request, &told);
             }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(reply);
-                if answers.claims.len() * 24 > limit::REPLY_BYTES_MAX / 2 {
+                if answers.claims.len() * 32 > limit::REPLY_BYTES_MAX / 2 {
                     let text = "too many claims for one reply; ask for fewer reservations at once";
                     refuse(&mut self.out, request, Code::Malformed, text);
                 } else {
@@ -541,6 +553,10 @@ fn answer_all(
                     listed.push(NodeRec { available: free as u64, node: node.0 });
                 }
             })?;
+            // No node has more for the channel than all of them.
+            for node in &mut answer.nodes[first_node..] {
+                node.available = node.available.min(available.units as u64);
+            }
             let later = reader.later(now, rule, nodes, SkuId(sku.to_native()))?;
             let later =
                 Later { units: rule.policy.capped(available.units + later.units) - available.units, ..later };
