@@ -16,8 +16,6 @@ pub const CHANNELS_MAX: usize = 8_192;
 pub const ZONES_MAX: usize = 4_096;
 /// Rules by sku.
 pub const RULES_MAX: usize = 65_536;
-/// Patterns, with their categories, that rules have or had since the start.
-pub const RULE_PATTERNS_MAX: usize = 2 * RULES_MAX;
 /// Channels above one another.
 pub const CHANNEL_LEVELS_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 4_096;

@@ -334,3 +334,39 @@ fn a_balance_of_more_than_one_movement_may_carry_is_done_whole() {
     assert_eq!(bench.allocations(1), [(0, 0, 3 * i64::from(limit::QUANTITY_MAX))]);
     bench.assert_sound();
 }
+
+#[test]
+fn a_pattern_that_is_given_up_leaves_nothing_and_another_takes_its_place() {
+    let mut bench = Bench::new(1);
+    (0..10).for_each(|sku| bench.receive(sku, 0, 100));
+    let mut dice = stockline_loadgen::dice::Dice::new(5);
+    let patterns = ["*", "s*", "s1*", "s1", "s2", "s3*", "x*", "s9"];
+    let mut rules: Vec<(usize, u32)> = Vec::new();
+    for round in 0..400 {
+        let (at, pattern, units) =
+            (dice.roll() as usize % 4, dice.roll() as usize % patterns.len(), 1 + dice.roll() as u32 % 50);
+        if at < rules.len() {
+            rules[at] = (pattern, units);
+        } else {
+            rules.push((pattern, units));
+        }
+        let at = at.min(rules.len() - 1);
+        let rule = safety(&format!("r{at}"), (patterns[pattern], ""), (None, None), units);
+        assert_eq!(bench.define(rule), Code::Ok);
+        let compiled = bench.sequencer.catalogue.rules();
+        for sku in 0..10 {
+            let name = format!("s{sku}");
+            let matching = rules.iter().filter(|(pattern, _)| match patterns[*pattern].strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == patterns[*pattern],
+            });
+            // The most specific; of one pattern the younger rule.
+            let due = matching.enumerate().max_by_key(|(age, (pattern, _))| {
+                let pattern = patterns[*pattern];
+                (!pattern.ends_with('*'), pattern.len(), *age)
+            });
+            let due = due.map_or(0, |(_, (_, units))| i64::from(*units));
+            assert_eq!(compiled.withheld(SkuId(sku), NodeId(0), ChannelId(0)), due, "round {round}: {name}");
+        }
+    }
+}

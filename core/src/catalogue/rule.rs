@@ -276,20 +276,16 @@ impl Catalogue {
         }
         let (skus, category) = (skus.clone(), category.clone());
         let rule = Rule { name: name.clone(), skus, category, place, channel, effect };
-        if self.book.is_full_for(&rule) {
-            return Err(Code::CatalogueFull);
-        }
         let old = self.names[RULES].get(name.as_str()).map(|at| self.sku_rules[*at as usize].clone());
         let put = self.put(|catalogue| &mut catalogue.sku_rules, (RULES, name), rule, limit::RULES_MAX)?;
-        if let Defined::Changed(at) = put
-            && self.book.put(at, &self.sku_rules[at as usize], old.as_ref())
-        {
-            self.patterns.push(self.sku_rules[at as usize].skus.clone());
+        if let Defined::Changed(at) = put {
+            let look_up = |pattern: &str| self.patterns.push(pattern.to_owned());
+            self.book.put(at, &self.sku_rules[at as usize], old.as_ref(), look_up);
         }
         Ok(put)
     }
 
-    /// Looks up again the rules of the skus that new patterns match: once for all that came together.
+    /// Looks up again the rules of the skus that new patterns match, and those given up: once for all together.
     pub(super) fn assign_matching(&mut self) {
         let patterns = std::mem::take(&mut self.patterns);
         let category_of = |name: &str| {
@@ -307,15 +303,13 @@ impl Catalogue {
         // A prefix of another says all that the other says.
         prefixes.sort_unstable();
         prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
-        if prefixes.is_empty() {
-            return;
-        }
-        for (name, sku) in &self.skus {
+        for (name, sku) in self.skus.iter().filter(|_| !prefixes.is_empty()) {
             let at = prefixes.partition_point(|prefix| *prefix <= &**name);
             if at > 0 && name.starts_with(prefixes[at - 1]) {
                 self.book.assign(*sku, name, category_of(name));
             }
         }
+        self.book.all_looked_up();
     }
 }
 
@@ -328,7 +322,9 @@ pub(super) struct RuleBook {
     members: Vec<BTreeSet<u32>>,
     /// Layers whose rules have changed since they were made.
     stale: BTreeSet<u32>,
-    keys: Vec<Key>,
+    /// Layers whose pattern was given up: some skus may still have them, or none any more.
+    left: Vec<u32>,
+    free: Vec<u32>,
     profiles: HashMap<Box<[u32]>, u32>,
     /// Lengths of the prefixes that rules have.
     prefixes: BTreeSet<usize>,
@@ -344,43 +340,49 @@ impl RuleBook {
         self.stale.is_empty()
     }
 
-    /// Whether any pattern is known: a new sku may have rules then.
+    /// Whether there is any pattern: a new sku may have rules then.
     pub(super) fn has_layers(&self) -> bool {
-        !self.keys.is_empty()
+        !self.layers.is_empty()
     }
 
-    /// Whether a rule has a pattern that is not known and that there is no room for.
-    pub(super) fn is_full_for(&self, rule: &Rule) -> bool {
-        let key: Key = (rule.skus.as_str().into(), rule.category.as_str().into());
-        self.keys.len() >= limit::RULE_PATTERNS_MAX && !self.layers.contains_key(&key)
-    }
-
-    /// Puts the rule at `at` where it belongs; answers whether its pattern is a new one, so that skus must be
-    /// [looked up](RuleBook::assign) again.
-    pub(super) fn put(&mut self, at: u32, rule: &Rule, old: Option<&Rule>) -> bool {
+    /// Puts the rule at `at` where it belongs, and out of where it was; calls `look_up` with each pattern that is new
+    /// or no longer one: the skus that it matches must be [looked up](RuleBook::assign) again.
+    pub(super) fn put(&mut self, at: u32, rule: &Rule, old: Option<&Rule>, mut look_up: impl FnMut(&str)) {
         let key = |rule: &Rule| -> Key { (rule.skus.as_str().into(), rule.category.as_str().into()) };
-        if let Some(layer) = old.and_then(|old| self.layers.get(&key(old)).copied()) {
+        if let Some(old) = old
+            && let Some(layer) = self.layers.get(&key(old)).copied()
+        {
             self.members[layer as usize].remove(&at);
             self.stale.insert(layer);
-        }
-        let new = !self.layers.contains_key(&key(rule));
-        let layer = *self.layers.entry(key(rule)).or_insert(self.keys.len() as u32);
-        if new {
-            self.keys.push(key(rule));
-            self.members.push(BTreeSet::new());
-            self.compiled.layers.push(Arc::default());
-            if let Some(prefix) = rule.skus.strip_suffix('*') {
-                self.prefixes.insert(prefix.len());
+            if self.members[layer as usize].is_empty() && key(old) != key(rule) {
+                self.layers.remove(&key(old));
+                self.left.push(layer);
+                look_up(&old.skus);
             }
+        }
+        let layer = *self.layers.entry(key(rule)).or_insert_with(|| {
+            look_up(&rule.skus);
+            self.free.pop().unwrap_or_else(|| {
+                self.members.push(BTreeSet::new());
+                self.compiled.layers.push(Arc::default());
+                self.members.len() as u32 - 1
+            })
+        });
+        if let Some(prefix) = rule.skus.strip_suffix('*') {
+            self.prefixes.insert(prefix.len());
         }
         self.members[layer as usize].insert(at);
         self.stale.insert(layer);
-        new
+    }
+
+    /// No sku has a layer any more whose pattern was given up: it may serve another.
+    pub(super) fn all_looked_up(&mut self) {
+        self.free.append(&mut self.left);
     }
 
     /// All layers are to be made again: groups have changed.
     pub(super) fn touch_all(&mut self) {
-        self.stale.extend(0..self.keys.len() as u32);
+        self.stale.extend(0..self.members.len() as u32);
     }
 
     /// Makes the layers whose rules have changed, each once for all that came together.
