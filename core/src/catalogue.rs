@@ -106,6 +106,8 @@ pub enum Definition {
         kind: String,
         timezone: String,
         at: Option<Point>,
+        /// Nodes that serve a line which names this one and finds it has not all of it, the first that has.
+        substitutes: Vec<String>,
     },
     Group {
         name: String,
@@ -156,7 +158,8 @@ impl Definition {
     /// A node of which no more is known.
     pub fn node(name: &str, priority: u16) -> Definition {
         let (kind, timezone) = (String::new(), String::new());
-        Definition::Node { name: name.into(), priority, kind, timezone, at: None }
+        let (at, substitutes) = (None, Vec::new());
+        Definition::Node { name: name.into(), priority, kind, timezone, at, substitutes }
     }
 
     /// A channel that is offered every node, with nothing withheld.
@@ -235,6 +238,7 @@ pub struct Node {
     pub kind: String,
     pub timezone: String,
     pub at: Option<Point>,
+    pub substitutes: Vec<NodeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,6 +336,8 @@ pub struct Rules {
     pub groups: Vec<NodeSet>,
     /// By node id: its place when nodes are tried one after the other.
     pub ranks: Vec<u16>,
+    /// Which nodes serve a line in place of the one it names; the first that can goes first.
+    pub substitutes: HashMap<NodeId, Box<[NodeId]>>,
     /// Some channel's late confirmations claim again what expired.
     pub reacquires: bool,
     pub skus: SkuRules,
@@ -488,11 +494,14 @@ impl Catalogue {
         self.find(kind, name).map(|id| Some(id as u16)).ok_or(kind.unknown())
     }
 
+    /// In the order given.
+    fn known_nodes(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
+        let known = |name: &String| self.find(NameKind::Node, name).map(|id| NodeId(id as u16));
+        names.iter().map(|name| known(name).ok_or(Code::UnknownNode)).collect()
+    }
+
     fn node_ids(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
-        let mut ids = Vec::with_capacity(names.len());
-        for name in names {
-            ids.push(NodeId(self.find(NameKind::Node, name).ok_or(Code::UnknownNode)? as u16));
-        }
+        let mut ids = self.known_nodes(names)?;
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -516,7 +525,10 @@ impl Catalogue {
                 self.stale |= self.book.has_layers() && self.book.assign(sku, name, "");
                 Ok(Defined::Changed(sku.0))
             }
-            Definition::Node { name, priority, kind, timezone, at } => {
+            Definition::Node { name, priority, kind, timezone, at, substitutes } => {
+                if substitutes.contains(name) || substitutes.len() > limit::SUBSTITUTES_MAX {
+                    return Err(Code::InvalidRule);
+                }
                 if at.is_some_and(|at| !at.is_on_earth()) {
                     return Err(Code::InvalidRule);
                 }
@@ -529,6 +541,7 @@ impl Catalogue {
                     kind: kind.clone(),
                     timezone: timezone.clone(),
                     at: *at,
+                    substitutes: self.known_nodes(substitutes)?,
                 };
                 self.zones_stale = true;
                 self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
@@ -691,19 +704,26 @@ impl Catalogue {
         let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
         let reacquires = channels.iter().any(late);
         let (skus, zones) = (self.book.compiled().clone(), self.zone_rules.clone());
-        Rules { channels, groups, ranks, reacquires, skus, zones }
+        let some = |(at, node): (usize, &Node)| {
+            (!node.substitutes.is_empty()).then(|| (NodeId(at as u16), node.substitutes.clone().into()))
+        };
+        let substitutes = self.nodes.iter().enumerate().filter_map(some).collect();
+        Rules { channels, groups, ranks, substitutes, reacquires, skus, zones }
     }
 
-    /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, so
-    /// all of them are made before they are put where they stand.
+    /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, and a
+    /// node may have younger substitutes, so all of them are made before they are put where they stand.
     pub fn load(&mut self, definitions: &[Definition]) -> Result<(), (String, Code)> {
-        let without_parent = |definition: &Definition| match definition.clone() {
+        let alone = |definition: &Definition| match definition.clone() {
+            Definition::Node { name, priority, kind, timezone, at, .. } => {
+                Definition::Node { name, priority, kind, timezone, at, substitutes: Vec::new() }
+            }
             Definition::Channel { name, group, buffer, policy, parent: Some(_) } => {
                 Definition::Channel { name, group, buffer, policy, parent: None }
             }
             other => other,
         };
-        for definition in definitions.iter().map(without_parent).chain(definitions.iter().cloned()) {
+        for definition in definitions.iter().map(alone).chain(definitions.iter().cloned()) {
             self.define(&definition).map_err(|code| (definition.name().to_owned(), code))?;
         }
         Ok(())
@@ -717,8 +737,11 @@ impl Catalogue {
         };
         let mut all = Vec::new();
         for node in self.nodes.iter().cloned() {
-            let Node { name, priority, kind, timezone, at } = node;
-            all.push(Definition::Node { name, priority, kind, timezone, at });
+            let Node { name, priority, kind, timezone, at, substitutes } = node;
+            // In the order in which they are tried.
+            let substitutes =
+                substitutes.iter().map(|node| self.nodes[node.0 as usize].name.clone()).collect();
+            all.push(Definition::Node { name, priority, kind, timezone, at, substitutes });
         }
         for group in &self.groups {
             all.push(Definition::Group { name: group.name.clone(), nodes: node_names(&group.nodes) });

@@ -14,6 +14,8 @@ pub const SKUS_MAX: usize = 1 << 26;
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
 pub const ZONES_MAX: usize = 4_096;
+/// Nodes that may serve a line in place of the one it names.
+pub const SUBSTITUTES_MAX: usize = 8;
 /// Rules by sku.
 pub const RULES_MAX: usize = 65_536;
 /// Channels above one another.

@@ -142,6 +142,8 @@ pub struct Setup {
     /// Metres and cost of the way from a node to a zone.
     pub zones: BTreeMap<u16, BTreeMap<u16, (i64, i64)>>,
     pub names: BTreeMap<u32, (String, String)>,
+    /// Nodes that serve a line in place of the one it names.
+    pub substitutes: BTreeMap<u16, Vec<u16>>,
     pub rules: Vec<SkuRule>,
 }
 

@@ -133,6 +133,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         ]),
         channels: channels.iter().enumerate().map(|(index, channel)| (*channel, of(index))).collect(),
         zones: BTreeMap::new(),
+        substitutes: BTreeMap::new(),
         names: skus.iter().copied().zip(sku_names.iter().map(|name| (name.clone(), String::new()))).collect(),
         rules: vec![
             SkuRule {

@@ -120,6 +120,10 @@ pub fn sku_rules() -> Vec<Definition> {
         }
         all.push(definition);
     }
+    if let Definition::Node { name, priority, kind, timezone, at, .. } = Definition::node("n0", 10) {
+        let substitutes = vec!["n2".into(), "n1".into()];
+        all.push(Definition::Node { name, priority, kind, timezone, at, substitutes });
+    }
     let data = |name: &str| Definition::SkuData { name: name.into(), category: "garden".into() };
     let places = [
         ("s*", "garden", None, None, None, Effect::Safety(1)),

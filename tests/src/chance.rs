@@ -53,7 +53,8 @@ pub fn setup_with_sku_rules() -> Setup {
         (0, BTreeMap::from([(0, (300, 5)), (1, (100, 9)), (2, (200, far))])),
         (1, BTreeMap::from([(2, (50, 1))])),
     ]);
-    let mut setup = Setup { names: names.collect(), rules: rules.collect(), zones, ..setup() };
+    let substitutes = BTreeMap::from([(0, vec![2, 1])]);
+    let mut setup = Setup { names: names.collect(), rules: rules.collect(), zones, substitutes, ..setup() };
     for (channel, strategy, splits_max) in [(1, 1, 0), (2, 3, 2), (3, 2, 2)] {
         let rule = setup.channels.get_mut(&channel).expect("it is there");
         (rule.strategy, rule.splits_max) = (strategy, splits_max);

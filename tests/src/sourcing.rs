@@ -2,7 +2,7 @@
 
 use stockline_core::catalogue::{Definition, Lane, Point, Strategy, UNKNOWN};
 use stockline_core::command::{Action, Allocate, Body, Command, Fill, Frame, Line, Read, Reserve};
-use stockline_core::id::{ChannelId, Key, Lsn, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::id::{ChannelId, GroupId, Key, Lsn, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::ledger::Why;
 use stockline_core::outcome::Code;
 
@@ -207,7 +207,7 @@ fn metres_between_points_are_good_enough_to_compare() {
         let Definition::Node { name, priority, kind, timezone, .. } = Definition::node(name, 5) else {
             unreachable!("it is a node")
         };
-        Definition::Node { name, priority, kind, timezone, at: Some(at) }
+        Definition::Node { name, priority, kind, timezone, at: Some(at), substitutes: Vec::new() }
     };
     assert_eq!(bench.define(at("n0", london)), Code::Ok);
     assert_eq!(bench.define(at("n1", point(48.8566, 2.3522))), Code::Ok);
@@ -222,4 +222,54 @@ fn metres_between_points_are_good_enough_to_compare() {
     assert_eq!(zone.metres(ways[1]), 7);
     assert!((920_000..940_000).contains(&zone.metres(ways[0])));
     assert_eq!(zone.metres(ways[2]), UNKNOWN);
+}
+
+#[test]
+fn a_line_that_names_a_node_is_served_by_the_first_substitute_that_has_all_of_it() {
+    let mut bench = bench(Strategy::Priority, 0);
+    let node = |name: &str, substitutes: &[&str]| {
+        let Definition::Node { name, priority, kind, timezone, at, .. } = Definition::node(name, 10) else {
+            unreachable!("it is a node")
+        };
+        let substitutes = substitutes.iter().map(|node| (*node).to_owned()).collect();
+        Definition::Node { name, priority, kind, timezone, at, substitutes }
+    };
+    for (definition, code) in [
+        (node("n0", &["n0"]), Code::InvalidRule),
+        (node("n0", &["n9"]), Code::UnknownNode),
+        (node("n0", &["n1"; 9]), Code::InvalidRule),
+        (node("n0", &["n2", "n1"]), Code::Ok),
+        (node("n2", &["n0"]), Code::Ok),
+    ] {
+        assert_eq!(bench.define(definition), code);
+    }
+    // Nodes 0, 1 and 2 have 5, 8 and 9; channel 1 is offered 1 and 2 only.
+    for (channel, named, group, quantity, fill, due) in [
+        (0, 0, GroupId::ANY, 5, Fill::All, vec![(0, 5)]),
+        (0, 0, GroupId::ANY, 6, Fill::All, vec![(2, 6)]),
+        (0, 0, GroupId::ANY, 9, Fill::All, vec![(2, 9)]),
+        // None has it whole, and it is not split; partly it is served where it was to be.
+        (0, 0, GroupId::ANY, 10, Fill::All, vec![(u16::MAX, 5)]),
+        (0, 0, GroupId::ANY, 10, Fill::Partial, vec![(0, 5), (u16::MAX, 5)]),
+        // Substitutes are not followed further, and serve only where the line may go.
+        (0, 1, GroupId::ANY, 9, Fill::All, vec![(u16::MAX, 8)]),
+        (1, 2, GroupId::ANY, 10, Fill::All, vec![(u16::MAX, 9)]),
+        (0, 2, GroupId(0), 10, Fill::All, vec![(u16::MAX, 9)]),
+    ] {
+        let line = Line { group, ..node_line(1, named, quantity) };
+        let id = u128::from(bench.sequencer.last().0) + 1;
+        let told = bench.reserve_filled(fill, id, (channel, 1_000), &[line]);
+        let parts: Vec<_> = told.parts.iter().map(|(_, node, units)| (*node, *units)).collect();
+        assert_eq!(parts, due, "{quantity} of node {named} for channel {channel}");
+        bench.assert_sound();
+        bench.now = bench.now.plus(1_000);
+        bench.expire_due();
+    }
+    // Two lines of one sku: what the first took is gone for the second.
+    let told = bench.reserve(1 << 80, 0, 1_000, &[node_line(1, 0, 4), node_line(1, 0, 4)]);
+    assert_eq!(told.parts, [(1, 0, 4), (1, 2, 4)]);
+    // The catalogue gives the same again.
+    let mut again = stockline_core::catalogue::Catalogue::default();
+    again.load(&bench.sequencer.catalogue.definitions()).expect("it was good before");
+    assert_eq!(again.rules().substitutes, bench.sequencer.catalogue.rules().substitutes);
 }

@@ -48,6 +48,8 @@ pub(super) struct Asking {
     pub now: Millis,
     pub fill: Fill,
     pub zone: ZoneId,
+    /// What is not there may be waited for.
+    pub later: bool,
 }
 
 /// Lines choose in this order.
@@ -83,12 +85,12 @@ impl Ledger {
             return Some(Decision::refused(Outcome::of(Code::ReservationExists)));
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
-        let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone };
+        let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
         let mut classes = 0..3;
         // Most reservations have one line.
         if let ([only], None) = (lines, &traces) {
             if self.shard.owns(only.sku) {
-                self.take_line(rules, channel, asking, (0, only), effects);
+                self.serve_line(rules, channel, asking, (0, only), effects);
             }
             classes = 0..0;
         }
@@ -98,12 +100,12 @@ impl Ledger {
                     continue;
                 }
                 let Some(traces) = traces.as_deref_mut() else {
-                    self.take_line(rules, channel, asking, (index, line), effects);
+                    self.serve_line(rules, channel, asking, (index, line), effects);
                     continue;
                 };
                 let (traced, moved) = (traces.len(), effects.movements.len());
                 self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                self.take_line(rules, channel, asking, (index, line), effects);
+                self.serve_line(rules, channel, asking, (index, line), effects);
                 for trace in &mut traces[traced..] {
                     let taken = effects.movements[moved..].iter();
                     let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
@@ -190,12 +192,41 @@ impl Ledger {
             || (reserve.customer != 0 && reached(policy.customer_holds_max, reserve.customer))
     }
 
+    /// Sets units aside for one line at the node that it names or, where that has not all of it, at the first of the
+    /// node's substitutes that has; waits for what is to come, or takes a part, at the node itself only.
+    fn serve_line(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        asking: Asking,
+        (index, line): (usize, &Line),
+        effects: &mut Effects,
+    ) {
+        if line.node != NodeId::ANY
+            && let Some(substitutes) = rules.substitutes.get(&line.node)
+        {
+            let (group, shorts) = (rules.group(line.group), effects.shorts.len());
+            let offered = |node: &NodeId| {
+                channel.nodes.contains(*node) && group.is_none_or(|group| group.contains(*node))
+            };
+            let now = Asking { fill: Fill::All, later: false, ..asking };
+            for node in std::iter::once(&line.node).chain(substitutes.iter().filter(|node| offered(node))) {
+                self.take_line(rules, channel, now, (index, &Line { node: *node, ..*line }), effects);
+                if effects.shorts.len() == shorts {
+                    return;
+                }
+                effects.shorts.truncate(shorts);
+            }
+        }
+        self.take_line(rules, channel, asking, (index, line), effects);
+    }
+
     /// Sets units aside for one line, or says how many there would be.
     pub(super) fn take_line(
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
-        Asking { now, fill, zone }: Asking,
+        Asking { now, fill, zone, later }: Asking,
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
@@ -252,7 +283,7 @@ impl Ledger {
         }
         if available < wanted {
             let mut most = available;
-            if profile.is_some_and(Profile::waits) {
+            if later && profile.is_some_and(Profile::waits) {
                 most = wanted.min(available + self.note_coming(now, rules, channel, line));
                 if channel.policy.cap > 0 {
                     most = self.capped(channel, line.sku, most);

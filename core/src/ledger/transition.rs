@@ -238,7 +238,7 @@ impl Ledger {
         effects: &mut Effects,
     ) -> Decision {
         let (before, shorts) = (effects.movements.len(), effects.shorts.len());
-        let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE };
+        let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE, later: true };
         let mut missing = false;
         // Units of several pools at one node are wanted together.
         for claims in claims.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {

@@ -153,8 +153,9 @@ impl Texts {
         let mut rec = DefinitionRec { name: self.put(definition.name()), ..DefinitionRec::default() };
         match definition {
             Definition::Sku { .. } => rec.kind = 1,
-            Definition::Node { priority, kind, timezone, at, .. } => {
+            Definition::Node { priority, kind, timezone, at, substitutes, .. } => {
                 rec.kind = 2;
+                rec.node_count = self.put_names(substitutes);
                 (rec.latitude, rec.longitude) =
                     at.map_or((NOWHERE, NOWHERE), |at| (at.latitude, at.longitude));
                 rec.priority = *priority;
@@ -255,6 +256,7 @@ impl<'a> TextReader<'a> {
                 kind: self.get(&rec.node_type)?.to_owned(),
                 timezone: self.get(&rec.timezone)?.to_owned(),
                 at,
+                substitutes: nodes,
             }),
             3 => Ok(Definition::Group { name, nodes }),
             4 => Ok(Definition::Channel {

@@ -47,6 +47,9 @@ impl Model {
         for index in order {
             let line = &lines[index];
             let asking = (channel, zone);
+            if self.take_named(asking, line, &mut taken) {
+                continue;
+            }
             if let Some(most) = self.take_line(now_ms.unwrap_or(0), asking, (line, partial), &mut taken) {
                 let (line, sku, quantity) = (index as u16, line.sku, most as u32);
                 shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
@@ -70,6 +73,22 @@ impl Model {
         let (counted, state) = (counts.then_some(customer), State::Held);
         self.reservations.insert(id, Reservation { channel, counted, state, partly: false, ends_ms, claims });
         Due { state, expires_at_ms: ends_ms, parts, ..bare(Code::Ok) }
+    }
+
+    /// Takes a line whole at the node that it names, or at the first of its substitutes that has it.
+    fn take_named(&self, asking: (u16, u16), line: &LineRec, taken: &mut Taken) -> bool {
+        let Some(others) = self.setup.substitutes.get(&line.node) else { return false };
+        let offered = self.offered(&self.setup.channels[&asking.0]);
+        let group = self.setup.groups.get(&line.group);
+        let may = |node: &u16| offered.contains(node) && group.is_none_or(|group| group.contains(node));
+        let whole = [line.node].iter().chain(others.iter().filter(|node| may(node))).find_map(|node| {
+            let there = LineRec { node: *node, ..*line };
+            (self.most_of(asking, &there, taken) >= i64::from(line.quantity)).then_some(there)
+        });
+        if let Some(there) = &whole {
+            self.take(asking, there, i64::from(line.quantity), taken);
+        }
+        whole.is_some()
     }
 
     /// Nodes that have something for a line, and what they have by pool: the best one first, where it has all, and

@@ -50,6 +50,9 @@ enum What {
         /// Where it is, in degrees: LATITUDE,LONGITUDE
         #[arg(long, value_parser = point, allow_hyphen_values = true)]
         at: Option<Point>,
+        /// Nodes that serve a line which names this one and finds it has not all of it, the first that has
+        #[arg(long, value_delimiter = ',', value_name = "NODES")]
+        substitutes: Vec<String>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -215,13 +218,14 @@ impl EffectOption {
 
 pub fn run(options: &Options) -> i32 {
     let (definition, profile) = match &options.what {
-        What::Node { name, priority, kind, timezone, at, profile } => (
+        What::Node { name, priority, kind, timezone, at, substitutes, profile } => (
             Definition::Node {
                 name: name.clone(),
                 priority: *priority,
                 kind: kind.clone(),
                 timezone: timezone.clone(),
                 at: *at,
+                substitutes: substitutes.clone(),
             },
             profile,
         ),

@@ -27,6 +27,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         kind: "warehouse".into(),
         timezone: "Europe/London".into(),
         at: None,
+        substitutes: Vec::new(),
     });
     let channels = CHANNELS.map(Definition::channel);
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();
