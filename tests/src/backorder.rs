@@ -6,7 +6,7 @@ use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, GroupId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use stockline_core::journal;
 use stockline_core::ledger::{NEVER, Reason};
-use stockline_core::limit::QUANTITY_MAX;
+use stockline_core::limit::{QUANTITY_MAX, WAITING_PER_SKU_MAX};
 use stockline_core::outcome::{Code, State};
 use stockline_core::view::View;
 use stockline_loadgen::chance::pick;
@@ -319,4 +319,32 @@ fn readers_are_told_what_a_reservation_would_get() {
         bench.journal.clear();
     }
     assert!(claimed > 60 && later > 20, "{claimed} claims, {later} of something to come");
+}
+
+#[test]
+fn as_many_wait_as_may_and_all_are_promised_anew_at_once() {
+    let mut bench = Bench::new(1);
+    let rule = sku_rule("all", ("s1", ""), (None, None), None, Effect::Backorder(QUANTITY_MAX));
+    assert_eq!(bench.define(rule), Code::Ok);
+    let units = WAITING_PER_SKU_MAX as i64 + 10;
+    assert_eq!(supply(&mut bench, 0, 1, units, day(10)), Code::Ok);
+    for id in 1..=WAITING_PER_SKU_MAX as u128 {
+        assert_eq!(bench.reserve(id, 0, 600_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
+        bench.journal.clear();
+        bench.now = bench.now.plus(1);
+    }
+    let one_more = bench.reserve(1 << 80, 0, 60_000, &[any_line(1, 1)]);
+    assert_eq!(one_more.reply.outcome.code, Code::InsufficientStock);
+    assert_eq!(supply(&mut bench, 0, 1, units, day(12)), Code::Ok);
+    let started = std::time::Instant::now();
+    let told = promised(&mut bench);
+    println!("{} promises in {:?}", told.len(), started.elapsed());
+    assert!(told.iter().all(|told| (told.1, told.2, told.3) == (Reason::Later, 1, 12)));
+    assert_eq!(told.len(), WAITING_PER_SKU_MAX);
+    receive(&mut bench, 0, 1, units);
+    let started = std::time::Instant::now();
+    let told = promised(&mut bench);
+    println!("{} arrivals in {:?}", told.len(), started.elapsed());
+    assert!(told.iter().all(|told| told.1 == Reason::Arrived));
+    assert_eq!(bench.units(1, 0)[..2], [10, WAITING_PER_SKU_MAX as i64]);
 }

@@ -18,7 +18,7 @@ use crate::command::Line;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::later::{Item, NUMBER_MAX};
-use crate::ledger::{Claim, Effects, Ledger, Position, Reservation, SupplyState, merge_movements};
+use crate::ledger::{Claim, Effects, Ledger, Position, SupplyState, merge_movements};
 use crate::limit;
 
 /// Why a promise is what it is now. Numbers are stable.
@@ -417,21 +417,22 @@ impl Ledger {
                 let channel = part.channel;
                 if !to.is_supply() {
                     self.count_backorder(sku, channel, -i64::from(held) - i64::from(confirmed));
-                    self.stop_waiting(sku, node, reservation);
                 }
             }
         }
-        // All who wait at a node of which something was said know its dates now.
+        // All who wait at a node of which something was said know its dates now, and some wait no longer.
         let mut last = None;
-        for Promise { sku, node, .. } in promises {
+        for Promise { sku, node, .. } in promises.iter().filter(|promise| shard.owns(promise.sku)) {
             if last.replace((*sku, *node)) == Some((*sku, *node)) {
                 continue;
             }
-            for open in self.extras.get_mut(sku).into_iter().flat_map(|extra| &mut extra.supplies) {
-                if open.node == *node {
-                    open.told = open.eta;
-                }
+            let extra = self.extras.entry(*sku).or_default();
+            for open in extra.supplies.iter_mut().filter(|open| open.node == *node) {
+                open.told = open.eta;
             }
+            let (before, reservations) = (extra.waiting.len(), &self.reservations);
+            extra.waiting.retain(|(at, id)| at != node || reservations.waits(*sku, *node, *id));
+            self.waiting -= before - extra.waiting.len();
         }
     }
 
@@ -462,7 +463,9 @@ impl Ledger {
             if from == Bucket::Inbound {
                 self.count_backorder(sku, channel, units);
                 let waiting = &mut self.extras.entry(sku).or_default().waiting;
-                if !waiting.contains(&(node, id)) {
+                // It claims all at once, so it stands last if it does.
+                let mut own = waiting.iter().rev().take_while(|(_, other)| *other == id);
+                if !own.any(|(at, _)| *at == node) {
                     waiting.push((node, id));
                     self.waiting += 1;
                 }
@@ -475,9 +478,7 @@ impl Ledger {
 
     /// Takes a reservation from those who wait at a node, if it claims nothing there any more of what is to come.
     fn stop_waiting(&mut self, sku: SkuId, node: NodeId, id: ReservationId) {
-        let part = self.reservations.part(id).filter(|part| part.state.is_active());
-        let waits = |part: &Reservation| part.claims_at(sku, node).iter().any(|claim| claim.pool.is_supply());
-        if part.is_some_and(waits) {
+        if self.reservations.waits(sku, node, id) {
             return;
         }
         let waiting = &mut self.extras.entry(sku).or_default().waiting;

@@ -310,6 +310,12 @@ impl Reservations {
         self.parts.get(id)
     }
 
+    /// Whether a reservation claims something that is to come to a node.
+    pub(super) fn waits(&self, sku: SkuId, node: NodeId, id: ReservationId) -> bool {
+        let part = self.parts.get(id).filter(|part| part.state.is_active());
+        part.is_some_and(|part| part.claims_at(sku, node).iter().any(|claim| claim.pool.is_supply()))
+    }
+
     pub(super) fn part_mut(&mut self, id: ReservationId) -> Option<&mut Reservation> {
         self.parts.get_mut(id)
     }
