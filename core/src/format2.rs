@@ -220,6 +220,7 @@ pub(crate) fn sku(bytes: &[u8]) -> Option<SkuRow> {
         pool: ChannelId::SUPPLIES.0 + at as u16,
         quantity: old.quantity,
         claimed: 0,
+        arrived: 0,
         eta_ms: old.eta_ms,
         told_ms: old.eta_ms,
     };

@@ -20,23 +20,24 @@ pub enum Item {
     Unserved(NodeId),
     /// Units that a channel waits for.
     Waiting(ChannelId),
+    /// How many reservations wait.
+    Waiters,
 }
 
 /// Supplies have three numbers each.
 const UNSERVED: u16 = 3 * limit::SUPPLIES_PER_SKU_MAX as u16;
 const WAITING: u16 = UNSERVED + limit::NODES_MAX as u16;
+const WAITERS: u16 = WAITING + limit::CHANNELS_MAX as u16;
 /// Numbers of a row.
-pub const ITEMS_MAX: usize = WAITING as usize + limit::CHANNELS_MAX;
-
-/// The largest number a row takes.
-pub const NUMBER_MAX: i64 = (1 << 47) - 1;
+pub const ITEMS_MAX: usize = WAITERS as usize + 1;
 
 impl Item {
     pub fn at(index: u16) -> Item {
         match index {
             0..UNSERVED => [Item::Node, Item::Open, Item::Date][usize::from(index % 3)](index / 3),
             UNSERVED..WAITING => Item::Unserved(NodeId(index - UNSERVED)),
-            _ => Item::Waiting(ChannelId(index - WAITING)),
+            WAITING..WAITERS => Item::Waiting(ChannelId(index - WAITING)),
+            _ => Item::Waiters,
         }
     }
 
@@ -48,6 +49,7 @@ impl Item {
             Item::Date(supply) => 3 * supply + 2,
             Item::Unserved(node) => UNSERVED + node.0,
             Item::Waiting(channel) => WAITING + channel.0,
+            Item::Waiters => WAITERS,
         };
         Place { sku, node: NodeId(index), pool: ChannelId::SUPPLIES }
     }

@@ -77,8 +77,12 @@ pub const EXPLAIN_LINES_MAX: usize = 16;
 pub const READ_ALLOCATIONS_MAX: usize = 64;
 /// Nodes one line is split over, where its channel has no smaller limit.
 pub const LINE_SPLITS_MAX: usize = 64;
+/// Supplies that one line waits for.
+pub const LINE_SUPPLIES_MAX: usize = 16;
+/// The latest date of a supply: 48 bits of milliseconds, signed.
+pub const ETA_MAX: crate::id::Millis = crate::id::Millis((1 << 47) - 1);
 /// Parts in one reply. A frame of reservations never has more; late confirmations that would are told without.
-pub const REPLY_PARTS_MAX: usize = FRAME_LINES_MAX * LINE_SPLITS_MAX;
+pub const REPLY_PARTS_MAX: usize = FRAME_LINES_MAX * (LINE_SPLITS_MAX + LINE_SUPPLIES_MAX);
 /// Bytes of one reply after its length prefix.
 pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// Frames whose repeats are looked up in the journal at once, one of a principal, and records read for one before

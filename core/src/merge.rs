@@ -84,9 +84,10 @@ fn push_reply(
             let Movement { sku, node, pool, quantity, .. } = *movement;
             let mut at = THERE;
             if pool.is_supply() {
-                let promise =
-                    promises.iter().find(|told| (told.sku, told.node, told.to) == (sku, node, pool));
-                at = promise.map_or(NEVER, |told| told.at);
+                // Of one reservation, and in their order.
+                let key = |told: &Promise| (told.sku, told.node, told.from);
+                let found = promises.binary_search_by_key(&(sku, node, pool), key);
+                at = found.map_or(NEVER, |found| promises[found].at);
             }
             match reply.parts[before..].last_mut() {
                 Some(last) if (last.sku, last.node, last.at) == (sku, node, at) => last.quantity += quantity,
@@ -312,6 +313,7 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
     }
     merge_movements(&mut movements, 0);
     shorts.sort_unstable();
+    promises.sort_unstable();
     traces.sort_unstable_by_key(|trace: &Trace| (trace.line, trace.node));
     let index = reply.replies.len() as u32;
     let told = Told { movements: &movements, shorts: &shorts, promises: &promises };

@@ -73,6 +73,10 @@ pub fn recover(
             let promises = &decoded.promises[entry.promises.clone()];
             ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements, promises);
         }
+        if decoded.last() == Some(entry.lsn) {
+            // There are no readers yet.
+            ledgers.iter_mut().for_each(|ledger| ledger.drain_changed(|_, _| {}));
+        }
         (last, now) = (entry.lsn, entry.now);
         Ok(true)
     };

@@ -81,6 +81,7 @@ pub(crate) struct SupplyRow {
     pub(crate) pool: u16,
     pub(crate) quantity: u32,
     pub(crate) claimed: u32,
+    pub(crate) arrived: u32,
     pub(crate) eta_ms: u64,
     pub(crate) told_ms: u64,
 }
@@ -155,6 +156,7 @@ fn encode_sku(state: &SkuState) -> Vec<u8> {
                 pool: open.pool.0,
                 quantity: open.quantity,
                 claimed: open.claimed,
+                arrived: open.arrived,
                 eta_ms: open.eta.0,
                 told_ms: open.told.0,
             })
@@ -191,6 +193,7 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
                 pool: ChannelId(open.pool.to_native()),
                 quantity: open.quantity.to_native(),
                 claimed: open.claimed.to_native(),
+                arrived: open.arrived.to_native(),
                 eta: Millis(open.eta_ms.to_native()),
                 told: Millis(open.told_ms.to_native()),
             })

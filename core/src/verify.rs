@@ -90,6 +90,9 @@ pub fn verify(
                 let promises = &decoded.promises[entry.promises.clone()];
                 again.settle(moment, body, &decoded.lines, entry.outcome, movements, promises);
             }
+            if decoded.last() == Some(entry.lsn) {
+                again.drain_changed(|_, _| {});
+            }
             Ok(same)
         };
         journal::replay(reader, from, take, |_| Ok(()))?;

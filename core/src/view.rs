@@ -205,7 +205,7 @@ impl Reader<'_> {
         let Some(row) = self.view.row_word(place) else { return Ok(found) };
         let mut supplies: SmallVec<[(NodeId, i64, Millis); 8]> = SmallVec::new();
         let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
-        let mut waiting = 0;
+        let (mut waiting, mut waiters) = (0, 0);
         self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), |index, number| {
             let item = Item::at(index.0);
             if let Item::Node(at) | Item::Open(at) | Item::Date(at) = item {
@@ -222,24 +222,32 @@ impl Reader<'_> {
             match item {
                 Item::Unserved(node) => left.push((node, -number)),
                 Item::Waiting(who) if who == channel.id() => waiting = number,
+                Item::Waiters => waiters = number,
                 _ => {}
             }
         })?;
-        for (node, open, _) in &supplies {
-            match left.iter_mut().find(|(other, _)| other == node) {
-                Some((_, left)) => *left += open,
-                None => left.push((*node, *open)),
-            }
+        if waiters >= limit::WAITING_PER_SKU_MAX as i64 {
+            return Ok(found);
         }
+        left.extend(supplies.iter().map(|(node, open, _)| (*node, *open)));
+        left.sort_unstable_by_key(|(node, _)| *node);
+        left.dedup_by(|next, last| {
+            let same = next.0 == last.0;
+            last.1 += if same { next.1 } else { 0 };
+            same
+        });
         // As a reservation would: the earliest first, then the best node.
         let offered = |node| channel.nodes.contains(node) && group.is_none_or(|group| group.contains(node));
         supplies.retain(|(node, open, date)| *open > 0 && *date > now && offered(*node));
         supplies.sort_by_key(|(node, _, date)| (*date, self.rules.rank(*node)));
+        let (mut used, splits) = (0, channel.policy.splits().min(limit::LINE_SUPPLIES_MAX));
         for (node, open, date) in supplies {
             let Some((most, preorder)) = rules.later(profile, node, channel.id()) else { continue };
-            let (_, left) = left.iter_mut().find(|(other, _)| *other == node).expect("it was noted");
+            let at = left.binary_search_by_key(&node, |(node, _)| *node).expect("it was noted");
+            let left = &mut left[at].1;
             let units = open.min(*left).min(i64::from(most) - waiting - found.units);
-            if units > 0 {
+            if units > 0 && used < splits {
+                used += 1;
                 *left -= units;
                 if found.units == 0 {
                     (found.from, found.preorder) = (date, preorder);

@@ -161,6 +161,7 @@ impl Chance {
             supply: pick(dice, 4) + 1,
             // Few dates, so that some are the same, and now and then one that has passed.
             eta_ms: match pick(dice, 8) {
+                0 if pick(dice, 2) == 0 => 0,
                 0 => now_ms.saturating_sub(5),
                 _ => (now_ms / 4_000 + pick(dice, 3)) * 4_000 + 1_000,
             },

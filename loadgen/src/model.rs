@@ -431,7 +431,7 @@ impl Model {
                     }
                     _ => true,
                 };
-                refuse(!sound, Code::InvalidEvent);
+                refuse(!sound || event.eta_ms >= 1 << 47, Code::InvalidEvent);
                 let ahead = |now: u64| event.occurred_at_ms > now + limit::CLOCK_AHEAD_MS_MAX;
                 refuse(now_ms.is_some_and(ahead), Code::EventInFuture);
                 refuse(event.sku >= setup.skus, Code::UnknownSku);
@@ -505,6 +505,7 @@ impl Model {
                 let damaged = if kind == EventKind::Receipt { 0 } else { i64::from(event.damaged) };
                 if event.given & 2 != 0 {
                     let expected = open(self, node).ok_or(Code::UnknownSupply)?;
+                    self.arrive(supply(node), expected.min(units - damaged));
                     self.set_supply(supply(node), (expected - units).max(0));
                 }
                 self.add(place, FREE, units - damaged);

@@ -1,13 +1,16 @@
 //! Backorders and preorders: claims on supplies, their dates, limits, and promises made anew.
 
 use stockline_core::catalogue::{Definition, Effect, Policy};
+use stockline_core::checkpoint::fold;
 use stockline_core::command::{Fill, Line, StepLine, Verb};
 use stockline_core::event::EventKind;
-use stockline_core::id::{ChannelId, GroupId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use stockline_core::journal;
-use stockline_core::ledger::{NEVER, Reason};
-use stockline_core::limit::{QUANTITY_MAX, WAITING_PER_SKU_MAX};
+use stockline_core::id::{ChannelId, GroupId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId, SupplyId};
+use stockline_core::journal::file::FileJournal;
+use stockline_core::journal::{self, Journal};
+use stockline_core::ledger::{Ledger, NEVER, Reason, audit};
+use stockline_core::limit::{LINE_SUPPLIES_MAX, QUANTITY_MAX, WAITING_PER_SKU_MAX};
 use stockline_core::outcome::{Code, State};
+use stockline_core::snapshot::Snapshot;
 use stockline_core::view::View;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
@@ -347,4 +350,117 @@ fn as_many_wait_as_may_and_all_are_promised_anew_at_once() {
     println!("{} arrivals in {:?}", told.len(), started.elapsed());
     assert!(told.iter().all(|told| told.1 == Reason::Arrived));
     assert_eq!(bench.units(1, 0)[..2], [10, WAITING_PER_SKU_MAX as i64]);
+}
+
+#[test]
+fn what_came_for_those_who_wait_is_theirs_whatever_else_is_to_come() {
+    let mut bench = bench(1);
+    // Another supply has units to come; what arrives of the first is still for who claims it.
+    assert_eq!(supply(&mut bench, 0, 1, 10, day(10)), Code::Ok);
+    assert_eq!(supply(&mut bench, 0, 2, 10, day(20)), Code::Ok);
+    assert_eq!(claim(&mut bench, 1, 0, 10), (Code::Ok, vec![(0, 10, 10)]));
+    receive(&mut bench, 0, 1, 10);
+    assert_eq!(claim(&mut bench, 2, 0, 1).1, [(u16::MAX, 0, 0)], "nothing that is there");
+    assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 10, 0)]);
+    assert_eq!(claim(&mut bench, 4, 0, 1).1, [(0, 1, 20)]);
+    // Fewer come than were sent: those who wait are served first, the missing one is missing to others.
+    assert_eq!(supply(&mut bench, 1, 3, 20, day(5)), Code::Ok);
+    let told = bench.reserve(3, 0, 60_000, &[node_line(1, 1, 4)]);
+    assert_eq!(dated(&told), [(1, 4, 5)]);
+    receive(&mut bench, 1, 3, 19);
+    check_readers(&mut bench);
+    assert_eq!(promised(&mut bench), [(3, Reason::Arrived, 4, 0)]);
+    assert_eq!(bench.units(1, 1)[..2], [15, 4]);
+}
+
+#[test]
+fn a_supply_without_a_date_is_promised_to_nobody_and_a_late_one_keeps_its_own() {
+    let mut bench = bench(1);
+    assert_eq!(supply(&mut bench, 0, 1, 10, day(1)), Code::Ok);
+    assert_eq!(claim(&mut bench, 1, 0, 4), (Code::Ok, vec![(0, 4, 1)]));
+    assert_eq!(supply(&mut bench, 0, 9, 1, Millis(u64::MAX)), Code::InvalidEvent);
+    assert_eq!(supply(&mut bench, 0, 1, 10, Millis(0)), Code::Ok);
+    assert_eq!(promised(&mut bench), [(1, Reason::Lost, 4, 1_000)]);
+    assert_eq!(claim(&mut bench, 2, 0, 1).0, Code::InsufficientStock);
+    assert_eq!(supply(&mut bench, 0, 1, 10, day(2)), Code::Ok);
+    assert_eq!(promised(&mut bench), [(1, Reason::Sooner, 4, 2)]);
+    assert_eq!(bench.step(1, Verb::Confirm, 0).reply.outcome.code, Code::Ok);
+    // Its day passes: who claims it goes on waiting for it, others wait for the next.
+    bench.now = day(3);
+    assert_eq!(supply(&mut bench, 0, 2, 10, day(20)), Code::Ok);
+    assert_eq!(promised(&mut bench), []);
+    assert_eq!(claim(&mut bench, 3, 0, 1), (Code::Ok, vec![(0, 1, 20)]));
+    receive(&mut bench, 0, 1, 10);
+    assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 4, 0)]);
+    assert_eq!(bench.units(1, 0)[..3], [6, 0, 4]);
+}
+
+#[test]
+fn a_late_confirmation_takes_what_is_there_before_it_waits() {
+    let mut bench = bench(1);
+    bench.receive(1, 1, 4);
+    // Channel 3 claims again what expired.
+    assert_eq!(claim(&mut bench, 1, 3, 4), (Code::Ok, vec![(1, 4, 0)]));
+    bench.now = bench.now.plus(60_000);
+    bench.expire_due();
+    assert_eq!(claim(&mut bench, 2, 0, 4), (Code::Ok, vec![(1, 4, 0)]));
+    bench.receive(1, 2, 9);
+    assert_eq!(supply(&mut bench, 1, 1, 4, day(30)), Code::Ok);
+    let told = bench.step(1, Verb::Confirm, 0);
+    assert!(told.reply.outcome.reacquired);
+    assert_eq!(dated(&told), [(2, 4, 0)]);
+    bench.assert_sound();
+}
+
+#[test]
+fn a_line_waits_for_as_many_supplies_as_it_may_be_split_over() {
+    let mut bench = bench(1);
+    for number in 0..20 {
+        assert_eq!(supply(&mut bench, 0, number, 1, day(1 + number)), Code::Ok);
+    }
+    assert_eq!(claim(&mut bench, 1, 0, 17).1, [(u16::MAX, LINE_SUPPLIES_MAX as u32, 0)]);
+    check_readers(&mut bench);
+    let policy = Policy { splits_max: 2, ..Policy::default() };
+    let definition = Definition::Channel { name: "c0".into(), parent: None, group: None, buffer: 0, policy };
+    assert_eq!(bench.define(definition), Code::Ok);
+    assert_eq!(claim(&mut bench, 2, 0, 3).1, [(u16::MAX, 2, 0)]);
+    assert_eq!(claim(&mut bench, 3, 0, 2), (Code::Ok, vec![(0, 1, 1), (0, 1, 2)]));
+}
+
+#[test]
+fn the_checkpoint_keeps_who_waits_when_something_is_said_of_others_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = bench(1);
+    let mut journal = FileJournal::open(&dir.path().join("journal.redb"), true).expect("opens");
+    let snapshot = Snapshot::open(&dir.path().join("snapshot.redb")).expect("opens");
+    let mut check = |bench: &mut Bench| {
+        for (first, bytes) in bench.journal.drain(..) {
+            let last = journal::decode(first, &bytes).expect("valid").last().expect("not empty");
+            journal.append(Lsn(first.0 - 1), last, &bytes, Lsn(1)).expect("appended");
+        }
+        while fold(&snapshot, &*journal.reader()).expect("folds").1 {}
+        let mut ledgers = [Ledger::new(ShardOf::ALL)];
+        snapshot.load(&mut ledgers).expect("loads");
+        assert_eq!(ledgers[0].state_hash().to_string(), bench.hash());
+        assert_eq!(audit(&ledgers), Vec::<String>::new());
+    };
+    assert_eq!(supply(&mut bench, 0, 1, 10, day(10)), Code::Ok);
+    assert_eq!(claim(&mut bench, 1, 0, 4).0, Code::Ok);
+    assert_eq!(claim(&mut bench, 2, 0, 6).0, Code::Ok);
+    check(&mut bench);
+    // Of the two only the second is told anything.
+    assert_eq!(supply(&mut bench, 0, 1, 8, day(10)), Code::Ok);
+    for body in bench.due() {
+        bench.send_body(body, &[]);
+    }
+    assert_eq!(waits(&bench, 2), [(0, 10, 4, 4), (0, 1_000, 2, 2)]);
+    check(&mut bench);
+    receive(&mut bench, 0, 1, 8);
+    for body in bench.due() {
+        bench.send_body(body, &[]);
+    }
+    check(&mut bench);
+    bench.step(2, Verb::Release, 0);
+    check(&mut bench);
+    assert_eq!(waits(&bench, 1), []);
 }

@@ -109,6 +109,7 @@ fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis)
             true
         }
     };
+    let fields_ok = fields_ok && event.eta <= limit::ETA_MAX;
     let mut code = Code::Ok;
     first(&mut code, !quantity_ok, Code::InvalidQuantity);
     first(&mut code, !fields_ok, Code::InvalidEvent);

@@ -161,9 +161,15 @@ impl Ledger {
         let position = self.position(sku, node);
         let mut free = position.map_or(0, |position| position.free) + change;
         if position.is_some_and(Position::waits) {
-            let inbound = movements[first..].iter().filter(|movement| movement.from == Bucket::Inbound);
-            let came: i64 = inbound.map(|movement| i64::from(movement.quantity)).sum();
-            free -= (self.backlog(sku, node) + came).max(0);
+            let came = |into: fn(Bucket) -> bool| -> i64 {
+                let inbound = movements[first..].iter().filter(|movement| movement.from == Bucket::Inbound);
+                inbound
+                    .filter(|movement| into(movement.to))
+                    .map(|movement| i64::from(movement.quantity))
+                    .sum()
+            };
+            let (all, there) = (came(|_| true), came(|to| to == Bucket::Free));
+            free -= self.due_there(sku, node, event.supply.map(|supply| (supply, all, there)));
         }
         let mut open = change.min(free).max(0);
         let mut room = self.room_for_shares(sku);
@@ -246,6 +252,7 @@ impl Ledger {
         } else {
             self.dirty.iter().map(|(sku, _)| *sku).collect()
         };
+        skus.sort_unstable();
         skus.dedup();
         if !rules.skus.balances() {
             skus.retain(|sku| self.extras.get(sku).is_some_and(|extra| !extra.waiting.is_empty()));

@@ -111,7 +111,7 @@ impl Ledger {
                 }
                 let open = self.inbound(event, event.to_node);
                 if open.is_none() {
-                    self.check_supply_room(event)?;
+                    self.check_supply_room(event, event.to_node)?;
                 } else if open.is_some_and(|open| open + quantity > limit::BUCKET_UNITS_MAX) {
                     return Err(Code::PositionLimit);
                 }
@@ -122,7 +122,7 @@ impl Ledger {
             EventKind::Supply => {
                 let open = self.inbound(event, event.node);
                 if open.is_none() && quantity > 0 {
-                    self.check_supply_room(event)?;
+                    self.check_supply_room(event, event.node)?;
                 }
                 let open = open.unwrap_or(0);
                 draft.here(Bucket::Supplier, Bucket::Inbound, quantity - open);
@@ -217,9 +217,13 @@ impl Ledger {
         Some(i64::from(found.quantity))
     }
 
-    fn check_supply_room(&self, event: &StockEvent) -> Result<(), Code> {
-        let open = self.extras.get(&event.sku).map_or(0, |extra| extra.supplies.len());
-        if open >= limit::SUPPLIES_PER_SKU_MAX { Err(Code::TooManySupplies) } else { Ok(()) }
+    /// Whether the event's supply to a node may be kept: it is known, or there is room for one more.
+    fn check_supply_room(&self, event: &StockEvent, node: NodeId) -> Result<(), Code> {
+        let Some(extra) = self.extras.get(&event.sku) else { return Ok(()) };
+        let supplies = || extra.supplies.iter().filter(|open| open.pool != ChannelId::NO_SUPPLY);
+        let known = event.supply.is_some_and(|supply| supplies().any(|open| open.is(supply, node)));
+        let room = known || supplies().count() < limit::SUPPLIES_PER_SKU_MAX;
+        if room { Ok(()) } else { Err(Code::TooManySupplies) }
     }
 }
 

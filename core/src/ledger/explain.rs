@@ -101,7 +101,7 @@ impl Ledger {
                 line: index as u16,
                 node,
                 why,
-                free: position.free,
+                free: self.free(line.sku, position),
                 withheld,
                 own,
                 order,

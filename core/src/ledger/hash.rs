@@ -78,7 +78,7 @@ impl Ledger {
                     sku,
                     u128::from(open.node.0),
                     u128::from(open.pool.0),
-                    u128::from(open.claimed),
+                    u128::from(open.claimed) << 64 | u128::from(open.arrived),
                     u128::from(open.told.0),
                 ];
                 sum += fact.of(9, &fields);

@@ -1,9 +1,9 @@
 //! Backorders and preorders: claims on supplies, each with the date for which it is promised.
 //!
 //! A claim that waits stands in the pool of a supply ([`ChannelId::is_supply`]) at the supply's node, and no longer
-//! when its units have come. A supply's claims are no more than its units when they are made; when it shrinks or
-//! comes in part they may be, and what is then free at the node is owed to those who wait there ([`Ledger::owed`]),
-//! before anybody else.
+//! when its units have come. A supply's claims are no more than its units when they are made; when it shrinks they may
+//! be. What comes of a supply that is claimed, and what is free where claims are more than their supply brings, is owed
+//! to those who wait at the node ([`Ledger::owed`]), before anybody else.
 //!
 //! Who waits is promised anew by the system ([`Body::Balance`](crate::command::Body::Balance)) when a supply slips,
 //! shrinks or arrives, or a better one has units: by the priority of the channel, then by age. Each gets what is
@@ -17,7 +17,7 @@ use crate::catalogue::{ChannelRule, Rules};
 use crate::command::Line;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::later::{Item, NUMBER_MAX};
+use crate::later::Item;
 use crate::ledger::{Claim, Effects, Ledger, Position, SupplyState, merge_movements};
 use crate::limit;
 
@@ -61,6 +61,11 @@ pub const THERE: Millis = Millis(0);
 /// When units are there that no supply brings.
 pub const NEVER: Millis = Millis(u64::MAX);
 
+/// When a supply brings what it brings: without a date, never.
+fn dated(eta: Millis) -> Millis {
+    if eta == THERE { NEVER } else { eta }
+}
+
 /// A promise made or changed: units of a reservation, from which pool to which, and for when.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Promise {
@@ -90,7 +95,7 @@ impl SupplyState {
     /// Claims at a node that no supply serves.
     fn none(node: NodeId, pool: ChannelId) -> SupplyState {
         let (supply, eta) = (SupplyId(0), Millis(0));
-        SupplyState { node, supply, pool, quantity: 0, claimed: 0, eta, told: eta }
+        SupplyState { node, supply, pool, quantity: 0, claimed: 0, arrived: 0, eta, told: eta }
     }
 
     /// Whether it is what its sender calls so.
@@ -108,16 +113,29 @@ impl SupplyState {
         i64::from(self.quantity) - i64::from(self.claimed)
     }
 
-    /// By which supplies are used: those whose date has passed last.
-    pub(super) fn order(&self, now: Millis) -> (bool, Millis, SupplyId) {
+    /// By which supplies are used: those without a date last.
+    pub(super) fn order(&self) -> (bool, Millis, SupplyId) {
         match self.pool {
             ChannelId::NO_SUPPLY => (true, NEVER, SupplyId(u64::MAX)),
-            _ => (self.is_overdue(now), self.eta, self.supply),
+            _ => (self.eta == THERE, self.eta, self.supply),
         }
     }
 
-    fn is_overdue(&self, now: Millis) -> bool {
-        self.eta <= now
+    /// Whether it has units left that may be promised to somebody else: it has a date, and that has not passed.
+    fn has_units(&self, now: Millis) -> bool {
+        self.open() > 0 && self.eta > now
+    }
+
+    /// Units claimed of it that it does not bring: it shrank, or they have come.
+    fn over(&self) -> i64 {
+        let come = i64::from(self.arrived.min(self.claimed));
+        come.max(-self.open())
+    }
+
+    /// Units of it have come. Those claimed are for who claims them, even if others are still to come.
+    pub(super) fn arrive(&mut self, units: i64) {
+        let come = i64::from(self.arrived) + units;
+        self.arrived = come.clamp(0, i64::from(self.claimed)) as u32;
     }
 }
 
@@ -144,13 +162,13 @@ impl Ledger {
         match item {
             Item::Node(number) => supply(number).map_or(0, |open| i64::from(open.node.0)),
             Item::Open(number) => supply(number).map_or(0, SupplyState::open),
-            Item::Date(number) => supply(number)
-                .map_or(0, |open| i64::try_from(open.eta.0).unwrap_or(NUMBER_MAX).min(NUMBER_MAX)),
+            Item::Date(number) => supply(number).map_or(0, |open| open.eta.min(limit::ETA_MAX).0 as i64),
             Item::Unserved(node) => {
                 let none = |open: &&SupplyState| (open.node, open.pool) == (node, ChannelId::NO_SUPPLY);
                 extra.supplies.iter().find(none).map_or(0, |open| i64::from(open.claimed))
             }
             Item::Waiting(channel) => extra.backordered(channel),
+            Item::Waiters => extra.waiting.len() as i64,
         }
     }
 
@@ -159,13 +177,16 @@ impl Ledger {
         let extra = self.extras.get(&sku).into_iter();
         extra.flat_map(|extra| {
             let supplies = extra.supplies.iter().flat_map(SupplyState::items);
-            supplies.chain(extra.backordered.iter().map(|(channel, _)| Item::Waiting(*channel)))
+            let channels = extra.backordered.iter().map(|(channel, _)| Item::Waiting(*channel));
+            let waiters = (!extra.waiting.is_empty()).then_some(Item::Waiters);
+            supplies.chain(channels).chain(waiters)
         })
     }
 
     fn supplies_at(&self, sku: SkuId, node: NodeId) -> impl Iterator<Item = &SupplyState> {
         let all = self.extras.get(&sku).map_or(&[][..], |extra| &extra.supplies);
-        all.iter().filter(move |open| open.node == node)
+        let first = all.partition_point(|open| open.node < node);
+        all[first..].iter().take_while(move |open| open.node == node)
     }
 
     /// When what stands in a pool of a sku is promised for.
@@ -174,25 +195,35 @@ impl Ledger {
             return THERE;
         }
         let mut supplies = self.supplies_at(sku, node);
-        supplies.find(|open| open.pool == pool && pool != ChannelId::NO_SUPPLY).map_or(NEVER, |open| open.eta)
+        supplies.find(|open| open.pool == pool).map_or(NEVER, |open| dated(open.eta))
     }
 
     /// By which supplies of claims at one node are used.
-    pub(super) fn supply_order(&self, now: Millis, claim: &Claim) -> (bool, Millis, SupplyId) {
+    pub(super) fn supply_order(&self, claim: &Claim) -> (bool, Millis, SupplyId) {
         let mut supplies = self.supplies_at(claim.sku, claim.node);
         let none = (false, THERE, SupplyId(0));
-        supplies.find(|open| open.pool == claim.pool).map_or(none, |open| open.order(now))
+        supplies.find(|open| open.pool == claim.pool).map_or(none, SupplyState::order)
     }
 
-    /// By how many units what is claimed of supplies at a node exceeds what they bring; negative: what is left.
-    pub(super) fn backlog(&self, sku: SkuId, node: NodeId) -> i64 {
-        -self.supplies_at(sku, node).map(SupplyState::open).sum::<i64>()
+    /// Units claimed at a node that are owed by what is free there, if as many are. `came`: as if so many units of a
+    /// supply had come, and so many of them were free.
+    pub(super) fn due_there(&self, sku: SkuId, node: NodeId, came: Option<(SupplyId, i64, i64)>) -> i64 {
+        let over = |open: &SupplyState| match came {
+            Some((supply, units, free)) if open.is(supply, node) => {
+                let mut then = *open;
+                then.quantity -= units.min(i64::from(then.quantity)) as u32;
+                then.arrive(free);
+                then.over()
+            }
+            _ => open.over(),
+        };
+        self.supplies_at(sku, node).map(|open| over(open).max(0)).sum()
     }
 
     /// Units free at a position that are owed to those who wait there.
     #[cold]
     pub(super) fn owed(&self, sku: SkuId, position: &Position) -> i64 {
-        self.backlog(sku, position.node()).min(position.free).max(0)
+        self.due_there(sku, position.node(), None).min(position.free).max(0)
     }
 
     /// Units free at a position and owed to nobody.
@@ -220,32 +251,32 @@ impl Ledger {
         if extra.waiting.len() >= limit::WAITING_PER_SKU_MAX {
             return 0;
         }
-        let group = rules.group(line.group);
+        let (group, splits) =
+            (rules.group(line.group), channel.policy.splits().min(limit::LINE_SUPPLIES_MAX));
         let taken = self.takes.iter().filter(|take| take.sku == line.sku && take.pool.is_supply());
         let waiting = extra.backordered(channel.id()) + taken.map(|take| take.quantity).sum::<i64>();
         let mut supplies: SmallVec<[&SupplyState; 8]> =
-            extra.supplies.iter().filter(|open| open.open() > 0 && !open.is_overdue(now)).collect();
+            extra.supplies.iter().filter(|open| open.has_units(now)).collect();
         supplies.sort_by_key(|open| (open.eta, rules.rank(open.node), open.supply));
         let mut sum = 0;
-        // What is left at a node as a whole, where another supply of it shrank.
+        // What is left at a node as a whole, where another supply of it shrank; as far as claims there can be counted.
         let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
+        for of_node in extra.supplies.chunk_by(|one, other| one.node == other.node) {
+            let claimed: i64 = of_node.iter().map(|open| i64::from(open.claimed)).sum();
+            let open: i64 = of_node.iter().map(SupplyState::open).sum();
+            left.push((of_node[0].node, open.min(limit::BUCKET_UNITS_MAX - claimed)));
+        }
         for open in supplies {
             let node = open.node;
+            if self.coming.len() == splits {
+                break;
+            }
             let named = line.node == NodeId::ANY || line.node == node;
             if !named || !channel.nodes.contains(node) || group.is_some_and(|nodes| !nodes.contains(node)) {
                 continue;
             }
             let Some((most, _)) = rules.skus.later(profile, node, channel.id()) else { continue };
-            let at = match left.iter().position(|(other, _)| *other == node) {
-                Some(at) => at,
-                None => {
-                    let claimed: i64 =
-                        self.supplies_at(line.sku, node).map(|open| i64::from(open.claimed)).sum();
-                    let room = limit::BUCKET_UNITS_MAX - claimed;
-                    left.push((node, room.min(-self.backlog(line.sku, node))));
-                    left.len() - 1
-                }
-            };
+            let at = left.binary_search_by_key(&node, |(node, _)| *node).expect("it has a supply");
             let units = open.open().min(left[at].1).min(i64::from(most) - waiting - sum);
             if units <= 0 {
                 continue;
@@ -286,11 +317,13 @@ impl Ledger {
     /// Whether those who wait at a node may have to be promised anew.
     fn is_unpromised(&self, now: Millis, sku: SkuId, node: NodeId) -> bool {
         let claimed = || self.supplies_at(sku, node).filter(|open| open.claimed > 0);
-        let last = claimed().map(|open| open.order(now)).max();
-        claimed().any(|open| open.open() < 0 || (open.told != open.eta && open.pool != ChannelId::NO_SUPPLY))
-            || self.supplies_at(sku, node).any(|open| {
-                open.open() > 0 && !open.is_overdue(now) && last.is_some_and(|last| open.order(now) < last)
-            })
+        let last = claimed().map(SupplyState::order).max();
+        let better = |open: &SupplyState| open.has_units(now) && last.is_some_and(|last| open.order() < last);
+        claimed().any(|open| match open.pool {
+            // Who waits for nothing goes on doing so until something is there for them.
+            ChannelId::NO_SUPPLY => self.position(sku, node).is_some_and(|position| position.free > 0),
+            _ => open.over() > 0 || open.told != open.eta,
+        }) || self.supplies_at(sku, node).any(better)
     }
 
     /// Promises anew what waits for a sku, where a supply is not what it was.
@@ -305,9 +338,13 @@ impl Ledger {
             let position = self.position(sku, node).expect("who waits has a position");
             let mut pools: Vec<(ChannelId, i64)> = vec![(ChannelId::SHARED, self.owed(sku, position))];
             let mut supplies: SmallVec<[&SupplyState; 8]> =
-                self.supplies_at(sku, node).filter(|open| open.quantity > 0).collect();
-            supplies.sort_by_key(|open| open.order(now));
-            pools.extend(supplies.iter().map(|open| (open.pool, i64::from(open.quantity))));
+                self.supplies_at(sku, node).filter(|open| open.quantity > 0 && open.eta > THERE).collect();
+            supplies.sort_by_key(|open| open.order());
+            // What is late serves who claims it, and nobody else.
+            pools.extend(supplies.iter().map(|open| {
+                let most = if open.eta > now { open.quantity } else { open.quantity.min(open.claimed) };
+                (open.pool, i64::from(most))
+            }));
             pools.push((ChannelId::NO_SUPPLY, i64::MAX));
             let mut waiting: Vec<(u16, usize, ReservationId)> = Vec::new();
             for (age, (_, id)) in extra.waiting.iter().enumerate().filter(|(_, waits)| waits.0 == node) {
@@ -318,7 +355,7 @@ impl Ledger {
             waiting.sort_unstable();
             let mut next = 0;
             for (_, _, id) in waiting {
-                self.promise_one((now, sku, node, id), &mut pools, &mut next, effects);
+                self.promise_one((sku, node, id), &mut pools, &mut next, effects);
             }
         }
         merge_movements(&mut effects.movements, first);
@@ -327,7 +364,7 @@ impl Ledger {
     /// Gives a reservation the first of what is left at a node.
     fn promise_one(
         &self,
-        (now, sku, node, id): (Millis, SkuId, NodeId, ReservationId),
+        (sku, node, id): (SkuId, NodeId, ReservationId),
         pools: &mut [(ChannelId, i64)],
         next: &mut usize,
         effects: &mut Effects,
@@ -335,7 +372,7 @@ impl Ledger {
         let part = self.reservations.part(id).expect("who waits has a reservation");
         let claims = part.claims_at(sku, node).iter().filter(|claim| claim.pool.is_supply());
         let mut has: SmallVec<[Claim; 2]> = claims.copied().collect();
-        has.sort_by_key(|claim| self.supply_order(now, claim));
+        has.sort_by_key(|claim| self.supply_order(claim));
         let mut open: i64 = has.iter().map(|claim| i64::from(claim.quantity)).sum();
         let mut gets: SmallVec<[(ChannelId, i64); 2]> = SmallVec::new();
         while open > 0 {
@@ -390,8 +427,8 @@ impl Ledger {
         let held = units - confirmed;
         claim.quantity -= units;
         claim.held -= held;
-        let told = self.supplies_at(sku, node).find(|open| open.pool == from).map(|open| open.told);
-        let before = told.filter(|_| from != ChannelId::NO_SUPPLY).unwrap_or(NEVER);
+        let told = self.supplies_at(sku, node).find(|open| open.pool == from);
+        let before = told.map_or(NEVER, |open| dated(open.told));
         let at = self.promised_at(sku, node, to);
         if units == 0 || (from == to && before == at) {
             return;
@@ -428,10 +465,13 @@ impl Ledger {
             }
             let extra = self.extras.entry(*sku).or_default();
             for open in extra.supplies.iter_mut().filter(|open| open.node == *node) {
-                open.told = open.eta;
+                (open.told, open.arrived) = (open.eta, 0);
             }
             let (before, reservations) = (extra.waiting.len(), &self.reservations);
-            extra.waiting.retain(|(at, id)| at != node || reservations.waits(*sku, *node, *id));
+            // The checkpoint knows of reservations only that something is said of.
+            let stays = |id| reservations.part(id).is_none() || reservations.waits(*sku, *node, id);
+            extra.waiting.retain(|(at, id)| at != node || stays(*id));
+            self.dirty_shares.push(Item::Waiters.place(*sku));
             self.waiting -= before - extra.waiting.len();
         }
     }
@@ -468,6 +508,7 @@ impl Ledger {
                 if !own.any(|(at, _)| *at == node) {
                     waiting.push((node, id));
                     self.waiting += 1;
+                    self.dirty_shares.push(Item::Waiters.place(sku));
                 }
             } else if to == Bucket::Inbound {
                 self.count_backorder(sku, channel, -units);
@@ -485,6 +526,7 @@ impl Ledger {
         if let Some(at) = waiting.iter().position(|waits| *waits == (node, id)) {
             waiting.remove(at);
             self.waiting -= 1;
+            self.dirty_shares.push(Item::Waiters.place(sku));
         }
     }
 
@@ -498,14 +540,16 @@ impl Ledger {
             _ => 0,
         };
         let supplies = &mut self.extras.entry(sku).or_default().supplies;
-        let at =
-            supplies.iter().position(|open| (open.node, open.pool) == (node, pool)).unwrap_or_else(|| {
-                supplies.push(SupplyState::none(node, pool));
-                supplies.len() - 1
-            });
+        let at = match supplies.binary_search_by_key(&(node, pool), |open| (open.node, open.pool)) {
+            Ok(at) => at,
+            Err(at) => {
+                supplies.insert(at, SupplyState::none(node, pool));
+                at
+            }
+        };
         let open = &mut supplies[at];
         if open.claimed == 0 {
-            open.told = open.eta;
+            (open.told, open.arrived) = (open.eta, 0);
         }
         let claimed = i64::from(open.claimed) + units;
         open.claimed = u32::try_from(claimed).expect("a supply has the claims that are taken from it");

@@ -107,15 +107,16 @@ impl Reservation {
         (from, to): (ChannelId, ChannelId),
         (held, confirmed): (u32, u32),
     ) {
-        for (pool, sign) in [(from, -1), (to, 1)] {
+        for (pool, sign) in [(from, -1), (to, 1i64)] {
             let place = Place { sku, node, pool };
             let at = self.claims.partition_point(|claim| claim.place() < place);
             if self.claims.get(at).map(Claim::place) != Some(place) {
                 self.claims.insert(at, Claim::none(place));
             }
             let claim = &mut self.claims[at];
-            claim.quantity = claim.quantity.wrapping_add_signed(sign * (held + confirmed) as i32);
-            claim.held = claim.held.wrapping_add_signed(sign * held as i32);
+            let shifted = |units: u32, by: u64| (i64::from(units) + sign * by as i64) as u32;
+            claim.quantity = shifted(claim.quantity, u64::from(held) + u64::from(confirmed));
+            claim.held = shifted(claim.held, u64::from(held));
             if claim.quantity == 0 {
                 self.claims.remove(at);
             }

@@ -209,12 +209,17 @@ impl Ledger {
             let mut pools = (ChannelId::SUPPLIES.0..ChannelId::NO_SUPPLY.0).map(ChannelId);
             let pool = pools.find(|pool| !used(*pool)).expect("there are more pools than supplies");
             let (node, eta) = (movement.node, event.eta);
-            supplies.push(SupplyState { node, supply, pool, quantity: 0, claimed: 0, eta, told: eta });
-            supplies.len() - 1
+            let new = SupplyState { node, supply, pool, quantity: 0, claimed: 0, arrived: 0, eta, told: eta };
+            let at = supplies.partition_point(|open| (open.node, open.pool) < (node, pool));
+            supplies.insert(at, new);
+            at
         });
         let units = i64::from(supplies[at].quantity) + change;
         assert!((0..=limit::BUCKET_UNITS_MAX).contains(&units), "{units} units inbound after {event:?}");
         supplies[at].quantity = units as u32;
+        if movement.to == Bucket::Free {
+            supplies[at].arrive(-change);
+        }
         self.dirty_shares.extend(supplies[at].items().map(|item| item.place(event.sku)));
         if supplies[at].is_over() {
             supplies.remove(at);

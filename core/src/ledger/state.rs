@@ -15,6 +15,8 @@ pub struct SupplyState {
     pub quantity: u32,
     /// Of these, claimed; more than there are where it shrank.
     pub claimed: u32,
+    /// Units that came for those who claim, and that nobody was given yet.
+    pub arrived: u32,
     pub eta: Millis,
     /// The date that those who claim were told.
     pub told: Millis,
@@ -100,6 +102,7 @@ impl Ledger {
         if !state.supplies.is_empty() || !state.counted.is_empty() || !state.recent.is_empty() {
             let extra = self.extras.entry(sku).or_default();
             extra.supplies.clone_from(&state.supplies);
+            extra.supplies.sort_unstable_by_key(|open| (open.node, open.pool));
             extra.waiting.clone_from(&state.waiting);
             self.waiting += state.waiting.len();
             extra.counted.clone_from(&state.counted);

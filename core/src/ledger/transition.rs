@@ -147,7 +147,7 @@ impl Ledger {
         if transition.verb == Verb::Move && transition.lines.iter().any(elsewhere) {
             refuse(Code::NodeNotOffered);
         }
-        let order = |claim: &Claim| self.supply_order(Millis(0), claim);
+        let order = |claim: &Claim| self.supply_order(claim);
         // Claims as earlier lines left them, and what moves: a unit that goes there and back does not.
         let mut changed: HashMap<Place, Claim> = HashMap::new();
         let mut moved = Changes::new();
@@ -238,15 +238,17 @@ impl Ledger {
         effects: &mut Effects,
     ) -> Decision {
         let (before, shorts) = (effects.movements.len(), effects.shorts.len());
-        let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE, later: true };
         let mut missing = false;
         // Units of several pools at one node are wanted together.
         for claims in claims.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {
             let (sku, node) = (claims[0].sku, claims[0].node);
-            let quantity = claims.iter().map(|claim| claim.quantity).sum();
+            let quantity: u64 = claims.iter().map(|claim| u64::from(claim.quantity)).sum();
             let here = channel.nodes.contains(node);
-            let places = [here.then_some(node), Some(NodeId::ANY)];
-            let taken = places.into_iter().flatten().any(|node| {
+            // What is there goes before what is to come.
+            let places = [here.then_some((node, false)), Some((NodeId::ANY, true))];
+            let taken = places.into_iter().flatten().any(|(node, later)| {
+                let Ok(quantity) = u32::try_from(quantity) else { return false };
+                let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE, later };
                 let line = Line { sku, node, group: GroupId::ANY, quantity };
                 let short = effects.shorts.len();
                 self.take_line(rules, channel, asking, (0, &line), effects);

@@ -28,6 +28,13 @@ pub type Waits = (u32, u16, u64, i64, i64);
 pub(super) struct Date {
     pub at_ms: u64,
     told_ms: u64,
+    /// Units that came for those who claim it, and that nobody was given yet.
+    arrived: i64,
+}
+
+/// When a supply brings what it brings: without a date, never.
+fn dated(at_ms: u64) -> u64 {
+    if at_ms == 0 { NEVER } else { at_ms }
 }
 
 impl Model {
@@ -49,7 +56,7 @@ impl Model {
         let pool = self.pool_of(key.2);
         let known = self.supplies.contains_key(&key) || self.claimed((key.0, key.1, pool)) > 0;
         if !known {
-            self.dates.insert(key, Date { at_ms: eta_ms, told_ms: eta_ms });
+            self.dates.insert(key, Date { at_ms: eta_ms, told_ms: eta_ms, arrived: 0 });
         } else if again {
             self.dates.get_mut(&key).expect("it is known").at_ms = eta_ms;
         }
@@ -59,7 +66,7 @@ impl Model {
     pub(super) fn date(&self, spot: Spot) -> u64 {
         match spot.2 {
             NO_SUPPLY => NEVER,
-            pool if is_supply(pool) => self.dates[&self.key(spot)].at_ms,
+            pool if is_supply(pool) => dated(self.dates[&self.key(spot)].at_ms),
             _ => THERE,
         }
     }
@@ -92,17 +99,35 @@ impl Model {
         self.pools_at(sku, node).values().map(|(claimed, come)| claimed - come).sum()
     }
 
+    /// Units of a supply have come: those claimed are for who claims them.
+    pub(super) fn arrive(&mut self, key: (u32, u16, u64), units: i64) {
+        let pool = self.pool_of(key.2);
+        let claimed = self.claimed((key.0, key.1, pool));
+        let date = self.dates.get_mut(&key).expect("it is known");
+        date.arrived = (date.arrived + units).min(claimed);
+    }
+
+    /// Units claimed of a supply that it does not bring.
+    fn over(&self, spot: Spot, (claimed, come): (i64, i64)) -> i64 {
+        let arrived = if spot.2 == NO_SUPPLY { 0 } else { self.dates[&self.key(spot)].arrived };
+        (claimed - come).max(arrived.min(claimed)).max(0)
+    }
+
     /// Units free at a node that belong to those who wait there.
     pub(super) fn owed(&self, sku: u32, node: u16) -> i64 {
-        self.backlog(sku, node).min(self.at(sku, node)[FREE]).max(0)
+        let pools = self.pools_at(sku, node);
+        let over: i64 = pools.into_iter().map(|(pool, units)| self.over((sku, node, pool), units)).sum();
+        over.min(self.at(sku, node)[FREE]).max(0)
     }
 
     /// By which supplies are used.
-    pub(super) fn order(&self, now_ms: u64, spot: Spot) -> (bool, u64, u64) {
-        match spot.2 {
-            NO_SUPPLY => (true, u64::MAX, u64::MAX),
-            _ => (self.date(spot) <= now_ms, self.date(spot), self.key(spot).2),
-        }
+    pub(super) fn order(&self, spot: Spot) -> (u64, u64) {
+        (self.date(spot), if spot.2 == NO_SUPPLY { u64::MAX } else { self.key(spot).2 })
+    }
+
+    /// Whether a supply may be promised to somebody else.
+    fn is_ahead(&self, now_ms: u64, spot: Spot) -> bool {
+        (now_ms + 1..NEVER).contains(&self.date(spot))
     }
 
     /// Units that a channel may wait for.
@@ -146,8 +171,8 @@ impl Model {
                 for (pool, (claimed, come)) in self.pools_at(line.sku, node) {
                     let spot = (line.sku, node, pool);
                     let open = come - claimed - gone(&spot);
-                    if open > 0 && self.date(spot) > now_ms {
-                        supplies.push((self.date(spot), rank, self.order(now_ms, spot).2, spot, open));
+                    if open > 0 && self.is_ahead(now_ms, spot) {
+                        supplies.push((self.date(spot), rank, self.order(spot).1, spot, open));
                     }
                 }
             }
@@ -163,7 +188,8 @@ impl Model {
             let room = -self.backlog(spot.0, spot.1) - before - of_node;
             let most = self.may_wait(spot.0, spot.1, channel) - waits - all;
             let units = open.min(room).min(most);
-            if units > 0 {
+            let splits = self.splits(channel).min(limit::LINE_SUPPLIES_MAX);
+            if units > 0 && found.len() < splits {
                 found.push((spot, units));
             }
         }
@@ -175,12 +201,13 @@ impl Model {
         &self,
         now_ms: u64,
         asking: (u16, u16),
-        (line, partial): (&LineRec, bool),
+        (line, partial, later): (&LineRec, bool, bool),
         taken: &mut Taken,
     ) -> Option<i64> {
         let wanted = i64::from(line.quantity);
         let there = self.most_of(asking, line, taken).min(wanted);
-        let coming = if there < wanted { self.coming(now_ms, asking.0, line, taken) } else { Vec::new() };
+        let waits = later && there < wanted;
+        let coming = if waits { self.coming(now_ms, asking.0, line, taken) } else { Vec::new() };
         let of_sku = taken.range((line.sku, 0, 0)..=(line.sku, ANY, ANY));
         let cap = match self.setup.channels[&asking.0].cap {
             0 => i64::MAX,
@@ -208,7 +235,7 @@ impl Model {
         let keys: Vec<_> = supplies.map(|spot| self.key(*spot)).collect();
         for key in keys {
             let date = self.dates.get_mut(&key).expect("it was told of");
-            date.told_ms = date.at_ms;
+            (date.told_ms, date.arrived) = (date.at_ms, 0);
         }
     }
 
@@ -245,15 +272,20 @@ impl Model {
 
     fn is_unpromised(&self, now_ms: u64, sku: u32, node: u16) -> bool {
         let pools = self.pools_at(sku, node);
-        let order = |pool: &u16| self.order(now_ms, (sku, node, *pool));
+        let order = |pool: &u16| self.order((sku, node, *pool));
         let last = pools.iter().filter(|(_, (claimed, _))| *claimed > 0).map(|(pool, _)| order(pool)).max();
         pools.iter().any(|(pool, (claimed, come))| {
             let slipped = || {
                 let date = self.dates[&self.key((sku, node, *pool))];
                 date.told_ms != date.at_ms
             };
-            let better = !order(pool).0 && last.is_some_and(|last| order(pool) < last);
-            claimed > come || *claimed > 0 && *pool != NO_SUPPLY && slipped() || come > claimed && better
+            let ahead = self.is_ahead(now_ms, (sku, node, *pool));
+            let better = ahead && last.is_some_and(|last| order(pool) < last);
+            let bad = match *pool {
+                NO_SUPPLY => self.at(sku, node)[FREE] > 0,
+                _ => self.over((sku, node, *pool), (*claimed, *come)) > 0 || slipped(),
+            };
+            *claimed > 0 && bad || come > claimed && better
         })
     }
 
@@ -274,10 +306,14 @@ impl Model {
         let mut told = false;
         let mut come: Vec<u16> =
             self.pools_at(sku, node).into_iter().filter(|pool| pool.1.1 > 0).map(|pool| pool.0).collect();
-        come.sort_by_key(|pool| self.order(now_ms, (sku, node, *pool)));
+        come.retain(|pool| self.date((sku, node, *pool)) < NEVER);
+        come.sort_by_key(|pool| self.order((sku, node, *pool)));
         let pools = self.pools_at(sku, node);
         let mut left = vec![(ANY, self.owed(sku, node))];
-        left.extend(come.into_iter().map(|pool| (pool, pools[&pool].1)));
+        left.extend(come.into_iter().map(|pool| {
+            let (claimed, come) = pools[&pool];
+            (pool, if self.is_ahead(now_ms, (sku, node, pool)) { come } else { come.min(claimed) })
+        }));
         left.push((NO_SUPPLY, i64::MAX));
         let mut ids: Vec<u128> = self
             .waiting
@@ -290,7 +326,7 @@ impl Model {
             let claims = self.reservations[&id].claims.clone();
             let mut has: Vec<Spot> =
                 claims.range((sku, node, FIRST)..(sku, node, ANY)).map(|(spot, _)| *spot).collect();
-            has.sort_by_key(|spot| self.order(now_ms, *spot));
+            has.sort_by_key(|spot| self.order(*spot));
             let mut open: i64 = has.iter().map(|spot| claims[spot].quantity).sum();
             let mut gets: Vec<(u16, i64)> = Vec::new();
             for (pool, left) in &mut left {
@@ -332,7 +368,7 @@ impl Model {
         });
         if told {
             for (_, date) in self.dates.range_mut((sku, node, 0)..=(sku, node, u64::MAX)) {
-                date.told_ms = date.at_ms;
+                (date.told_ms, date.arrived) = (date.at_ms, 0);
             }
         }
         told

@@ -50,7 +50,8 @@ impl Model {
             if self.take_named(asking, line, &mut taken) {
                 continue;
             }
-            if let Some(most) = self.take_line(now_ms.unwrap_or(0), asking, (line, partial), &mut taken) {
+            if let Some(most) = self.take_line(now_ms.unwrap_or(0), asking, (line, partial, true), &mut taken)
+            {
                 let (line, sku, quantity) = (index as u16, line.sku, most as u32);
                 shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
             }
@@ -180,7 +181,7 @@ impl Model {
         sum(best).max(one)
     }
 
-    fn splits(&self, channel: u16) -> usize {
+    pub(super) fn splits(&self, channel: u16) -> usize {
         match self.setup.channels[&channel].splits_max {
             0 => limit::LINE_SPLITS_MAX,
             max => max,
@@ -303,9 +304,10 @@ impl Model {
             *wanted.entry((*sku, *node)).or_default() += claim.quantity;
         }
         for ((sku, node), units) in wanted {
-            let lines = [node, ANY].map(|node| LineRec { sku, node, group: ANY, quantity: units as u32 });
-            let granted = |line: &LineRec| {
-                self.take_line(now_ms, (found.channel, ANY), (line, false), &mut taken).is_none()
+            let lines = [(node, false), (ANY, true)]
+                .map(|(node, later)| (LineRec { sku, node, group: ANY, quantity: units as u32 }, later));
+            let granted = |(line, later): &(LineRec, bool)| {
+                self.take_line(now_ms, (found.channel, ANY), (line, false, *later), &mut taken).is_none()
             };
             if !lines.iter().any(granted) {
                 return told(&found, Code::InsufficientStock);
@@ -363,7 +365,7 @@ impl Model {
             spots.retain(|spot| verb != 4 || !is_supply(spot.2));
             // Allocations, what all share, what is to come, the earliest first; given back are those last to come, then
             // what all share, then allocations.
-            let order = |spot: &Spot| if is_supply(spot.2) { self.order(0, *spot) } else { (false, 0, 0) };
+            let order = |spot: &Spot| if is_supply(spot.2) { self.order(*spot) } else { (0, 0) };
             let class = |spot: &Spot| u8::from(spot.2 >= 1 << 15) + u8::from(is_supply(spot.2));
             if matches!(verb, 2 | 5) {
                 spots.sort_by_key(|spot| (Reverse(class(spot)), Reverse(order(spot)), spot.2));
