@@ -126,10 +126,11 @@ impl SupplyState {
         self.open() > 0 && self.eta > now
     }
 
-    /// Units claimed of it that it does not bring: it shrank, or they have come.
+    /// Units claimed of it that it does not bring: it shrank, or has no date any more, or they have come.
     fn over(&self) -> i64 {
         let come = i64::from(self.arrived.min(self.claimed));
-        come.max(-self.open())
+        let missing = if self.eta == THERE { i64::from(self.claimed) } else { -self.open() };
+        come.max(missing)
     }
 
     /// Units of it have come. Those claimed are for who claims them, even if others are still to come.
@@ -137,9 +138,7 @@ impl SupplyState {
         let come = i64::from(self.arrived) + units;
         self.arrived = come.clamp(0, i64::from(self.claimed)) as u32;
     }
-}
 
-impl SupplyState {
     /// What readers are told of it.
     pub(super) fn items(&self) -> impl Iterator<Item = Item> + use<> {
         let number = self.pool.0 - ChannelId::SUPPLIES.0;

@@ -110,6 +110,7 @@ impl Model {
     /// Units claimed of a supply that it does not bring.
     fn over(&self, spot: Spot, (claimed, come): (i64, i64)) -> i64 {
         let arrived = if spot.2 == NO_SUPPLY { 0 } else { self.dates[&self.key(spot)].arrived };
+        let come = if self.date(spot) == NEVER { 0 } else { come };
         (claimed - come).max(arrived.min(claimed)).max(0)
     }
 
