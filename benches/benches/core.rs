@@ -12,7 +12,7 @@ use stockline_core::chain::Chain;
 use stockline_core::id::{ChannelId, Lsn, NodeId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};
-use stockline_core::ledger::{Ledger, Moment};
+use stockline_core::ledger::Ledger;
 use stockline_core::merge::merge;
 use stockline_core::outcome::Code;
 use stockline_core::record::{LineRec, ReserveRec};
@@ -183,16 +183,7 @@ fn recovery(criterion: &mut Criterion) {
                 for (first, bytes) in &records {
                     let decoded = journal::decode(*first, bytes).expect("valid");
                     for entry in &decoded.entries {
-                        let moment = Moment { lsn: entry.lsn, now: entry.now };
-                        let movements = &decoded.movements[entry.movements.clone()];
-                        ledger.settle(
-                            moment,
-                            &entry.command.body,
-                            &decoded.lines,
-                            entry.outcome,
-                            movements,
-                            &decoded.promises[entry.promises.clone()],
-                        );
+                        decoded.settle(entry, &mut ledger);
                     }
                 }
                 assert_eq!(ledger.reservations().active(), 100 * BATCH);

@@ -494,10 +494,13 @@ impl Catalogue {
         self.find(kind, name).map(|id| Some(id as u16)).ok_or(kind.unknown())
     }
 
+    fn known_node(&self, name: &str) -> Result<NodeId, Code> {
+        self.find(NameKind::Node, name).map(|id| NodeId(id as u16)).ok_or(Code::UnknownNode)
+    }
+
     /// In the order given.
     fn known_nodes(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
-        let known = |name: &String| self.find(NameKind::Node, name).map(|id| NodeId(id as u16));
-        names.iter().map(|name| known(name).ok_or(Code::UnknownNode)).collect()
+        names.iter().map(|name| self.known_node(name)).collect()
     }
 
     fn node_ids(&self, names: &[String]) -> Result<Vec<NodeId>, Code> {
@@ -575,8 +578,7 @@ impl Catalogue {
                 }
                 let mut known = Vec::with_capacity(lanes.len());
                 for Lane { node, metres, cost } in lanes {
-                    let node = self.find(NameKind::Node, node).ok_or(Code::UnknownNode)?;
-                    known.push(Lane { node: NodeId(node as u16), metres: *metres, cost: *cost });
+                    known.push(Lane { node: self.known_node(node)?, metres: *metres, cost: *cost });
                 }
                 let zone = Zone { name: name.clone(), at: *at, lanes: known };
                 self.zones_stale = true;
@@ -738,9 +740,7 @@ impl Catalogue {
         let mut all = Vec::new();
         for node in self.nodes.iter().cloned() {
             let Node { name, priority, kind, timezone, at, substitutes } = node;
-            // In the order in which they are tried.
-            let substitutes =
-                substitutes.iter().map(|node| self.nodes[node.0 as usize].name.clone()).collect();
+            let substitutes = node_names(&substitutes);
             all.push(Definition::Node { name, priority, kind, timezone, at, substitutes });
         }
         for group in &self.groups {

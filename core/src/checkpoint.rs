@@ -10,7 +10,7 @@ use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, ReservationId, ShardOf, SkuId};
 use crate::journal::{self, Decoded, JournalError, JournalReader};
-use crate::ledger::{Ledger, Moment};
+use crate::ledger::Ledger;
 use crate::limit;
 use crate::snapshot::{Covered, Snapshot, SnapshotError};
 
@@ -65,10 +65,7 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
     let twice = planted(Bug::FoldTwice).then_some(&chunk[0]);
     for decoded in twice.into_iter().chain(&chunk) {
         for entry in &decoded.entries {
-            let moment = Moment { lsn: entry.lsn, now: entry.now };
-            let movements = &decoded.movements[entry.movements.clone()];
-            let promises = &decoded.promises[entry.promises.clone()];
-            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements, promises);
+            decoded.settle(entry, &mut ledger);
             if let Body::Define(definition) = &entry.command.body {
                 step.define(definition)?;
             }

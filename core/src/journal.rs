@@ -17,7 +17,7 @@ use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
 use crate::format2;
 use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
-use crate::ledger::{Mark, Outcome, Promise, Short};
+use crate::ledger::{Ledger, Mark, Moment, Outcome, Promise, Short, Told};
 use crate::outcome::{Code, State};
 use crate::record::{
     AllocateRec, DefinitionRec, EventRec, LineRec, MovementRec, PromiseRec, ReserveRec, ShortRec,
@@ -485,6 +485,22 @@ pub fn replay(
 }
 
 impl Decoded {
+    /// What a command of it did.
+    pub fn told(&self, entry: &Entry) -> Told<'_> {
+        Told {
+            movements: &self.movements[entry.movements.clone()],
+            shorts: &self.shorts[entry.shorts.clone()],
+            promises: &self.promises[entry.promises.clone()],
+        }
+    }
+
+    /// Makes a command of it so: the only way in which a state follows from a journal.
+    pub fn settle(&self, entry: &Entry, ledger: &mut Ledger) {
+        let Told { movements, promises, .. } = self.told(entry);
+        let moment = Moment { lsn: entry.lsn, now: entry.now };
+        ledger.settle(moment, &entry.command.body, &self.lines, entry.outcome, movements, promises);
+    }
+
     /// The last LSN in it.
     pub fn last(&self) -> Option<Lsn> {
         self.entries.last().map(|entry| entry.lsn)

@@ -112,6 +112,14 @@ pub struct Effects {
     pub promises: Vec<Promise>,
 }
 
+/// The effects of one command, within arrays that serve many.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Told<'a> {
+    pub movements: &'a [Movement],
+    pub shorts: &'a [Short],
+    pub promises: &'a [Promise],
+}
+
 /// How long the arrays of [`Effects`] were.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Mark {
@@ -121,6 +129,11 @@ pub struct Mark {
 }
 
 impl Effects {
+    /// All of them, where they are of one command.
+    pub fn told(&self) -> Told<'_> {
+        Told { movements: &self.movements, shorts: &self.shorts, promises: &self.promises }
+    }
+
     pub fn mark(&self) -> Mark {
         Mark { movements: self.movements.len(), shorts: self.shorts.len(), promises: self.promises.len() }
     }
@@ -204,7 +217,8 @@ pub struct Ledger {
     /// Balance of the outside accounts (supplier, customer, loss, transit), by bucket number less 9.
     outside: [i64; 4],
     dirty: Vec<(SkuId, NodeId)>,
-    dirty_shares: Vec<Place>,
+    /// Allocations, and numbers of what is to come, of which readers are told anew.
+    dirty_rows: Vec<Place>,
     /// Skus to be balanced, and those of them that nobody was told of yet.
     unbalanced: HashSet<SkuId>,
     to_balance: Vec<SkuId>,
@@ -227,7 +241,7 @@ impl Ledger {
             reservations: Reservations::default(),
             outside: [0; 4],
             dirty: Vec::new(),
-            dirty_shares: Vec::new(),
+            dirty_rows: Vec::new(),
             unbalanced: HashSet::new(),
             to_balance: Vec::new(),
             candidates: Vec::new(),
@@ -388,7 +402,7 @@ impl Ledger {
             }
         }
         self.dirty = dirty;
-        let mut places = std::mem::take(&mut self.dirty_shares);
+        let mut places = std::mem::take(&mut self.dirty_rows);
         places.sort_unstable();
         places.dedup();
         for place in places.drain(..) {
@@ -398,7 +412,7 @@ impl Ledger {
             };
             publish(place, number);
         }
-        self.dirty_shares = places;
+        self.dirty_rows = places;
     }
 
     /// Calls `publish` with what every place offers: what a new view starts from.

@@ -9,8 +9,8 @@ use crate::command::{Body, Command, Read, Reserve};
 use crate::id::{Lsn, Millis, NodeId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
 use crate::ledger::{
-    Answer, Ballot, Claim, Effects, Ledger, Mark, NEVER, Outcome, PositionAnswer, Promise, Share, Short,
-    THERE, Trace, merge_movements,
+    Answer, Ballot, Claim, Effects, Ledger, Mark, NEVER, Outcome, PositionAnswer, Promise, Share, THERE,
+    Told, Trace, merge_movements,
 };
 use crate::outcome::Code;
 use crate::record::{MovementRec, PromiseRec, ShortRec};
@@ -59,13 +59,6 @@ pub struct FrameReply {
 
 fn bare(code: Code, lsn: Lsn, repeat: bool, id: u32) -> Reply {
     Reply { lsn, outcome: Outcome::of(code), repeat, id, parts: 0 }
-}
-
-/// What a command is told besides its outcome.
-struct Told<'a> {
-    movements: &'a [Movement],
-    shorts: &'a [Short],
-    promises: &'a [Promise],
 }
 
 /// Appends the answer to a command with an LSN.
@@ -127,11 +120,7 @@ impl FrameReply {
     /// Puts what the journal says in place of the answer at `at`, which said only that it is a repeat.
     pub fn fill_repeat(&mut self, at: usize, decoded: &Decoded, entry: &Entry) {
         let mut found = FrameReply::default();
-        let told = Told {
-            movements: &decoded.movements[entry.movements.clone()],
-            shorts: &decoded.shorts[entry.shorts.clone()],
-            promises: &decoded.promises[entry.promises.clone()],
-        };
+        let told = decoded.told(entry);
         push_reply(&mut found, entry.lsn, &entry.command.body, entry.outcome, true, told);
         let place: usize = self.replies[..at].iter().map(|reply| reply.parts as usize).sum();
         self.parts.splice(place..place, found.parts);
@@ -211,7 +200,7 @@ pub fn merge<T>(
             record.shorts.extend(shorts.iter().map(|short| ShortRec::from(*short)));
             record.promises.extend(promises.iter().map(|promise| PromiseRec::from(*promise)));
             record.push(batch.now, frame.principal, command, &frame.lines, outcome, effects.mark());
-            push_reply(&mut reply, lsn, &command.body, outcome, false, Told { movements, shorts, promises });
+            push_reply(&mut reply, lsn, &command.body, outcome, false, effects.told());
             if let Some(last) = reply.replies.last_mut() {
                 last.id = id;
             }
@@ -287,16 +276,15 @@ fn gather(
 fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &mut FrameReply) {
     let mut said = Ballot::NONE;
     let mut found: Option<Outcome> = None;
-    let (mut movements, mut shorts, mut traces) = (Vec::new(), Vec::new(), Vec::new());
-    let mut promises = Vec::new();
+    let (mut all, mut traces) = (Effects::default(), Vec::new());
     for cursor in cursors {
         let answer = cursor.output.answers.get(cursor.answer).filter(|(index, _)| *index == at);
         let Some((_, Answer::Explanation { decision, effects, traces: seen })) = answer else { continue };
         cursor.answer += 1;
         said = said.and(decision.ballot);
-        movements.extend_from_slice(&effects.movements);
-        shorts.extend_from_slice(&effects.shorts);
-        promises.extend_from_slice(&effects.promises);
+        all.movements.extend_from_slice(&effects.movements);
+        all.shorts.extend_from_slice(&effects.shorts);
+        all.promises.extend_from_slice(&effects.promises);
         traces.extend_from_slice(seen);
         let refused = |outcome: &Outcome| (outcome.code == Code::Ok, outcome.code);
         found = Some(found.map_or(decision.outcome, |other| {
@@ -306,18 +294,17 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
     let outcome = found.unwrap_or(Outcome::of(Code::NoLines));
     let outcome = Ledger::conclude_reserve(reserve, outcome, said);
     if outcome.code != Code::Ok {
-        movements.clear();
+        all.undo(Mark::default());
     }
     if !matches!(outcome.code, Code::Ok | Code::InsufficientStock) {
-        shorts.clear();
+        all.shorts.clear();
     }
-    merge_movements(&mut movements, 0);
-    shorts.sort_unstable();
-    promises.sort_unstable();
+    merge_movements(&mut all.movements, 0);
+    all.shorts.sort_unstable();
+    all.promises.sort_unstable();
     traces.sort_unstable_by_key(|trace: &Trace| (trace.line, trace.node));
     let index = reply.replies.len() as u32;
-    let told = Told { movements: &movements, shorts: &shorts, promises: &promises };
-    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, told);
+    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, all.told());
     reply.traces.extend(traces.into_iter().map(|trace| (index, trace)));
 }
 

@@ -9,7 +9,7 @@ use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{Lsn, Millis, ShardOf};
 use crate::journal::{self, Decoded, Entry, JournalError, JournalReader};
-use crate::ledger::{Ledger, Moment};
+use crate::ledger::Ledger;
 use crate::limit;
 use crate::snapshot::Snapshot;
 
@@ -67,12 +67,7 @@ pub fn recover(
                 reason: "its definition does not fit the catalogue",
             })?;
         }
-        let moment = Moment { lsn: entry.lsn, now: entry.now };
-        let movements = &decoded.movements[entry.movements.clone()];
-        for ledger in &mut ledgers {
-            let promises = &decoded.promises[entry.promises.clone()];
-            ledger.settle(moment, &entry.command.body, &decoded.lines, entry.outcome, movements, promises);
-        }
+        ledgers.iter_mut().for_each(|ledger| decoded.settle(entry, ledger));
         if decoded.last() == Some(entry.lsn) {
             // There are no readers yet.
             ledgers.iter_mut().for_each(|ledger| ledger.drain_changed(|_, _| {}));

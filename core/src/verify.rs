@@ -70,25 +70,20 @@ pub fn verify(
             let moment = Moment { lsn: entry.lsn, now: entry.now };
             let body = &entry.command.body;
             let outcome = execute(&mut again, &mut catalogue, moment, body, &decoded.lines, &mut effects);
-            let movements = &decoded.movements[entry.movements.clone()];
+            let recorded = decoded.told(entry);
             // The scope of a transition is checked at the door's request and not recorded: a foreign
             // channel's step is told that the reservation is unknown, and stays refused.
             let foreign =
                 matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
-            let same = foreign
-                || outcome == entry.outcome
-                    && effects.movements == movements
-                    && effects.shorts == decoded.shorts[entry.shorts.clone()]
-                    && effects.promises == decoded.promises[entry.promises.clone()];
+            let same = foreign || outcome == entry.outcome && effects.told() == recorded;
             if !same && wrong.len() < FINDINGS_MAX {
                 wrong.push(format!(
-                    "LSN {}: recorded {:?} with {movements:?}, doing it again gives {outcome:?} with {:?}",
-                    entry.lsn, entry.outcome, effects.movements
+                    "LSN {}: recorded {:?} with {:?}, doing it again gives {outcome:?} with {:?}",
+                    entry.lsn, entry.outcome, recorded.movements, effects.movements
                 ));
             }
             if same {
-                let promises = &decoded.promises[entry.promises.clone()];
-                again.settle(moment, body, &decoded.lines, entry.outcome, movements, promises);
+                decoded.settle(entry, &mut again);
             }
             if decoded.last() == Some(entry.lsn) {
                 again.drain_changed(|_, _| {});

@@ -21,7 +21,8 @@ use crate::bucket::Place;
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
 use crate::drill::{self, Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, SkuId};
-use crate::later::{self, Item};
+use crate::later::{self, Asked, Item, Supplies, Supply};
+use crate::ledger::THERE;
 use crate::limit;
 use crate::sync::{self, AtomicU64, Ordering};
 use cell::Cell;
@@ -203,24 +204,25 @@ impl Reader<'_> {
         }
         let place = Item::Open(0).place(sku);
         let Some(row) = self.view.row_word(place) else { return Ok(found) };
-        let mut supplies: SmallVec<[(NodeId, i64, Millis); 8]> = SmallVec::new();
-        let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
+        // By number, and behind them what no supply serves.
+        let none = Supply { node: NodeId::ANY, open: 0, eta: THERE, order: 0, pool: ChannelId::NO_SUPPLY };
+        let (mut supplies, mut unserved) = (Supplies::new(), Supplies::new());
         let (mut waiting, mut waiters) = (0, 0);
         self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), |index, number| {
             let item = Item::at(index.0);
             if let Item::Node(at) | Item::Open(at) | Item::Date(at) = item {
                 let at = usize::from(at);
                 if supplies.len() <= at {
-                    supplies.resize(at + 1, (NodeId::ANY, 0, Millis(0)));
+                    supplies.resize(at + 1, none);
                 }
                 match item {
-                    Item::Node(_) => supplies[at].0 = NodeId(number as u16),
-                    Item::Open(_) => supplies[at].1 = number,
-                    _ => supplies[at].2 = Millis(number as u64),
+                    Item::Node(_) => supplies[at].node = NodeId(number as u16),
+                    Item::Open(_) => supplies[at].open = number,
+                    _ => supplies[at].eta = Millis(number as u64),
                 }
             }
             match item {
-                Item::Unserved(node) => left.push((node, -number)),
+                Item::Unserved(node) => unserved.push(Supply { node, open: -number, ..none }),
                 Item::Waiting(who) if who == channel.id() => waiting = number,
                 Item::Waiters => waiters = number,
                 _ => {}
@@ -229,32 +231,19 @@ impl Reader<'_> {
         if waiters >= limit::WAITING_PER_SKU_MAX as i64 {
             return Ok(found);
         }
-        left.extend(supplies.iter().map(|(node, open, _)| (*node, *open)));
-        left.sort_unstable_by_key(|(node, _)| *node);
-        left.dedup_by(|next, last| {
-            let same = next.0 == last.0;
-            last.1 += if same { next.1 } else { 0 };
-            same
-        });
-        // As a reservation would: the earliest first, then the best node.
-        let offered = |node| channel.nodes.contains(node) && group.is_none_or(|group| group.contains(node));
-        supplies.retain(|(node, open, date)| *open > 0 && *date > now && offered(*node));
-        supplies.sort_by_key(|(node, _, date)| (*date, self.rules.rank(*node)));
-        let (mut used, splits) = (0, channel.policy.splits().min(limit::LINE_SUPPLIES_MAX));
-        for (node, open, date) in supplies {
-            let Some((most, preorder)) = rules.later(profile, node, channel.id()) else { continue };
-            let at = left.binary_search_by_key(&node, |(node, _)| *node).expect("it was noted");
-            let left = &mut left[at].1;
-            let units = open.min(*left).min(i64::from(most) - waiting - found.units);
-            if units > 0 && used < splits {
-                used += 1;
-                *left -= units;
+        supplies.append(&mut unserved);
+        let (rules, node) = (self.rules, NodeId::ANY);
+        let asked = Asked { now, rules, profile, channel, group, node, waiting };
+        asked.claimable(
+            supplies,
+            |_| i64::MAX,
+            |supply, units, preorder| {
                 if found.units == 0 {
-                    (found.from, found.preorder) = (date, preorder);
+                    (found.from, found.preorder) = (supply.eta, preorder);
                 }
                 found.units += units;
-            }
-        }
+            },
+        );
         Ok(found)
     }
 

@@ -1,6 +1,6 @@
 //! Backorders and preorders: claims on supplies, their dates, limits, and promises made anew.
 
-use stockline_core::catalogue::{Definition, Effect, Policy};
+use stockline_core::catalogue::{Effect, Policy};
 use stockline_core::checkpoint::fold;
 use stockline_core::command::{Fill, Line, StepLine, Verb};
 use stockline_core::event::EventKind;
@@ -15,7 +15,7 @@ use stockline_core::view::View;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 
-use crate::bench::{Bench, START, Told, any_line, node_line, sku_rule};
+use crate::bench::{Bench, START, Told, any_line, channel_with, node_line, sku_rule};
 
 const DAY: u64 = 86_400_000;
 
@@ -214,9 +214,7 @@ fn promises_are_made_anew_by_priority_then_age() {
     // Channel 2 goes before channel 0.
     for (channel, priority) in [("c0", 5), ("c2", 1)] {
         let policy = Policy { priority, ..Policy::default() };
-        let name = channel.to_owned();
-        let definition = Definition::Channel { name, parent: None, group: None, buffer: 0, policy };
-        assert_eq!(bench.define(definition), Code::Ok);
+        assert_eq!(bench.define(channel_with(channel, policy)), Code::Ok);
     }
     assert_eq!(supply(&mut bench, 0, 1, 10, day(10)), Code::Ok);
     assert_eq!(supply(&mut bench, 0, 2, 10, day(20)), Code::Ok);
@@ -421,8 +419,7 @@ fn a_line_waits_for_as_many_supplies_as_it_may_be_split_over() {
     assert_eq!(claim(&mut bench, 1, 0, 17).1, [(u16::MAX, LINE_SUPPLIES_MAX as u32, 0)]);
     check_readers(&mut bench);
     let policy = Policy { splits_max: 2, ..Policy::default() };
-    let definition = Definition::Channel { name: "c0".into(), parent: None, group: None, buffer: 0, policy };
-    assert_eq!(bench.define(definition), Code::Ok);
+    assert_eq!(bench.define(channel_with("c0", policy)), Code::Ok);
     assert_eq!(claim(&mut bench, 2, 0, 3).1, [(u16::MAX, 2, 0)]);
     assert_eq!(claim(&mut bench, 3, 0, 2), (Code::Ok, vec![(0, 1, 1), (0, 1, 2)]));
 }

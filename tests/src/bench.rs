@@ -6,7 +6,7 @@ use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::bucket::{Bucket, Place};
 use stockline_core::catalogue::{
-    Amount, Catalogue, Definition, Effect, Lane, LateConfirm, Policy, Strategy, UNKNOWN, When,
+    Amount, Catalogue, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
 };
 use stockline_core::chain::Chain;
 use stockline_core::command::{Body, Command, Fill, Frame, Line, Read, Reserve, StepLine, Transition, Verb};
@@ -120,10 +120,7 @@ pub fn sku_rules() -> Vec<Definition> {
         }
         all.push(definition);
     }
-    if let Definition::Node { name, priority, kind, timezone, at, .. } = Definition::node("n0", 10) {
-        let substitutes = vec!["n2".into(), "n1".into()];
-        all.push(Definition::Node { name, priority, kind, timezone, at, substitutes });
-    }
+    all.push(node_with("n0", 10, None, &["n2", "n1"]));
     let data = |name: &str| Definition::SkuData { name: name.into(), category: "garden".into() };
     let places = [
         ("s*", "garden", None, None, None, Effect::Safety(1)),
@@ -144,6 +141,18 @@ pub fn sku_rules() -> Vec<Definition> {
     all.extend([data("s4"), data("s5")]);
     all.extend(places.into_iter().enumerate().map(rule));
     all
+}
+
+/// A channel over every node, with a policy.
+pub fn channel_with(name: &str, policy: Policy) -> Definition {
+    Definition::Channel { name: name.into(), parent: None, group: None, buffer: 0, policy }
+}
+
+/// A node, with where it is and its substitutes.
+pub fn node_with(name: &str, priority: u16, at: Option<Point>, substitutes: &[&str]) -> Definition {
+    let (name, kind, timezone) = (name.into(), String::new(), String::new());
+    let substitutes = substitutes.iter().map(|node| (*node).to_owned()).collect();
+    Definition::Node { name, priority, kind, timezone, at, substitutes }
 }
 
 pub fn allocate(amount: Amount, when: When) -> Effect {
@@ -170,9 +179,7 @@ pub fn sku_rule(
 
 /// Appends what a record says of a command to another.
 pub fn copy_entry(record: &mut JournalRecord, decoded: &Decoded, entry: &Entry) {
-    let (movements, shorts) =
-        (&decoded.movements[entry.movements.clone()], &decoded.shorts[entry.shorts.clone()]);
-    let promises = &decoded.promises[entry.promises.clone()];
+    let stockline_core::ledger::Told { movements, shorts, promises } = decoded.told(entry);
     record.movements.extend(movements.iter().map(|one| MovementRec::from(*one)));
     record.shorts.extend(shorts.iter().map(|one| ShortRec::from(*one)));
     record.promises.extend(promises.iter().map(|one| PromiseRec::from(*one)));

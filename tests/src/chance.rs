@@ -9,6 +9,7 @@ use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepL
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
 use stockline_core::journal::{Decoded, Entry};
+use stockline_core::ledger::Told;
 use stockline_core::merge::{Part, Reply};
 use stockline_core::wire::PartRec;
 use stockline_loadgen::chance::Chance;
@@ -205,8 +206,7 @@ pub fn due(reply: &Reply, parts: &[Part]) -> Due {
 pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
     let mut parts = Vec::new();
     if matches!(entry.command.body, Body::Reserve(_)) || entry.outcome.reacquired {
-        let movements = &decoded.movements[entry.movements.clone()];
-        let promises = &decoded.promises[entry.promises.clone()];
+        let Told { movements, shorts, promises } = decoded.told(entry);
         let mut sums: BTreeMap<(u32, u16, u64), u32> = BTreeMap::new();
         for movement in movements {
             let promise = promises
@@ -217,7 +217,7 @@ pub fn due_of_entry(decoded: &Decoded, entry: &Entry) -> Due {
         }
         let part = |((sku, node, at_ms), quantity)| PartRec { line: 0, sku, node, quantity, at_ms };
         parts.extend(sums.into_iter().map(part));
-        parts.extend(decoded.shorts[entry.shorts.clone()].iter().map(|short| PartRec {
+        parts.extend(shorts.iter().map(|short| PartRec {
             line: short.line,
             sku: short.sku.0,
             node: ANY,

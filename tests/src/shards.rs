@@ -3,7 +3,7 @@
 use stockline_core::command::{Line, Verb};
 use stockline_core::id::{Lsn, ShardOf};
 use stockline_core::journal;
-use stockline_core::ledger::{Ledger, Moment};
+use stockline_core::ledger::Ledger;
 use stockline_loadgen::dice::Dice;
 
 use crate::bench::{Bench, Told, any_line};
@@ -64,18 +64,7 @@ fn what_the_journal_recorded_makes_the_state_again() {
             for entry in &decoded.entries {
                 assert_eq!(entry.lsn, due, "no LSN is missing or twice");
                 due = due.next();
-                let moment = Moment { lsn: entry.lsn, now: entry.now };
-                let movements = &decoded.movements[entry.movements.clone()];
-                for ledger in &mut ledgers {
-                    ledger.settle(
-                        moment,
-                        &entry.command.body,
-                        &decoded.lines,
-                        entry.outcome,
-                        movements,
-                        &decoded.promises[entry.promises.clone()],
-                    );
-                }
+                ledgers.iter_mut().for_each(|ledger| decoded.settle(entry, ledger));
             }
         }
         let mut hash = stockline_core::ledger::StateHash::default();

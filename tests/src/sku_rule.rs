@@ -1,7 +1,7 @@
 //! Rules by sku: which one speaks, what it withholds and allocates, and that a sku without any costs nothing.
 
 use stockline_core::bucket::Place;
-use stockline_core::catalogue::{Amount, Definition, Effect, When};
+use stockline_core::catalogue::{Amount, Definition, Effect, Policy, When};
 use stockline_core::command::{Action, Allocate, Body, Command, Frame, Verb};
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, Key, Lsn, NodeId, SkuId};
@@ -9,7 +9,7 @@ use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::View;
 
-use crate::bench::{Bench, START, WHO, allocate, any_line, node_line, sku_rule};
+use crate::bench::{Bench, START, WHO, allocate, any_line, channel_with, node_line, sku_rule};
 
 /// The most units of a sku that a channel is granted at a node.
 fn most(bench: &mut Bench, channel: u16, sku: u32, node: u16) -> u32 {
@@ -283,12 +283,8 @@ fn a_cap_bounds_what_a_channel_claims_at_once() {
     let mut bench = Bench::new(1);
     bench.receive(1, 0, 10);
     bench.receive(2, 0, 10);
-    let Definition::Channel { parent, group, buffer, mut policy, .. } = Definition::channel("c0") else {
-        unreachable!("it is a channel")
-    };
-    policy.cap = 3;
-    let name = "c0".to_owned();
-    assert_eq!(bench.define(Definition::Channel { name, parent, group, buffer, policy }), Code::Ok);
+    let policy = Policy { cap: 3, ..Policy::default() };
+    assert_eq!(bench.define(channel_with("c0", policy)), Code::Ok);
     for (lines, code, parts) in [
         (vec![any_line(1, 4)], Code::InsufficientStock, vec![(1, u16::MAX, 3)]),
         (vec![any_line(1, 2), any_line(1, 2)], Code::InsufficientStock, vec![(1, u16::MAX, 1)]),

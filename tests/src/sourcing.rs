@@ -1,12 +1,12 @@
 //! Sourcing: which node serves which line, by the channel's strategy, and over how many it is split.
 
-use stockline_core::catalogue::{Definition, Lane, Point, Strategy, UNKNOWN};
+use stockline_core::catalogue::{Definition, Lane, Point, Policy, Strategy, UNKNOWN};
 use stockline_core::command::{Action, Allocate, Body, Command, Fill, Frame, Line, Read, Reserve};
 use stockline_core::id::{ChannelId, GroupId, Key, Lsn, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::ledger::Why;
 use stockline_core::outcome::Code;
 
-use crate::bench::{Bench, WHO, any_line, node_line};
+use crate::bench::{Bench, WHO, any_line, channel_with, node_line, node_with};
 
 /// Nodes 0, 1, 2 with 5, 8 and 9 units of sku 1; channel 0 with a strategy; zones 0 and 1.
 fn bench(strategy: Strategy, splits_max: u8) -> Bench {
@@ -30,11 +30,8 @@ fn bench(strategy: Strategy, splits_max: u8) -> Bench {
     ] {
         assert_eq!(bench.define(definition), Code::Ok);
     }
-    let Definition::Channel { name, parent, group, buffer, mut policy } = Definition::channel("c0") else {
-        unreachable!("it is a channel")
-    };
-    (policy.strategy, policy.splits_max) = (strategy, splits_max);
-    assert_eq!(bench.define(Definition::Channel { name, parent, group, buffer, policy }), Code::Ok);
+    let policy = Policy { strategy, splits_max, ..Policy::default() };
+    assert_eq!(bench.define(channel_with("c0", policy)), Code::Ok);
     bench
 }
 
@@ -203,12 +200,7 @@ fn metres_between_points_are_good_enough_to_compare() {
     assert!((740_000..760_000).contains(&tonga.metres_to(fiji)), "{}", tonga.metres_to(fiji));
     // Of a zone's two ways to know, the table goes before the coordinates.
     let mut bench = Bench::new(1);
-    let at = |name: &str, at| {
-        let Definition::Node { name, priority, kind, timezone, .. } = Definition::node(name, 5) else {
-            unreachable!("it is a node")
-        };
-        Definition::Node { name, priority, kind, timezone, at: Some(at), substitutes: Vec::new() }
-    };
+    let at = |name: &str, at| node_with(name, 5, Some(at), &[]);
     assert_eq!(bench.define(at("n0", london)), Code::Ok);
     assert_eq!(bench.define(at("n1", point(48.8566, 2.3522))), Code::Ok);
     assert_eq!(bench.define(at("n2", point(91.0, 0.0))), Code::InvalidRule);
@@ -227,13 +219,7 @@ fn metres_between_points_are_good_enough_to_compare() {
 #[test]
 fn a_line_that_names_a_node_is_served_by_the_first_substitute_that_has_all_of_it() {
     let mut bench = bench(Strategy::Priority, 0);
-    let node = |name: &str, substitutes: &[&str]| {
-        let Definition::Node { name, priority, kind, timezone, at, .. } = Definition::node(name, 10) else {
-            unreachable!("it is a node")
-        };
-        let substitutes = substitutes.iter().map(|node| (*node).to_owned()).collect();
-        Definition::Node { name, priority, kind, timezone, at, substitutes }
-    };
+    let node = |name: &str, substitutes: &[&str]| node_with(name, 10, None, substitutes);
     for (definition, code) in [
         (node("n0", &["n0"]), Code::InvalidRule),
         (node("n0", &["n9"]), Code::UnknownNode),

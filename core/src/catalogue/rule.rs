@@ -388,9 +388,6 @@ impl RuleBook {
     /// Makes the layers whose rules have changed, each once for all that came together.
     pub(super) fn compile_stale(&mut self, rules: &[Rule], groups: &[NodeSet]) {
         let stale = std::mem::take(&mut self.stale);
-        if stale.is_empty() {
-            return;
-        }
         stale.iter().for_each(|layer| self.compile(*layer, rules, groups));
         for profile in &mut self.compiled.profiles {
             if profile.layers.iter().any(|layer| stale.contains(layer)) {

@@ -17,7 +17,7 @@ use crate::catalogue::{ChannelRule, Rules};
 use crate::command::Line;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::later::Item;
+use crate::later::{Asked, Item, Supply};
 use crate::ledger::{Claim, Effects, Ledger, Position, SupplyState, merge_movements};
 use crate::limit;
 
@@ -82,10 +82,8 @@ pub struct Promise {
 }
 
 /// Units that a supply has left for a line.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Coming {
-    eta: Millis,
-    rank: u16,
     pool: ChannelId,
     at: u32,
     units: i64,
@@ -96,6 +94,11 @@ impl SupplyState {
     fn none(node: NodeId, pool: ChannelId) -> SupplyState {
         let (supply, eta) = (SupplyId(0), Millis(0));
         SupplyState { node, supply, pool, quantity: 0, claimed: 0, arrived: 0, eta, told: eta }
+    }
+
+    /// Where a pool's claims at a node are, or would be, among the supplies of a sku.
+    pub(super) fn find(all: &[SupplyState], node: NodeId, pool: ChannelId) -> Result<usize, usize> {
+        all.binary_search_by_key(&(node, pool), |open| (open.node, open.pool))
     }
 
     /// Whether it is what its sender calls so.
@@ -147,6 +150,13 @@ impl SupplyState {
         let items = if self.pool == ChannelId::NO_SUPPLY { &unserved[..] } else { &supply };
         let items: SmallVec<[Item; 3]> = items.into();
         items.into_iter()
+    }
+}
+
+impl From<&SupplyState> for Supply {
+    fn from(state: &SupplyState) -> Supply {
+        let (node, eta, pool) = (state.node, state.eta, state.pool);
+        Supply { node, open: state.open(), eta, order: state.supply.0, pool }
     }
 }
 
@@ -243,56 +253,44 @@ impl Ledger {
         channel: &ChannelRule,
         line: &Line,
     ) -> i64 {
-        self.coming.clear();
+        let mut coming = std::mem::take(&mut self.coming);
+        coming.clear();
         let (Some(extra), Some(profile)) = (self.extras.get(&line.sku), rules.skus.profile(line.sku)) else {
             return 0;
         };
         if extra.waiting.len() >= limit::WAITING_PER_SKU_MAX {
             return 0;
         }
-        let (group, splits) =
-            (rules.group(line.group), channel.policy.splits().min(limit::LINE_SUPPLIES_MAX));
         let taken = self.takes.iter().filter(|take| take.sku == line.sku && take.pool.is_supply());
-        let waiting = extra.backordered(channel.id()) + taken.map(|take| take.quantity).sum::<i64>();
-        let mut supplies: SmallVec<[&SupplyState; 8]> =
-            extra.supplies.iter().filter(|open| open.has_units(now)).collect();
-        supplies.sort_by_key(|open| (open.eta, rules.rank(open.node), open.supply));
+        let asked = Asked {
+            now,
+            rules,
+            profile,
+            channel,
+            group: rules.group(line.group),
+            node: line.node,
+            waiting: extra.backordered(channel.id()) + taken.map(|take| take.quantity).sum::<i64>(),
+        };
+        // As far as claims at a node can be counted.
+        let room = |node| {
+            let claimed = self.supplies_at(line.sku, node).map(|open| i64::from(open.claimed));
+            limit::BUCKET_UNITS_MAX - claimed.sum::<i64>()
+        };
+        let row = self.shard.row(line.sku);
         let mut sum = 0;
-        // What is left at a node as a whole, where another supply of it shrank; as far as claims there can be counted.
-        let mut left: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
-        for of_node in extra.supplies.chunk_by(|one, other| one.node == other.node) {
-            let claimed: i64 = of_node.iter().map(|open| i64::from(open.claimed)).sum();
-            let open: i64 = of_node.iter().map(SupplyState::open).sum();
-            left.push((of_node[0].node, open.min(limit::BUCKET_UNITS_MAX - claimed)));
-        }
-        for open in supplies {
-            let node = open.node;
-            if self.coming.len() == splits {
-                break;
-            }
-            let named = line.node == NodeId::ANY || line.node == node;
-            if !named || !channel.nodes.contains(node) || group.is_some_and(|nodes| !nodes.contains(node)) {
-                continue;
-            }
-            let Some((most, _)) = rules.skus.later(profile, node, channel.id()) else { continue };
-            let at = left.binary_search_by_key(&node, |(node, _)| *node).expect("it has a supply");
-            let units = open.open().min(left[at].1).min(i64::from(most) - waiting - sum);
-            if units <= 0 {
-                continue;
-            }
-            left[at].1 -= units;
+        asked.claimable(extra.supplies.iter().map(Supply::from).collect(), room, |supply, units, _| {
+            let at = self.positions.find(row, supply.node).expect("a supply has its position");
             sum += units;
-            let at = self.positions.find(self.shard.row(line.sku), node).expect("a supply has its position");
-            let rank = rules.rank(node);
-            self.coming.push(Coming { eta: open.eta, rank, pool: open.pool, at: at as u32, units });
-        }
+            coming.push(Coming { pool: supply.pool, at: at as u32, units });
+        });
+        self.coming = coming;
         sum
     }
 
     /// Takes units of the supplies noted for a line.
     pub(super) fn take_coming(&mut self, line: &Line, mut wanted: i64, effects: &mut Effects) {
         for next in 0..self.coming.len() {
-            let Coming { pool, at, units, .. } = self.coming[next];
+            let Coming { pool, at, units } = self.coming[next];
             let units = units.min(wanted);
             wanted -= units;
             self.take(line, at, pool, units, effects);
@@ -470,14 +468,14 @@ impl Ledger {
             // The checkpoint knows of reservations only that something is said of.
             let stays = |id| reservations.part(id).is_none() || reservations.waits(*sku, *node, id);
             extra.waiting.retain(|(at, id)| at != node || stays(*id));
-            self.dirty_shares.push(Item::Waiters.place(*sku));
+            self.dirty_rows.push(Item::Waiters.place(*sku));
             self.waiting -= before - extra.waiting.len();
         }
     }
 
     /// Units of a sku that a channel waits for become more or fewer.
     pub(super) fn count_backorder(&mut self, sku: SkuId, channel: ChannelId, units: i64) {
-        self.dirty_shares.push(Item::Waiting(channel).place(sku));
+        self.dirty_rows.push(Item::Waiting(channel).place(sku));
         let counts = &mut self.extras.entry(sku).or_default().backordered;
         match counts.iter().position(|(other, _)| *other == channel) {
             Some(at) => {
@@ -507,7 +505,7 @@ impl Ledger {
                 if !own.any(|(at, _)| *at == node) {
                     waiting.push((node, id));
                     self.waiting += 1;
-                    self.dirty_shares.push(Item::Waiters.place(sku));
+                    self.dirty_rows.push(Item::Waiters.place(sku));
                 }
             } else if to == Bucket::Inbound {
                 self.count_backorder(sku, channel, -units);
@@ -525,7 +523,7 @@ impl Ledger {
         if let Some(at) = waiting.iter().position(|waits| *waits == (node, id)) {
             waiting.remove(at);
             self.waiting -= 1;
-            self.dirty_shares.push(Item::Waiters.place(sku));
+            self.dirty_rows.push(Item::Waiters.place(sku));
         }
     }
 
@@ -539,29 +537,23 @@ impl Ledger {
             _ => 0,
         };
         let supplies = &mut self.extras.entry(sku).or_default().supplies;
-        let at = match supplies.binary_search_by_key(&(node, pool), |open| (open.node, open.pool)) {
-            Ok(at) => at,
-            Err(at) => {
-                supplies.insert(at, SupplyState::none(node, pool));
-                at
-            }
-        };
+        let at = SupplyState::find(supplies, node, pool).unwrap_or_else(|at| {
+            supplies.insert(at, SupplyState::none(node, pool));
+            at
+        });
         let open = &mut supplies[at];
         if open.claimed == 0 {
             (open.told, open.arrived) = (open.eta, 0);
         }
         let claimed = i64::from(open.claimed) + units;
         open.claimed = u32::try_from(claimed).expect("a supply has the claims that are taken from it");
-        self.dirty_shares.extend(open.items().map(|item| item.place(sku)));
+        self.dirty_rows.extend(open.items().map(|item| item.place(sku)));
         if open.is_over() {
             supplies.remove(at);
         }
         let waits = supplies.iter().any(|open| open.node == node && open.claimed > 0);
-        let position = self.positions.get_or_insert(self.shard.row(sku), node);
+        let position = self.touch(sku, node);
         position.set_waits(waits);
-        if !position.set_dirty(true) {
-            self.dirty.push((sku, node));
-        }
         position
     }
 }

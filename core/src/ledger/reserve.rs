@@ -16,7 +16,7 @@ use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::explain::{Trace, Why};
-use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short};
+use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short, SupplyState};
 use crate::outcome::{Code, State};
 
 /// A position that could serve a line.
@@ -171,8 +171,8 @@ impl Ledger {
         if pool.is_supply() {
             let node = position.node();
             let extra = self.extras.get_mut(&sku).expect("it has a supply");
-            let mut supplies = extra.supplies.iter_mut();
-            let open = supplies.find(|open| (open.node, open.pool) == (node, pool)).expect("it was there");
+            let at = SupplyState::find(&extra.supplies, node, pool).expect("it was there");
+            let open = &mut extra.supplies[at];
             open.claimed = u32::try_from(i64::from(open.claimed) + quantity).expect("no more than it has");
             return;
         }

@@ -7,7 +7,7 @@ use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{ChannelId, Lsn, Millis, ReservationId, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Promise, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -126,14 +126,21 @@ impl Ledger {
         if movement.pool != ChannelId::SHARED {
             self.shift_share(movement);
         }
-        let position = self.positions.get_or_insert(self.shard.row(movement.sku), movement.node);
+        let position = self.touch(movement.sku, movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
             if bucket.is_on_hand() {
                 position.add(bucket, change);
             }
         }
+        position
+    }
+
+    /// A position, made if it is not there, of which readers are told anew.
+    #[inline]
+    pub(super) fn touch(&mut self, sku: SkuId, node: NodeId) -> &mut Position {
+        let position = self.positions.get_or_insert(self.shard.row(sku), node);
         if !position.set_dirty(true) {
-            self.dirty.push((movement.sku, movement.node));
+            self.dirty.push((sku, node));
         }
         position
     }
@@ -146,7 +153,7 @@ impl Ledger {
             if bucket == Bucket::Allocated {
                 let shares = &mut self.extras.entry(movement.sku).or_default().shares;
                 shares.add(movement.pool, movement.node, change);
-                self.dirty_shares.push(movement.place());
+                self.dirty_rows.push(movement.place());
             }
         }
     }
@@ -210,7 +217,7 @@ impl Ledger {
             let pool = pools.find(|pool| !used(*pool)).expect("there are more pools than supplies");
             let (node, eta) = (movement.node, event.eta);
             let new = SupplyState { node, supply, pool, quantity: 0, claimed: 0, arrived: 0, eta, told: eta };
-            let at = supplies.partition_point(|open| (open.node, open.pool) < (node, pool));
+            let at = SupplyState::find(supplies, node, pool).expect_err("its pool is a new one");
             supplies.insert(at, new);
             at
         });
@@ -220,7 +227,7 @@ impl Ledger {
         if movement.to == Bucket::Free {
             supplies[at].arrive(-change);
         }
-        self.dirty_shares.extend(supplies[at].items().map(|item| item.place(event.sku)));
+        self.dirty_rows.extend(supplies[at].items().map(|item| item.place(event.sku)));
         if supplies[at].is_over() {
             supplies.remove(at);
         }
@@ -230,12 +237,11 @@ impl Ledger {
         let (Some(extra), Some(supply)) = (self.extras.get_mut(&event.sku), event.supply) else { return };
         let Some(open) = extra.supplies.iter_mut().find(|open| open.is(supply, event.node)) else { return };
         open.eta = event.eta;
-        self.dirty_shares.extend(open.items().map(|item| item.place(event.sku)));
+        let open = *open;
+        self.dirty_rows.extend(open.items().map(|item| item.place(event.sku)));
         // Those who wait for it are told.
-        let row = self.shard.row(event.sku);
-        let position = self.positions.get_or_insert(row, event.node);
-        if position.waits() && !position.set_dirty(true) {
-            self.dirty.push((event.sku, event.node));
+        if self.position(event.sku, event.node).is_some_and(Position::waits) {
+            self.touch(event.sku, event.node);
         }
     }
 
