@@ -5,6 +5,7 @@
 //! Ids are given in order and never reused, so re-applying the same definitions gives the same ids.
 
 mod check;
+mod node_set;
 mod rule;
 mod zone;
 
@@ -16,7 +17,8 @@ use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId, ZoneId};
 use crate::limit;
 use crate::outcome::Code;
 
-pub use check::{check, check_reserve};
+pub use check::{check, check_reserve, place};
+pub use node_set::NodeSet;
 use rule::RuleBook;
 pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
 pub use zone::{Lane, Point, Strategy, UNKNOWN, ZoneRule};
@@ -283,37 +285,12 @@ pub struct Principal {
     pub token_sha256: [u8; 32],
 }
 
-/// A set of nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeSet {
-    All,
-    Only(Box<[u64]>),
-}
-
-impl NodeSet {
-    fn of(nodes: &[NodeId]) -> NodeSet {
-        let words = nodes.iter().map(|node| node.0 as usize / 64 + 1).max().unwrap_or(0);
-        let mut bits = vec![0u64; words];
-        for node in nodes {
-            bits[node.0 as usize / 64] |= 1 << (node.0 % 64);
-        }
-        NodeSet::Only(bits.into())
-    }
-
-    pub fn contains(&self, node: NodeId) -> bool {
-        match self {
-            NodeSet::All => true,
-            NodeSet::Only(bits) => {
-                bits.get(node.0 as usize / 64).is_some_and(|word| word >> (node.0 % 64) & 1 == 1)
-            }
-        }
-    }
-}
-
 /// What a channel may be promised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRule {
     pub nodes: NodeSet,
+    /// The group of them, if they are one.
+    pub group: GroupId,
     /// Whose allocations it draws from, in this order: its own, then those of the channels above it.
     pub pools: Box<[ChannelId]>,
     pub buffer: u32,
@@ -371,6 +348,20 @@ impl Rules {
 
     pub fn knows_node(&self, node: NodeId) -> bool {
         (node.0 as usize) < self.ranks.len()
+    }
+
+    /// Whether units can be claimed there: at a node, or at any of a group.
+    pub fn knows_place(&self, node: NodeId) -> bool {
+        let group = |group| group == GroupId::ANY || self.group(group).is_some();
+        node.group().map_or_else(|| self.knows_node(node), group)
+    }
+
+    /// Whether a channel is offered a node, or all nodes of the group that it stands for.
+    pub fn offers_place(&self, channel: &ChannelRule, node: NodeId) -> bool {
+        match node.group() {
+            None => channel.nodes.contains(node),
+            Some(group) => self.group(group).unwrap_or(&NodeSet::All).is_within(&channel.nodes),
+        }
     }
 
     pub fn rank(&self, node: NodeId) -> u16 {
@@ -693,6 +684,7 @@ impl Catalogue {
             .map(|(at, channel)| ChannelRule {
                 pools: self.line_of(at, &channel.name, channel.parent).into(),
                 nodes: channel.group.map_or(NodeSet::All, |group| groups[group.0 as usize].clone()),
+                group: channel.group.unwrap_or(GroupId::ANY),
                 buffer: channel.buffer,
                 policy: channel.policy,
             })

@@ -25,6 +25,8 @@ bugs! {
     MoveUnchecked = "move-unchecked";
     /// 1: allocations are claimed though their units are not there.
     IgnoreDeficit = "ignore-deficit";
+    /// 1: claims on groups are covered one group at a time.
+    IgnoreOverlap = "ignore-overlap";
     /// 1: what has come for those who wait is given to whoever asks.
     StealOwed = "steal-owed";
     /// 2: a commit does not wait for the disk.

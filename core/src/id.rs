@@ -45,6 +45,27 @@ impl fmt::Display for ReservationId {
 impl NodeId {
     /// In a line: any node the channel is offered. In a record: none.
     pub const ANY: NodeId = NodeId(u16::MAX);
+    /// In a line: units are claimed of its group, and of which node is chosen later.
+    pub const LATER: NodeId = NodeId(u16::MAX - 1);
+    /// In place of a node: the first of the groups.
+    pub const GROUPS: NodeId = NodeId(1 << 15);
+
+    /// In place of a node, where units of a group are claimed; [`GroupId::ANY`] stands for all nodes.
+    pub fn of_group(group: GroupId) -> NodeId {
+        NodeId(NodeId::GROUPS.0 + group.0.min(NodeId::LATER.0 - NodeId::GROUPS.0 - 1))
+    }
+
+    /// Whether it stands for a group.
+    pub fn is_group(self) -> bool {
+        (NodeId::GROUPS..NodeId::LATER).contains(&self)
+    }
+
+    /// The group that it stands for.
+    pub fn group(self) -> Option<GroupId> {
+        let group = GroupId(self.0.wrapping_sub(NodeId::GROUPS.0));
+        let all = NodeId::of_group(GroupId::ANY);
+        self.is_group().then_some(if self == all { GroupId::ANY } else { group })
+    }
 }
 
 impl ChannelId {

@@ -6,6 +6,7 @@
 //! The ledger knows nothing of other shards, LSN assignment, idempotency, the journal or the view.
 
 mod allocation;
+mod cover;
 mod event;
 mod explain;
 mod hash;
@@ -22,6 +23,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::Rules;
 use crate::command::{Body, Line, Read};
+use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::later::Item;
@@ -227,6 +229,10 @@ pub struct Ledger {
     drawn: Vec<i64>,
     /// What supplies have for a line.
     coming: Vec<promise::Coming>,
+    /// What may be taken for a line where units are claimed of groups.
+    cover: Option<Cover>,
+    /// Units were wanted of one group more than can be claimed of.
+    crowded: bool,
     /// Entries of all [`Extra::waiting`].
     waiting: usize,
     takes: Vec<reserve::Take>,
@@ -247,6 +253,8 @@ impl Ledger {
             candidates: Vec::new(),
             drawn: Vec::new(),
             coming: Vec::new(),
+            cover: None,
+            crowded: false,
             waiting: 0,
             takes: Vec::new(),
         }
@@ -284,7 +292,7 @@ impl Ledger {
             }
             Body::Allocate(allocate) => {
                 let owned = self.shard.owns(allocate.sku);
-                owned.then(|| Decision::alone(self.decide_allocate(allocate, effects)))
+                owned.then(|| Decision::alone(self.decide_allocate(rules, allocate, effects)))
             }
             Body::Balance(sku) => {
                 let owned = self.shard.owns(*sku);
@@ -360,11 +368,11 @@ impl Ledger {
         answer
     }
 
-    /// What readers are told of a position: the units free; where there are none, how many of the allocated units are
+    /// What readers are told of a position: the units free, negative those claimed of a group; where there are none, how many of the allocated units are
     /// really there (a deficit takes from them all), as -1 less that many.
     pub fn offer(&self, sku: SkuId, position: &Position) -> i64 {
         let free = self.free(sku, position);
-        if free >= 0 { free } else { -1 - (free + position.allocated()).max(0) }
+        if free >= 0 || position.node().is_group() { free } else { -1 - (free + position.allocated()).max(0) }
     }
 
     /// When a claim's units are there.

@@ -22,6 +22,7 @@ pub mod chain;
 pub mod checkpoint;
 pub mod command;
 pub mod commit;
+pub mod cover;
 pub mod drill;
 pub mod event;
 mod format2;

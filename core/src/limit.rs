@@ -26,6 +26,8 @@ pub const PRINCIPALS_MAX: usize = 65_536;
 pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
 /// Reservations that wait for a sku, counted by node.
 pub const WAITING_PER_SKU_MAX: usize = 16_384;
+/// Groups of which units of one sku are claimed, their nodes not chosen yet.
+pub const CLAIMED_GROUPS_PER_SKU_MAX: usize = 6;
 /// Allocations of one sku, counted by channel and node.
 pub const ALLOCATIONS_PER_SKU_MAX: usize = 16_384;
 
@@ -169,7 +171,9 @@ const _: () = {
     // Above them are the pools of supplies, two more numbers, and what all share.
     assert!(CHANNELS_MAX <= 1 << 15);
     assert!(SUPPLIES_PER_SKU_MAX + 2 < 1 << 15);
-    assert!(GROUPS_MAX < u16::MAX as usize);
+    // Above nodes are the places of groups, two more numbers, and any.
+    assert!(NODES_MAX <= 1 << 15);
+    assert!(GROUPS_MAX + 2 < 1 << 15);
     assert!(QUANTITY_MAX as i64 <= BUCKET_UNITS_MAX);
     assert!(BUCKET_UNITS_MAX <= u32::MAX as i64);
     assert!(TTL_MS_MAX <= u32::MAX as u64);

@@ -110,6 +110,10 @@ codes! {
     UnknownZone = 54, "UNKNOWN_ZONE";
     /// Some of it has not come yet; what is there can be taken line by line.
     Backordered = 55, "BACKORDERED";
+    /// Some of it is claimed of a group, and the node is not chosen; a move chooses it.
+    NodeNotChosen = 56, "NODE_NOT_CHOSEN";
+    /// Units of the sku are claimed of as many groups as can be, their nodes not chosen yet.
+    TooManyGroups = 57, "TOO_MANY_GROUPS";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use crate::bucket::Place;
 use crate::catalogue::{ChannelRule, NodeSet, Rules};
+use crate::cover::{Cover, Demands};
 use crate::drill::{self, Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, SkuId};
 use crate::later::{self, Asked, Item, Supplies, Supply};
@@ -67,8 +68,9 @@ fn unpack(value: u64) -> (NodeId, i64) {
     (NodeId((value >> 48) as u16), (value << 16) as i64 >> 16)
 }
 
-/// Where the cells of a row are: start, room and count in 32, 16 and 14 bits, and two bits, for a sku of which some
-/// channel has, or had, an allocation, and for one that has, or had, supplies.
+/// Where the cells of a row are: start, room and count in 32, 14 and 14 bits, and three bits, for a sku of which some
+/// channel has, or had, an allocation, for one that has, or had, supplies, and for one of which units are, or were,
+/// claimed of groups.
 #[derive(Clone, Copy)]
 struct Row {
     start: usize,
@@ -76,30 +78,34 @@ struct Row {
     len: usize,
     allocated: bool,
     later: bool,
+    grouped: bool,
 }
 
+const GROUPED: u64 = 1 << 31;
 const ALLOCATED: u64 = 1 << 15;
 /// A bit for a sku that has, or had, supplies to come.
 const LATER: u64 = 1 << 14;
 /// Cells of a row.
 const ROW_MAX: usize = LATER as usize - 1;
-const _: () = assert!(later::ITEMS_MAX <= ROW_MAX && limit::NODES_MAX <= ROW_MAX);
+const _: () = assert!(later::ITEMS_MAX <= ROW_MAX && limit::NODES_MAX + limit::GROUPS_MAX < ROW_MAX);
 
 impl Row {
     fn unpack(word: u64) -> Row {
         Row {
             start: (word >> 32) as usize,
-            room: (word >> 16) as usize & 0xffff,
+            room: (word >> 16) as usize & ROW_MAX,
             len: (word & (LATER - 1)) as usize,
             allocated: word & ALLOCATED != 0,
             later: word & LATER != 0,
+            grouped: word & GROUPED != 0,
         }
     }
 
     fn pack(self) -> u64 {
         let allocated = if self.allocated { ALLOCATED } else { 0 };
         let later = if self.later { LATER } else { 0 };
-        (self.start as u64) << 32 | (self.room as u64) << 16 | allocated | later | self.len as u64
+        let grouped = if self.grouped { GROUPED } else { 0 };
+        (self.start as u64) << 32 | grouped | (self.room as u64) << 16 | allocated | later | self.len as u64
     }
 }
 
@@ -166,7 +172,7 @@ impl Reader<'_> {
     ) -> Result<Available, Stale> {
         let Some(row) = self.view.rows.get(sku.0 as usize) else { return Ok(Available::default()) };
         let row = Row::unpack(row.load(Ordering::Acquire));
-        if row.allocated {
+        if row.allocated || row.grouped {
             return self.available_with_own(channel, group, sku, row, each);
         }
         let withheld = self.withheld(channel, sku);
@@ -254,7 +260,7 @@ impl Reader<'_> {
         move |node| profile.map_or(0, |profile| i64::from(rules.withheld(profile, node, channel)))
     }
 
-    /// The same where channels have allocations of the sku.
+    /// The same where channels have allocations of the sku, or units of it are claimed of groups.
     fn available_with_own(
         &self,
         channel: &ChannelRule,
@@ -267,12 +273,20 @@ impl Reader<'_> {
         type Node = (NodeId, i64, i64, i64);
         let withheld = self.withheld(channel, sku);
         let mut nodes: SmallVec<[Node; 16]> = SmallVec::new();
+        let mut demands = Demands::new();
         let known = self.view.each_cell(self.as_of, row, |node, offer| {
-            if channel.nodes.contains(node) {
-                let there = if offer >= 0 { i64::MAX } else { -1 - offer };
-                nodes.push((node, (offer - withheld(node)).max(0), 0, there));
+            if let Some(group) = node.group() {
+                demands.extend((offer < 0).then_some((group, -offer)));
+                return;
             }
+            let there = if offer >= 0 { i64::MAX } else { -1 - offer };
+            nodes.push((node, (offer - withheld(node)).max(0), 0, there));
         })?;
+        let usable = nodes.iter().map(|(node, free, ..)| (*node, *free));
+        let cover = (!demands.is_empty()).then(|| Cover::new(self.rules, &demands, usable));
+        // Of the nodes looked at so far, what claims on groups leave.
+        let (mut of_offered, mut of_group) = (cover.clone(), cover.clone());
+        nodes.retain(|(node, ..)| channel.nodes.contains(*node));
         for pool in &channel.pools {
             let found = self.view.allocations.pin().get(&(sku, *pool)).copied();
             let Some(row) = found.and_then(|at| self.view.allocation_rows.get(at as usize)) else { continue };
@@ -285,10 +299,15 @@ impl Reader<'_> {
         let (mut offered, mut shared, mut own) = (0, 0, 0);
         for (node, free, allocated, there) in nodes {
             let allocated = allocated.min(there);
-            offered += free;
+            let of = |cover: &mut Option<Cover>| match cover {
+                None => free,
+                Some(cover) => cover.take_all(self.rules, [(node, free)].into_iter()),
+            };
+            offered += of(&mut of_offered);
             if group.is_none_or(|group| group.contains(node)) {
-                shared += free;
+                shared += of(&mut of_group);
                 own += allocated;
+                let free = cover.as_ref().map_or(free, |cover| cover.room(self.rules, node, free));
                 if free + allocated > 0 {
                     each(node, free + allocated);
                 }
@@ -445,6 +464,7 @@ impl Publisher {
         first.value.store(pack(node, offer), Ordering::Relaxed);
         first.lsn.store(lsn.0, Ordering::Relaxed);
         row.len += 1;
+        row.grouped |= node.is_group();
         word.store(row.pack(), Ordering::Release);
     }
 

@@ -4,7 +4,7 @@ use stockline_client::event::{EventKind, KINDS};
 use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 
 use crate::dice::Dice;
-use crate::model::{ANY, Act};
+use crate::model::{ANY, Act, LATER, place_of};
 
 /// What the commands are about.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Chance {
     pub nodes: Vec<u16>,
     /// A group and its nodes.
     pub group: (u16, Vec<u16>),
+    /// Groups of which units are claimed, their nodes not chosen yet.
+    pub claimed: Vec<u16>,
     pub channels: Vec<u16>,
     pub zones: Vec<u16>,
     /// Longest time to live.
@@ -90,6 +92,7 @@ impl Chance {
             0 => (one(dice, &self.nodes), ANY),
             1 => (ANY, self.group.0),
             2 => (one(dice, &self.group.1), self.group.0),
+            3 => (LATER, one(dice, &self.claimed)),
             _ => (ANY, ANY),
         };
         LineRec { sku, node, group, quantity }
@@ -107,7 +110,11 @@ impl Chance {
             _ => self.sku_of(id),
         };
         let quantity = if pick(dice, 100) == 0 { 0 } else { pick(dice, 4) as u32 + 1 };
-        let node = if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) };
+        let node = match pick(dice, 100) {
+            0 => 4_000,
+            1..20 => place_of(one(dice, &self.claimed)),
+            _ => one(dice, &self.nodes),
+        };
         let to_node = match verb {
             5 => {
                 *self.nodes.iter().cycle().skip(pick(dice, 8) as usize).find(|to| **to != node).expect("two")

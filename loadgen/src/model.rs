@@ -4,6 +4,7 @@
 //! It is told commands one after another in the order of their LSNs and says what each must be answered. Model
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
+mod group;
 mod promise;
 mod reservation;
 mod rule;
@@ -16,6 +17,7 @@ use stockline_client::outcome::{Code, State};
 use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
+pub use group::{LATER, place_of};
 pub use promise::Waits;
 
 /// No node, no group; for a pool: the one that all share.
@@ -293,7 +295,11 @@ impl Model {
             2 => (act.channel, ANY, Code::InsufficientAllocation),
             _ => (act.channel, act.to_channel, Code::InsufficientAllocation),
         };
-        if self.unclaimed(spot(from)) < units {
+        let there = match from {
+            ANY => self.spare(act.sku, act.node, 0),
+            _ => self.unclaimed(spot(from)),
+        };
+        if there < units {
             return bare(lacking);
         }
         self.give(spot(from), -units);
@@ -390,7 +396,14 @@ impl Model {
                     refuse(line.sku >= setup.skus, Code::UnknownSku);
                     let group = setup.groups.get(&line.group);
                     refuse(line.group != ANY && group.is_none(), Code::UnknownGroup);
-                    if line.node != ANY {
+                    if line.node == LATER {
+                        let known = rule.is_some() && (line.group == ANY || group.is_some());
+                        let outside = known && {
+                            let nodes = self.nodes_of(self.group_place(*channel, line));
+                            nodes.iter().any(|node| !offered.as_ref().is_some_and(|all| all.contains(node)))
+                        };
+                        refuse(outside, Code::NodeNotOffered);
+                    } else if line.node != ANY {
                         refuse(!setup.nodes.contains_key(&line.node), Code::UnknownNode);
                         let outside = offered.as_ref().is_some_and(|nodes| !nodes.contains(&line.node))
                             || group.is_some_and(|nodes| !nodes.contains(&line.node));
@@ -404,7 +417,7 @@ impl Model {
                 for line in lines {
                     refuse(line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
                     refuse(line.sku >= setup.skus, Code::UnknownSku);
-                    refuse(!setup.nodes.contains_key(&line.node), Code::UnknownNode);
+                    refuse(!self.knows(line.node), Code::UnknownNode);
                     let to_known = line.to_node == ANY || setup.nodes.contains_key(&line.to_node);
                     refuse(!to_known, Code::UnknownNode);
                 }

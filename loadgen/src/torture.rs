@@ -19,7 +19,7 @@ use crate::dice::Dice;
 use crate::drive::Tally;
 use crate::error::LoadError;
 use crate::history::{Seen, What, check, is_ordered};
-use crate::model::{Act, ChannelSetup, Due, Effect, Model, Setup, SkuRule};
+use crate::model::{ANY, Act, ChannelSetup, Due, Effect, Model, Setup, SkuRule};
 use crate::report::{AuditReport, OpReport, Report};
 use crate::stage::{Progress, resolve};
 
@@ -157,6 +157,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     let chance = Chance {
         skus,
         group: (groups[1], nodes[1..].to_vec()),
+        claimed: vec![groups[0], groups[1], ANY],
         nodes,
         channels,
         zones: Vec::new(),

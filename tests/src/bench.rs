@@ -97,6 +97,7 @@ pub fn definitions() -> Vec<Definition> {
         },
     });
     definitions.extend((0..10).map(|sku| Definition::Sku { name: format!("s{sku}") }));
+    definitions.push(Definition::Group { name: "g1".into(), nodes: vec!["n0".into(), "n1".into()] });
     definitions
 }
 

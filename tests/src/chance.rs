@@ -30,7 +30,7 @@ pub fn setup() -> Setup {
     Setup {
         skus: 10,
         nodes: BTreeMap::from([(0, 10), (1, 20), (2, 30)]),
-        groups: BTreeMap::from([(0, BTreeSet::from([1, 2]))]),
+        groups: BTreeMap::from([(0, BTreeSet::from([1, 2])), (1, BTreeSet::from([0, 1]))]),
         channels: BTreeMap::from([
             (0, channel(None, None, 0)),
             (1, channel(Some(0), Some(0), 0)),
@@ -110,6 +110,7 @@ pub fn chance() -> Chance {
         skus: (0..6).collect(),
         nodes: vec![0, 1, 2],
         group: (0, vec![1, 2]),
+        claimed: vec![0, 1, ANY],
         channels: vec![0, 1, 2, 3],
         zones: vec![0, 1],
         ttl_ms: 2_000,

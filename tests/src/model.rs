@@ -4,7 +4,7 @@
 use stockline_core::id::Millis;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
-use stockline_loadgen::model::Model;
+use stockline_loadgen::model::{ANY, Model, place_of};
 
 use stockline_tests::fuzz::{TARGETS, send};
 
@@ -14,7 +14,7 @@ use crate::rounds::rounds;
 
 fn compare(bench: &Bench, model: &Model) {
     for sku in 0..6 {
-        for node in 0..3 {
+        for node in (0..3).chain([0, 1, ANY].map(place_of)) {
             assert_eq!(bench.all_units(sku, node), model.units(sku, node), "sku {sku} node {node}");
         }
         assert_eq!(bench.allocations(sku), model.allocations(sku), "sku {sku}");

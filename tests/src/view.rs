@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
-use stockline_core::id::{ChannelId, Lsn, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Lsn, SkuId};
 use stockline_core::view::View;
 
 use crate::bench::place;
 
 fn all() -> ChannelRule {
     let pools = Box::new([ChannelId(0)]);
-    ChannelRule { nodes: NodeSet::All, pools, buffer: 0, policy: Policy::default() }
+    ChannelRule { nodes: NodeSet::All, group: GroupId::ANY, pools, buffer: 0, policy: Policy::default() }
 }
 
 #[test]

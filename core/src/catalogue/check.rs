@@ -1,7 +1,7 @@
 //! Checks that need the catalogue and the time but no stock: the first refusals in precedence.
 
 use crate::bucket::Bucket;
-use crate::catalogue::Rules;
+use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Action, Allocate, Body, Line, Reserve, Transition, Verb};
 use crate::event::{EventKind, StockEvent};
 use crate::id::{GroupId, Millis, NodeId, ZoneId};
@@ -30,6 +30,11 @@ fn is_ttl(ttl_ms: u32) -> bool {
     ttl_ms > 0 && u64::from(ttl_ms) <= limit::TTL_MS_MAX
 }
 
+/// Where a line claims units whose node is chosen later: at its group, or at the channel's.
+pub fn place(channel: &ChannelRule, line: &Line) -> NodeId {
+    NodeId::of_group(if line.group == GroupId::ANY { channel.group } else { line.group })
+}
+
 /// The same for a reservation.
 pub fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: &[Line]) -> Code {
     let mut code = Code::Ok;
@@ -48,7 +53,10 @@ pub fn check_reserve(rules: &Rules, sku_count: usize, reserve: &Reserve, lines: 
         }
         let group = rules.group(line.group);
         first(&mut code, line.group != GroupId::ANY && group.is_none(), Code::UnknownGroup);
-        if line.node != NodeId::ANY {
+        if line.node == NodeId::LATER {
+            let offered = |channel| rules.offers_place(channel, place(channel, line));
+            first(&mut code, !channel.is_none_or(offered), Code::NodeNotOffered);
+        } else if line.node != NodeId::ANY {
             first(&mut code, !rules.knows_node(line.node), Code::UnknownNode);
             let offered = channel.is_none_or(|channel| channel.nodes.contains(line.node))
                 && group.is_none_or(|nodes| nodes.contains(line.node));
@@ -66,7 +74,7 @@ fn check_transition(rules: &Rules, sku_count: usize, transition: &Transition) ->
         first(&mut code, line.quantity == 0 || line.quantity > limit::QUANTITY_MAX, Code::InvalidQuantity);
         first(&mut code, line.sku.0 as usize >= sku_count, Code::UnknownSku);
         let known =
-            rules.knows_node(line.node) && (line.to_node == NodeId::ANY || rules.knows_node(line.to_node));
+            rules.knows_place(line.node) && (line.to_node == NodeId::ANY || rules.knows_node(line.to_node));
         first(&mut code, !known, Code::UnknownNode);
     }
     code

@@ -14,7 +14,7 @@
 
 use smallvec::SmallVec;
 
-use crate::bucket::{Bucket, Movement, Place};
+use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{Amount, Profile, Rules, When};
 use crate::command::{Action, Allocate};
 use crate::drill::{Bug, planted};
@@ -124,14 +124,6 @@ impl Ledger {
         Room { sku, left: limit::ALLOCATIONS_PER_SKU_MAX.saturating_sub(used) }
     }
 
-    /// Units of a pool that nobody claims.
-    pub(super) fn unclaimed(&self, place: Place) -> i64 {
-        if place.pool != ChannelId::SHARED {
-            return self.share(place.sku, place.pool, place.node);
-        }
-        self.position(place.sku, place.node).map_or(0, |position| self.free(place.sku, position))
-    }
-
     /// Of what an event brought, from movement `first` on, channels get what rules by sku say.
     pub(super) fn allocate_receipt(
         &self,
@@ -171,7 +163,10 @@ impl Ledger {
             let (all, there) = (came(|_| true), came(|to| to == Bucket::Free));
             free -= self.due_there(sku, node, event.supply.map(|supply| (supply, all, there)));
         }
-        let mut open = change.min(free).max(0);
+        // Nor what claims on groups need.
+        let before = position.map_or(0, |position| self.free(sku, position));
+        let mut open = change.min(self.uncovered(rules, (sku, node, free - before), |_| 0, |_| 0));
+        open = open.max(0);
         let mut room = self.room_for_shares(sku);
         for (channel, amount) in rules.skus.keeps(profile, node, When::Receipt) {
             let wanted = match amount {
@@ -211,14 +206,23 @@ impl Ledger {
 
     fn balance_allocations(&self, rules: &Rules, profile: &Profile, sku: SkuId, effects: &mut Effects) {
         let mut room = self.room_for_shares(sku);
+        // What nodes keep, as far as they were looked at, is no longer free there.
+        let mut kept_more: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
         for at in self.positions.range(self.shard.row(sku)) {
             let position = self.positions.at(at);
             let node = position.node();
+            if node.is_group() {
+                break;
+            }
             let keeps = rules.skus.keeps(profile, node, When::Always);
             let has = |channel| self.share(sku, channel, node);
             let kept: i64 = keeps.iter().map(|(channel, _)| has(*channel)).sum();
             let unclaimed = (self.free(sku, position) + kept).max(0);
-            let mut open = unclaimed;
+            let change = |other| {
+                let known = kept_more.iter().find(|(known, _)| *known == other);
+                known.map_or(0, |(_, more)| -more)
+            };
+            let mut open = self.uncovered(rules, (sku, node, kept), |_| 0, change).min(unclaimed);
             let mut changes: SmallVec<[(ChannelId, i64); 4]> = SmallVec::new();
             for (channel, amount) in keeps {
                 // What a channel is not offered would be nobody's.
@@ -231,6 +235,7 @@ impl Ledger {
                 open -= wanted;
                 changes.push((channel, wanted - has(channel)));
             }
+            kept_more.push((node, changes.iter().map(|(_, change)| change).sum()));
             changes.sort_by_key(|(_, change)| *change);
             for (pool, change) in changes.into_iter().filter(|(_, change)| *change != 0) {
                 let keep = (Bucket::Free, Bucket::Allocated);
@@ -269,9 +274,18 @@ impl Ledger {
         }
     }
 
-    pub(super) fn decide_allocate(&self, allocate: &Allocate, effects: &mut Effects) -> Outcome {
+    pub(super) fn decide_allocate(
+        &self,
+        rules: &Rules,
+        allocate: &Allocate,
+        effects: &mut Effects,
+    ) -> Outcome {
         let Allocate { action, channel, to_channel, sku, node, quantity } = *allocate;
-        let there = |pool| self.unclaimed(Place { sku, node, pool }) >= i64::from(quantity);
+        let units = |pool| match pool {
+            ChannelId::SHARED => self.uncovered(rules, (sku, node, 0), |_| 0, |_| 0),
+            channel => self.share(sku, channel, node),
+        };
+        let there = |pool| units(pool) >= i64::from(quantity);
         let shares = self.extras.get(&sku).map(|extra| &extra.shares);
         let full = |channel| shares.is_some_and(|shares| shares.are_full(channel, node));
         let code = match action {

@@ -72,6 +72,9 @@ impl Ledger {
         for at in self.positions.range(self.shard.row(line.sku)) {
             let position = self.positions.at(at);
             let node = position.node();
+            if node.is_group() {
+                break;
+            }
             let withheld = rules.withheld(line.sku, node, channel.id());
             let share = |pool| self.share(line.sku, pool, node);
             let drawable = drawable(

@@ -218,7 +218,7 @@ impl Positions {
         let (mut start, len) = (start as usize, len as usize);
         if len == capacity as usize {
             // The row moves to the end with twice the room; what it leaves behind is at most as much again.
-            let room = (capacity as usize * 2).clamp(1, limit::NODES_MAX);
+            let room = (capacity as usize * 2).clamp(1, limit::NODES_MAX + limit::GROUPS_MAX + 1);
             let moved = self.cells.len();
             self.cells.extend_from_within(start..start + len);
             self.cells.resize(moved + room, Position::empty(NodeId::ANY));

@@ -235,6 +235,13 @@ impl Ledger {
         self.due_there(sku, position.node(), None).min(position.free).max(0)
     }
 
+    /// Units that would be free at a position and owed to nobody, were `change` more or fewer free.
+    pub(super) fn free_with(&self, sku: SkuId, position: &Position, change: i64) -> i64 {
+        let free = position.free + change;
+        let due = if position.waits() { self.due_there(sku, position.node(), None) } else { 0 };
+        free - due.min(free).max(0)
+    }
+
     /// Units free at a position and owed to nobody.
     #[inline]
     pub(super) fn free(&self, sku: SkuId, position: &Position) -> i64 {

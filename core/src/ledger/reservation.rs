@@ -128,6 +128,11 @@ impl Reservation {
         self.claims.iter().any(|claim| claim.pool.is_supply())
     }
 
+    /// Whether some of it is claimed of a group, and the node not chosen.
+    pub(super) fn is_open(&self) -> bool {
+        self.claims.iter().any(|claim| claim.node.is_group())
+    }
+
     /// Whether confirmed units of it may be picked and shipped.
     pub fn is_confirmed(&self) -> bool {
         self.state == State::Confirmed || (self.state == State::Held && self.partly)

@@ -10,7 +10,7 @@
 //! there is claimed of supplies, where rules let the channel wait for it: see [`promise`](super::promise).
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{ChannelRule, Profile, Rules, Strategy, UNKNOWN, ZoneRule};
+use crate::catalogue::{ChannelRule, Profile, Rules, Strategy, UNKNOWN, ZoneRule, place};
 use crate::command::{Fill, Line, Reserve};
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId, ZoneId};
@@ -23,10 +23,10 @@ use crate::outcome::{Code, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     /// What the channel's strategy goes by, and in the lower 16 bits the node's rank.
-    key: u64,
-    at: u32,
+    pub(super) key: u64,
+    pub(super) at: u32,
     /// Units it has in the pool that all share.
-    shared: i64,
+    pub(super) shared: i64,
     /// Where its units of the channel's pools begin in [`Ledger::drawn`]; [`NO_SHARES`] where it has none.
     shares: u32,
 }
@@ -36,10 +36,16 @@ const NO_SHARES: u32 = u32::MAX;
 /// Units set aside while deciding, given back when the decision is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
-    at: u32,
+    /// Where its position is; [`Take::NOWHERE`] for units of a group.
+    pub(super) at: u32,
+    pub(super) node: NodeId,
     pub(super) sku: SkuId,
     pub(super) pool: ChannelId,
     pub(super) quantity: i64,
+}
+
+impl Take {
+    pub(super) const NOWHERE: u32 = u32::MAX;
 }
 
 /// Who asks for lines, and how.
@@ -54,10 +60,11 @@ pub(super) struct Asking {
 
 /// Lines choose in this order.
 fn specificity(line: &Line) -> u8 {
-    match (line.node == NodeId::ANY, line.group == GroupId::ANY) {
-        (false, _) => 0,
-        (true, false) => 1,
-        (true, true) => 2,
+    match (line.node, line.group) {
+        (NodeId::LATER, _) => 3,
+        (NodeId::ANY, GroupId::ANY) => 2,
+        (NodeId::ANY, _) => 1,
+        _ => 0,
     }
 }
 
@@ -86,7 +93,7 @@ impl Ledger {
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
-        let mut classes = 0..3;
+        let (mut classes, mut is_later) = (0..4, false);
         // Most reservations have one line.
         if let ([only], None) = (lines, &traces) {
             if self.shard.owns(only.sku) {
@@ -95,8 +102,13 @@ impl Ledger {
             classes = 0..0;
         }
         for class in classes {
+            if class == 3 && !is_later {
+                break;
+            }
             for (index, line) in lines.iter().enumerate() {
-                if specificity(line) != class || !self.shard.owns(line.sku) {
+                let its_class = specificity(line);
+                is_later |= its_class == 3;
+                if its_class != class || !self.shard.owns(line.sku) {
                     continue;
                 }
                 let Some(traces) = traces.as_deref_mut() else {
@@ -115,6 +127,10 @@ impl Ledger {
             }
         }
         self.give_back();
+        if std::mem::take(&mut self.crowded) {
+            effects.shorts.truncate(shorts_before);
+            return Some(Decision::refused(Outcome::of(Code::TooManyGroups)));
+        }
         let short = effects.shorts.len() > shorts_before;
         if short {
             effects.shorts[shorts_before..].sort_unstable();
@@ -149,8 +165,10 @@ impl Ledger {
     /// Gives back what was set aside while deciding.
     pub(super) fn give_back(&mut self) {
         for index in 0..self.takes.len() {
-            let Take { at, sku, pool, quantity } = self.takes[index];
-            self.set_aside(at, sku, pool, -quantity);
+            let Take { at, sku, pool, quantity, .. } = self.takes[index];
+            if at != Take::NOWHERE {
+                self.set_aside(at, sku, pool, -quantity);
+            }
         }
         self.takes.clear();
     }
@@ -202,6 +220,16 @@ impl Ledger {
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
+        if line.node == NodeId::LATER {
+            let node = place(channel, line);
+            return self.take_of_group(
+                rules,
+                channel,
+                asking.fill,
+                (index, &Line { node, ..*line }),
+                effects,
+            );
+        }
         if line.node != NodeId::ANY
             && let Some(substitutes) = rules.substitutes.get(&line.node)
         {
@@ -235,6 +263,8 @@ impl Ledger {
         let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         self.drawn.clear();
+        self.cover = None;
+        let mut of_groups = false;
         // What all share, at all nodes that the channel is offered; then at those for this line, and the channel's own.
         let (mut offered, mut total, mut own) = (0, 0, 0);
         for at in self.positions.range(self.shard.row(line.sku)) {
@@ -247,6 +277,7 @@ impl Ledger {
             }
             let allocated = position.allocated() > 0;
             if (free <= 0 && !allocated && !planted(Bug::SpreadDeficit)) || !channel.nodes.contains(node) {
+                of_groups |= node.is_group();
                 continue;
             }
             let key = u64::from(rules.rank(node));
@@ -270,13 +301,16 @@ impl Ledger {
                 self.candidates.push(candidate);
             }
         }
+        if of_groups {
+            (offered, total) = self.keep_cover(rules, channel, zone, line.sku);
+        }
         // Of what all share the buffer is withheld, and as it is withheld from the channel as a whole it bounds each of
         // its lines too.
         let shared = (offered - i64::from(channel.buffer)).max(0);
         let splits = channel.policy.splits();
         let mut available = own + total.min(shared);
         if self.candidates.len() > splits {
-            available = self.available(channel, shared, splits);
+            available = self.available(rules, channel, shared, splits);
         }
         if channel.policy.cap > 0 {
             available = self.capped(channel, line.sku, available);
@@ -309,7 +343,7 @@ impl Ledger {
             }
         }
         if !self.drawn.is_empty() {
-            self.take_from_pools(channel, line, wanted, (shared, splits), effects);
+            self.take_from_pools(rules, channel, line, wanted, (shared, splits), effects);
             return;
         }
         match self.whole(channel, 0, 0, wanted, shared) {
@@ -317,7 +351,7 @@ impl Ledger {
                 let at = self.candidates[whole].at;
                 self.take(line, at, ChannelId::SHARED, wanted, effects);
             }
-            None => self.split(channel, line, wanted, (0, shared, splits), effects),
+            None => self.split(rules, channel, line, wanted, (0, shared, splits), effects),
         }
     }
 
@@ -345,6 +379,7 @@ impl Ledger {
     /// Takes a line where the channel has allocations: of its own pools first, and last of the one that all share.
     fn take_from_pools(
         &mut self,
+        rules: &Rules,
         channel: &ChannelRule,
         line: &Line,
         wanted: i64,
@@ -363,13 +398,14 @@ impl Ledger {
             }
             return;
         }
-        self.split(channel, line, wanted, (shared_level, shared, splits), effects);
+        self.split(rules, channel, line, wanted, (shared_level, shared, splits), effects);
     }
 
     /// Takes a line from several nodes, the best first: of each pool in turn.
     #[cold]
     fn split(
         &mut self,
+        rules: &Rules,
         channel: &ChannelRule,
         line: &Line,
         mut wanted: i64,
@@ -378,12 +414,18 @@ impl Ledger {
     ) {
         self.candidates.sort_unstable();
         self.candidates.truncate(splits);
+        let mut cover = self.cover.take();
         for level in 0..=shared_level {
             for next in 0..self.candidates.len() {
                 let candidate = self.candidates[next];
+                let node = self.positions.at(candidate.at as usize).node();
                 let mut units = self.pool_units(&candidate, level, shared_level).min(wanted);
                 if level == shared_level {
                     units = units.min(shared);
+                    if let Some(cover) = &mut cover {
+                        units = cover.room(rules, node, units);
+                        cover.take(rules, node, units);
+                    }
                     shared -= units;
                 }
                 wanted -= units;
@@ -395,7 +437,7 @@ impl Ledger {
 
     /// Units of a sku that the channel may claim, behind the lines before this one.
     #[cold]
-    fn capped(&self, channel: &ChannelRule, sku: SkuId, available: i64) -> i64 {
+    pub(super) fn capped(&self, channel: &ChannelRule, sku: SkuId, available: i64) -> i64 {
         let taken = self.takes.iter().filter(|take| take.sku == sku);
         let taken: i64 = taken.map(|take| take.quantity).sum();
         (channel.policy.capped(available + taken) - taken).max(0)
@@ -454,16 +496,28 @@ impl Ledger {
         units
     }
 
+    /// Units of a candidate in all pools.
+    pub(super) fn units_of(&self, candidate: &Candidate, channel: &ChannelRule) -> i64 {
+        let last = channel.pools.len();
+        self.reach(candidate, last, last, i64::MAX)
+    }
+
     /// The most units that more candidates than a line may be split over have for it: one node that has it all may be
     /// any of them; else the best so many count.
     #[cold]
-    fn available(&mut self, channel: &ChannelRule, shared: i64, splits: usize) -> i64 {
+    fn available(&mut self, rules: &Rules, channel: &ChannelRule, shared: i64, splits: usize) -> i64 {
         let shared_level = channel.pools.len();
         self.candidates.sort_unstable();
         let all = |candidates: &[Candidate]| {
             let own = candidates.iter().map(|one| self.reach(one, shared_level, shared_level, 0));
-            let of_all = candidates.iter().map(|candidate| candidate.shared);
-            own.sum::<i64>() + of_all.sum::<i64>().min(shared)
+            let of_all = candidates
+                .iter()
+                .map(|candidate| (self.positions.at(candidate.at as usize).node(), candidate.shared));
+            let of_all = match &self.cover {
+                None => of_all.map(|(_, units)| units).sum::<i64>(),
+                Some(cover) => cover.clone().take_all(rules, of_all),
+            };
+            own.sum::<i64>() + of_all.min(shared)
         };
         let most = self.candidates.iter().map(|one| all(std::slice::from_ref(one))).max().unwrap_or(0);
         all(&self.candidates[..splits]).max(most)
@@ -484,10 +538,11 @@ impl Ledger {
         // What a later line may no longer take.
         let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
         self.set_aside(at, line.sku, pool, set_aside);
-        self.takes.push(Take { at, sku: line.sku, pool, quantity: set_aside });
+        let node = self.positions.at(at as usize).node();
+        self.takes.push(Take { at, node, sku: line.sku, pool, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
-            node: self.positions.at(at as usize).node(),
+            node,
             pool,
             from: Bucket::unclaimed(pool),
             to: Bucket::Held,

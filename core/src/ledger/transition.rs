@@ -108,8 +108,15 @@ impl Ledger {
             let end = moment.now.plus(u64::from(transition.ttl_ms)).max(part.expires_at());
             return Some(Decision::alone(Outcome { expires_at: end, ..told }));
         }
-        if transition.verb == Verb::Fulfil && part.is_backordered() {
-            return Some(Decision::refused(Outcome { code: Code::Backordered, ..told }));
+        if transition.verb == Verb::Fulfil {
+            let code = match (part.is_backordered(), part.is_open()) {
+                (true, _) => Code::Backordered,
+                (_, true) => Code::NodeNotChosen,
+                _ => Code::Ok,
+            };
+            if code != Code::Ok {
+                return Some(Decision::refused(Outcome { code, ..told }));
+            }
         }
         let first = effects.movements.len();
         for claim in &part.claims {
@@ -147,6 +154,10 @@ impl Ledger {
         if transition.verb == Verb::Move && transition.lines.iter().any(elsewhere) {
             refuse(Code::NodeNotOffered);
         }
+        let open = |line: &StepLine| line.node.is_group();
+        if transition.verb == Verb::Fulfil && transition.lines.iter().any(open) {
+            refuse(Code::NodeNotChosen);
+        }
         let order = |claim: &Claim| self.supply_order(claim);
         // Claims as earlier lines left them, and what moves: a unit that goes there and back does not.
         let mut changed: HashMap<Place, Claim> = HashMap::new();
@@ -160,7 +171,7 @@ impl Ledger {
             };
             let mut there = Drawable::new();
             if transition.verb == Verb::Move {
-                there = self.drawable_at(rules, channel, line, &moved);
+                there = self.drawable_at(rules, channel, line, &moved, &takes);
                 let units: i64 = there.iter().map(|(_, units)| units).sum();
                 if units < i64::from(line.quantity) && !planted(Bug::MoveUnchecked) {
                     refuse(Code::InsufficientStock);
@@ -209,9 +220,13 @@ impl Ledger {
         channel: &ChannelRule,
         line: &StepLine,
         moved: &Changes,
+        takes: &[(Bucket, ChannelId, u32)],
     ) -> Drawable {
         let (sku, node) = (line.sku, line.to_node);
-        let withheld = rules.withheld(sku, node, channel.id());
+        // What was withheld was so when units of the group were claimed.
+        let chooses = line.node.is_group();
+        let withheld_at = |node| if chooses { 0 } else { rules.withheld(sku, node, channel.id()) };
+        let withheld = withheld_at(node);
         let change = |pool| {
             let place = Place { sku, node, pool };
             moved.get(&(place, Bucket::unclaimed(pool))).copied().unwrap_or(0)
@@ -223,9 +238,23 @@ impl Ledger {
         });
         let allocated =
             position.map_or(0, |position| position.allocated()) + there.map(|(_, units)| units).sum::<i64>();
-        drawable(&channel.pools, (free, withheld), allocated, |pool| {
+        let mut drawable = drawable(&channel.pools, (free, withheld), allocated, |pool| {
             self.share(sku, pool, node) + change(pool)
-        })
+        });
+        if self.is_claimed_of_groups(sku) {
+            // What this line gives back goes first: a unit that moves within a group stays with it.
+            let back = takes.iter().filter(|(_, pool, _)| *pool == ChannelId::SHARED);
+            let back: i64 = back.map(|(_, _, units)| i64::from(*units)).sum();
+            let freed = |node| {
+                let place = Place { sku, node, pool: ChannelId::SHARED };
+                let before = moved.get(&(place, Bucket::Free)).copied().unwrap_or(0);
+                before + if node == line.node { back } else { 0 }
+            };
+            let uncovered = self.uncovered(rules, (sku, node, 0), withheld_at, freed);
+            let (_, shared) = drawable.last_mut().expect("one pool is shared");
+            *shared = uncovered.min(*shared);
+        }
+        drawable
     }
 
     /// Claims again what an expired hold had claimed: at the same node, or else wherever the channel may.
@@ -243,7 +272,7 @@ impl Ledger {
         for claims in claims.chunk_by(|one, other| (one.sku, one.node) == (other.sku, other.node)) {
             let (sku, node) = (claims[0].sku, claims[0].node);
             let quantity: u64 = claims.iter().map(|claim| u64::from(claim.quantity)).sum();
-            let here = channel.nodes.contains(node);
+            let here = rules.offers_place(channel, node);
             // What is there goes before what is to come.
             let places = [here.then_some((node, false)), Some((NodeId::ANY, true))];
             let taken = places.into_iter().flatten().any(|(node, later)| {
@@ -251,8 +280,12 @@ impl Ledger {
                 let asking = Asking { now, fill: Fill::All, zone: ZoneId::NONE, later };
                 let line = Line { sku, node, group: GroupId::ANY, quantity };
                 let short = effects.shorts.len();
-                self.take_line(rules, channel, asking, (0, &line), effects);
-                effects.shorts.len() == short
+                if node.is_group() {
+                    self.take_of_group(rules, channel, Fill::All, (0, &line), effects);
+                } else {
+                    self.take_line(rules, channel, asking, (0, &line), effects);
+                }
+                effects.shorts.len() == short && !std::mem::take(&mut self.crowded)
             });
             missing |= !taken;
         }
@@ -302,7 +335,7 @@ impl Ledger {
         if said.says(Ballot::NO) {
             // Who refused says why; this is the weakest of its reasons.
             let whole = transition.verb == Verb::Fulfil && transition.lines.is_empty();
-            let code = if whole { Code::Backordered } else { Code::InsufficientStock };
+            let code = if whole { Code::NodeNotChosen } else { Code::InsufficientStock };
             return match (outcome.code, outcome.reacquired) {
                 (Code::Ok, true) => Outcome { code, state: State::Expired, reacquired: false, ..outcome },
                 (Code::Ok, false) => Outcome { code, ..outcome },

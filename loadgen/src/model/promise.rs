@@ -6,6 +6,7 @@ use stockline_client::limit;
 use stockline_client::outcome::Code;
 use stockline_client::record::LineRec;
 
+use super::group::is_group;
 use super::{ANY, CONFIRMED, Effect, FREE, HELD, Model, Spot, Taken};
 
 /// In place of a pool: no supply. Pools of supplies lie between channels and this.
@@ -116,9 +117,14 @@ impl Model {
 
     /// Units free at a node that belong to those who wait there.
     pub(super) fn owed(&self, sku: u32, node: u16) -> i64 {
+        self.owed_of(sku, node, self.at(sku, node)[FREE])
+    }
+
+    /// The same of other units free.
+    pub(super) fn owed_of(&self, sku: u32, node: u16, free: i64) -> i64 {
         let pools = self.pools_at(sku, node);
         let over: i64 = pools.into_iter().map(|(pool, units)| self.over((sku, node, pool), units)).sum();
-        over.min(self.at(sku, node)[FREE]).max(0)
+        over.min(free).max(0)
     }
 
     /// By which supplies are used.
@@ -400,6 +406,11 @@ impl Model {
     /// What a reservation that is to be fulfilled as a whole lacks.
     pub(super) fn lacks(&self, id: u128) -> Option<Code> {
         let found = self.reservations.get(&id)?;
-        found.claims.keys().any(|spot| is_supply(spot.2)).then_some(Code::Backordered)
+        let any = |is: fn(&Spot) -> bool| found.claims.keys().any(is);
+        match (any(|spot| is_supply(spot.2)), any(|spot| is_group(spot.1))) {
+            (true, _) => Some(Code::Backordered),
+            (_, true) => Some(Code::NodeNotChosen),
+            _ => None,
+        }
     }
 }

@@ -8,8 +8,11 @@ use stockline_client::outcome::{Code, State};
 use stockline_client::record::{LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
+use super::group::is_group;
 use super::promise::is_supply;
-use super::{ANY, CONFIRMED, Change, Claim, Due, HELD, Model, PICKED, Reservation, Spot, Taken, bare, told};
+use super::{
+    ANY, CONFIRMED, Change, Claim, Due, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare, told,
+};
 
 impl Model {
     pub(super) fn reserve(
@@ -41,12 +44,28 @@ impl Model {
         }
         let mut taken = Taken::new();
         let mut shorts = Vec::new();
-        let class = |line: &LineRec| if line.node != ANY { 0 } else { 1 + u8::from(line.group == ANY) };
+        let class = |line: &LineRec| match line.node {
+            LATER => 3,
+            ANY => 1 + u8::from(line.group == ANY),
+            _ => 0,
+        };
         let mut order: Vec<usize> = (0..lines.len()).collect();
         order.sort_by_key(|index| class(&lines[*index]));
         for index in order {
             let line = &lines[index];
             let asking = (channel, zone);
+            if line.node == LATER {
+                let place = self.group_place(channel, line);
+                match self.take_of_group((channel, place), (line, partial), &mut taken) {
+                    Err(code) => return bare(code),
+                    Ok(None) => {}
+                    Ok(Some(most)) => {
+                        let (line, sku, quantity) = (index as u16, line.sku, most as u32);
+                        shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
+                    }
+                }
+                continue;
+            }
             if self.take_named(asking, line, &mut taken) {
                 continue;
             }
@@ -140,7 +159,12 @@ impl Model {
     }
 
     /// What a channel can draw of each of its pools at a node, in turn.
-    fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
+    pub(super) fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
+        self.left_at(channel, sku, node, (taken, true))
+    }
+
+    /// The same; what is withheld may be passed over.
+    fn left_at(&self, channel: u16, sku: u32, node: u16, (taken, heeds): (&Taken, bool)) -> Vec<i64> {
         let gone = |pool| taken.get(&(sku, node, pool)).copied().unwrap_or(0);
         let free = self.unclaimed((sku, node, ANY)) - gone(ANY);
         let of_all = self.shares.range((sku, node, 0)..(sku, node, ANY));
@@ -149,11 +173,16 @@ impl Model {
         let mut units = Vec::new();
         for pool in self.pools(channel) {
             let here = match pool {
-                ANY => (free - self.withheld(sku, node, channel)).max(0),
+                ANY if heeds => (free - self.withheld(sku, node, channel)).max(0),
+                ANY => free.max(0),
                 _ => self.unclaimed((sku, node, pool)) - gone(pool),
             };
             units.push(here.min(there));
             there -= here.min(there);
+        }
+        if let Some(room) = self.room(sku, taken, heeds.then_some(channel), &[node]) {
+            let last = units.last_mut().expect("one is shared");
+            *last = room.min(*last);
         }
         units
     }
@@ -168,13 +197,13 @@ impl Model {
         let [_, nodes] = self.candidates(asking, line, taken);
         let of_all = self.shared(asking.0, line.sku, taken);
         let sum = |nodes: &[(u16, Vec<i64>)]| {
-            let (mut own, mut shared) = (0, 0);
+            let mut own = 0;
             for (_, left) in nodes {
-                let (last, pools) = left.split_last().expect("one is shared");
-                shared += last;
+                let (_, pools) = left.split_last().expect("one is shared");
                 own += pools.iter().sum::<i64>();
             }
-            own + shared.min(of_all)
+            let nodes: Vec<u16> = nodes.iter().map(|(node, _)| *node).collect();
+            own + self.joint(asking.0, line.sku, &nodes, taken).min(of_all)
         };
         let best = &nodes[..splits.min(nodes.len())];
         let one = nodes.iter().map(|node| sum(std::slice::from_ref(node))).max().unwrap_or(0);
@@ -199,10 +228,9 @@ impl Model {
     }
 
     /// What the channel may take at all of what all share.
-    fn shared(&self, channel: u16, sku: u32, taken: &Taken) -> i64 {
+    pub(super) fn shared(&self, channel: u16, sku: u32, taken: &Taken) -> i64 {
         let rule = &self.setup.channels[&channel];
-        let last = |node| *self.left(channel, sku, node, taken).last().expect("one is shared");
-        (self.offered(rule).into_iter().map(last).sum::<i64>() - rule.buffer).max(0)
+        (self.joint(channel, sku, &self.offered(rule), taken) - rule.buffer).max(0)
     }
 
     /// Takes units for a line, which are there. One node gives them if one has them all with as few of the pools as
@@ -230,7 +258,11 @@ impl Model {
         }
         for (pool, at) in order {
             let is_shared = pool == pools.len() - 1;
-            let units = nodes[at].1[pool].min(open).min(if is_shared { shared } else { i64::MAX });
+            let mut units = nodes[at].1[pool].min(open).min(if is_shared { shared } else { i64::MAX });
+            if is_shared {
+                let left = self.left(asking.0, line.sku, nodes[at].0, taken);
+                units = units.min(*left.last().expect("one is shared"));
+            }
             open -= units;
             shared -= if is_shared { units } else { 0 };
             if units > 0 {
@@ -307,6 +339,15 @@ impl Model {
             let lines = [(node, false), (ANY, true)]
                 .map(|(node, later)| (LineRec { sku, node, group: ANY, quantity: units as u32 }, later));
             let granted = |(line, later): &(LineRec, bool)| {
+                if is_group(line.node) {
+                    let offered = self.offered(&self.setup.channels[&found.channel]);
+                    let whole = self.nodes_of(line.node).iter().all(|node| offered.contains(node));
+                    let place = (found.channel, line.node);
+                    return whole
+                        && self
+                            .take_of_group(place, (line, false), &mut taken)
+                            .is_ok_and(|most| most.is_none());
+                }
                 self.take_line(now_ms, (found.channel, ANY), (line, false, *later), &mut taken).is_none()
             };
             if !lines.iter().any(granted) {
@@ -350,6 +391,9 @@ impl Model {
             if verb == 5 && !offered.contains(&line.to_node) {
                 codes.insert(Code::NodeNotOffered);
             }
+            if verb == 4 && is_group(line.node) {
+                codes.insert(Code::NodeNotChosen);
+            }
             if head != Code::Ok {
                 continue;
             }
@@ -377,7 +421,18 @@ impl Model {
                 codes.insert(Code::InsufficientClaim);
                 continue;
             }
-            let mut there = self.left(found.channel, line.sku, line.to_node, &drawn);
+            // What this line gives back is there for those who claim units of groups.
+            let (mut back, mut goes) = (drawn.clone(), open);
+            for (bucket, spot) in from.iter().flat_map(|bucket| spots.iter().map(move |spot| (bucket, spot)))
+            {
+                let units = claims[spot].of(*bucket).min(goes);
+                goes -= units;
+                if spot.2 == ANY {
+                    *back.entry(*spot).or_default() -= units;
+                }
+            }
+            let heeds = !is_group(line.node);
+            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&back, heeds));
             if verb == 5 && there.iter().sum::<i64>() < open {
                 codes.insert(Code::InsufficientStock);
                 continue;

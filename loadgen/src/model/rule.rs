@@ -66,7 +66,7 @@ impl Model {
 
     /// Gives channels their part of what came.
     pub(super) fn share_out(&mut self, sku: u32, node: u16, came: i64) {
-        let mut open = came.min(self.unclaimed((sku, node, ANY))).max(0);
+        let mut open = came.min(self.spare(sku, node, 0)).max(0);
         for (channel, amount, percent) in self.keeps(sku, node, false) {
             let spot = (sku, node, channel);
             let wanted =
@@ -86,7 +86,7 @@ impl Model {
             let spot = |channel| (sku, node, channel);
             let kept: i64 = keeps.iter().map(|(channel, ..)| self.unclaimed(spot(*channel))).sum();
             let all = (self.unclaimed((sku, node, ANY)) + kept).max(0);
-            let mut open = all;
+            let mut open = all.min(self.spare(sku, node, kept)).max(0);
             for (channel, amount, percent) in keeps {
                 let wanted = if percent { all * amount / 100 } else { amount }.min(open);
                 open -= wanted;
