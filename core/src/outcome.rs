@@ -62,6 +62,8 @@ codes! {
     EventInFuture = 25, "EVENT_IN_FUTURE";
     /// A name is empty, too long or has control characters.
     InvalidName = 26, "INVALID_NAME";
+    /// A rule names a node and a group, allocates for no channel, or more than there can be.
+    InvalidRule = 28, "INVALID_RULE";
     UnknownSku = 30, "UNKNOWN_SKU";
     UnknownNode = 31, "UNKNOWN_NODE";
     UnknownChannel = 32, "UNKNOWN_CHANNEL";
@@ -78,8 +80,8 @@ codes! {
     // Decided by the ledger.
     /// The channel, or its customer, has as many open holds as it may.
     HoldLimit = 38, "HOLD_LIMIT";
-    /// A rule names a node and a group, allocates for no channel, or more than there can be.
-    InvalidRule = 39, "INVALID_RULE";
+    /// Units of the sku are claimed of as many groups as can be, their nodes not chosen yet.
+    TooManyGroups = 39, "TOO_MANY_GROUPS";
     /// The id belongs to another reservation.
     ReservationExists = 40, "RESERVATION_EXISTS";
     UnknownReservation = 41, "UNKNOWN_RESERVATION";
@@ -112,8 +114,6 @@ codes! {
     Backordered = 55, "BACKORDERED";
     /// Some of it is claimed of a group, and the node is not chosen; a move chooses it.
     NodeNotChosen = 56, "NODE_NOT_CHOSEN";
-    /// Units of the sku are claimed of as many groups as can be, their nodes not chosen yet.
-    TooManyGroups = 57, "TOO_MANY_GROUPS";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

@@ -5,6 +5,7 @@
 //! | [`rule`] | every rule of reservations, steps and events, as small tables: command, outcome, units |
 //! | [`claim`] | steps of some lines, moves, late confirmations, limits of open holds: the same |
 //! | [`allocation`] | channel allocations: actions, who draws from what, where units go back, levels of channels |
+//! | [`group`] | units claimed of a group, the node chosen later: groups that overlap, choosing, life |
 //! | [`backorder`] | claims on supplies: dates, limits, life, promises made anew by priority then age |
 //! | [`door`] | idempotency window and catalogue: repeats, conflicts, too old, names and ids |
 //! | [`model`] | random commands against an independent model, reply by reply, and conservation |
@@ -40,6 +41,7 @@ mod disk;
 mod door;
 mod engine;
 mod faulty;
+mod group;
 mod kill;
 mod loom;
 mod model;

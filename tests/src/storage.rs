@@ -336,7 +336,7 @@ fn a_history_rewritten_from_some_lsn_on_meets_neither_the_snapshot_nor_an_anchor
         let mut record =
             rkyv::from_bytes::<journal::JournalRecord, rkyv::rancor::Failure>(archive).expect("ours");
         if let [movement] = &mut record.movements[..] {
-            movement.quantity += u32::from(first == Lsn(19));
+            movement.quantity += u32::from(first == Lsn(20));
         }
         let mut again = Vec::new();
         record.encode(&mut chain, &mut again);
