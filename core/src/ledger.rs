@@ -236,6 +236,8 @@ pub struct Ledger {
     /// Entries of all [`Extra::waiting`].
     waiting: usize,
     takes: Vec<reserve::Take>,
+    /// The same, of groups.
+    taken_of_groups: Vec<(SkuId, NodeId, i64)>,
 }
 
 impl Ledger {
@@ -257,6 +259,7 @@ impl Ledger {
             crowded: false,
             waiting: 0,
             takes: Vec::new(),
+            taken_of_groups: Vec::new(),
         }
     }
 

@@ -9,7 +9,6 @@ use crate::catalogue::{ChannelRule, Rules, Strategy};
 use crate::command::{Fill, Line};
 use crate::cover::{Cover, Demands};
 use crate::id::{ChannelId, NodeId, SkuId, ZoneId};
-use crate::ledger::reserve::Take;
 use crate::ledger::{Effects, Ledger, Short};
 use crate::limit;
 
@@ -28,8 +27,8 @@ impl Ledger {
         let there = positions.take_while(|position| position.node().is_group());
         let there = there.map(|position| (position.node(), -(position.free + change(position.node()))));
         // What this command claims already.
-        let takes = self.takes.iter().filter(|take| take.sku == sku && take.node.is_group());
-        let takes = takes.map(|take| (take.node, take.quantity));
+        let takes = self.taken_of_groups.iter().filter(|(other, ..)| *other == sku);
+        let takes = takes.map(|(_, node, units)| (*node, *units));
         let mut demands = Demands::new();
         for (node, units) in there.chain(takes) {
             let group = node.group().expect("it stands for a group");
@@ -127,6 +126,7 @@ impl Ledger {
         let known = demands.iter().any(|(other, _)| *other == group);
         if !known && demands.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX {
             self.crowded = true;
+            effects.shorts.push(Short { line: index as u16, sku, quantity: line.quantity, available: 0 });
             return;
         }
         let withheld = |node| rules.withheld(sku, node, channel.id());
@@ -149,7 +149,7 @@ impl Ledger {
             }
         }
         let (pool, quantity) = (ChannelId::SHARED, wanted);
-        self.takes.push(Take { at: Take::NOWHERE, node, sku, pool, quantity });
+        self.taken_of_groups.push((sku, node, quantity));
         let (from, to, quantity) = (Bucket::Free, Bucket::Held, wanted as u32);
         effects.movements.push(Movement { sku, node, pool, from, to, quantity });
     }

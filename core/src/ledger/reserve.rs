@@ -36,16 +36,10 @@ const NO_SHARES: u32 = u32::MAX;
 /// Units set aside while deciding, given back when the decision is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
-    /// Where its position is; [`Take::NOWHERE`] for units of a group.
     pub(super) at: u32,
-    pub(super) node: NodeId,
     pub(super) sku: SkuId,
     pub(super) pool: ChannelId,
     pub(super) quantity: i64,
-}
-
-impl Take {
-    pub(super) const NOWHERE: u32 = u32::MAX;
 }
 
 /// Who asks for lines, and how.
@@ -127,12 +121,12 @@ impl Ledger {
             }
         }
         self.give_back();
-        if std::mem::take(&mut self.crowded) {
-            effects.shorts.truncate(shorts_before);
-            return Some(Decision::refused(Outcome::of(Code::TooManyGroups)));
-        }
         let short = effects.shorts.len() > shorts_before;
         if short {
+            if std::mem::take(&mut self.crowded) {
+                effects.shorts.truncate(shorts_before);
+                return Some(Decision::refused(Outcome::of(Code::TooManyGroups)));
+            }
             effects.shorts[shorts_before..].sort_unstable();
         }
         let ballot = match reserve.fill {
@@ -165,12 +159,13 @@ impl Ledger {
     /// Gives back what was set aside while deciding.
     pub(super) fn give_back(&mut self) {
         for index in 0..self.takes.len() {
-            let Take { at, sku, pool, quantity, .. } = self.takes[index];
-            if at != Take::NOWHERE {
-                self.set_aside(at, sku, pool, -quantity);
-            }
+            let Take { at, sku, pool, quantity } = self.takes[index];
+            self.set_aside(at, sku, pool, -quantity);
         }
         self.takes.clear();
+        if !self.taken_of_groups.is_empty() {
+            self.taken_of_groups.clear();
+        }
     }
 
     #[inline]
@@ -220,33 +215,41 @@ impl Ledger {
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
-        if line.node == NodeId::LATER {
-            let node = place(channel, line);
-            return self.take_of_group(
-                rules,
-                channel,
-                asking.fill,
-                (index, &Line { node, ..*line }),
-                effects,
-            );
-        }
-        if line.node != NodeId::ANY
-            && let Some(substitutes) = rules.substitutes.get(&line.node)
-        {
-            let (group, shorts) = (rules.group(line.group), effects.shorts.len());
-            let offered = |node: &NodeId| {
-                channel.nodes.contains(*node) && group.is_none_or(|group| group.contains(*node))
-            };
-            let now = Asking { fill: Fill::All, later: false, ..asking };
-            for node in std::iter::once(&line.node).chain(substitutes.iter().filter(|node| offered(node))) {
-                self.take_line(rules, channel, now, (index, &Line { node: *node, ..*line }), effects);
-                if effects.shorts.len() == shorts {
-                    return;
-                }
-                effects.shorts.truncate(shorts);
-            }
+        if line.node != NodeId::ANY && self.serve_named(rules, channel, asking, (index, line), effects) {
+            return;
         }
         self.take_line(rules, channel, asking, (index, line), effects);
+    }
+
+    /// Serves a line that says where it goes: at a group, or whole at the node or a substitute of it. `false`: it is
+    /// left to [`Ledger::take_line`].
+    #[inline(never)]
+    fn serve_named(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        asking: Asking,
+        (index, line): (usize, &Line),
+        effects: &mut Effects,
+    ) -> bool {
+        if line.node == NodeId::LATER {
+            let there = Line { node: place(channel, line), ..*line };
+            self.take_of_group(rules, channel, asking.fill, (index, &there), effects);
+            return true;
+        }
+        let Some(substitutes) = rules.substitutes.get(&line.node) else { return false };
+        let (group, shorts) = (rules.group(line.group), effects.shorts.len());
+        let offered =
+            |node: &NodeId| channel.nodes.contains(*node) && group.is_none_or(|group| group.contains(*node));
+        let now = Asking { fill: Fill::All, later: false, ..asking };
+        for node in std::iter::once(&line.node).chain(substitutes.iter().filter(|node| offered(node))) {
+            self.take_line(rules, channel, now, (index, &Line { node: *node, ..*line }), effects);
+            if effects.shorts.len() == shorts {
+                return true;
+            }
+            effects.shorts.truncate(shorts);
+        }
+        false
     }
 
     /// Sets units aside for one line, or says how many there would be.
@@ -263,7 +266,6 @@ impl Ledger {
         let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         self.drawn.clear();
-        self.cover = None;
         let mut of_groups = false;
         // What all share, at all nodes that the channel is offered; then at those for this line, and the channel's own.
         let (mut offered, mut total, mut own) = (0, 0, 0);
@@ -310,7 +312,7 @@ impl Ledger {
         let splits = channel.policy.splits();
         let mut available = own + total.min(shared);
         if self.candidates.len() > splits {
-            available = self.available(rules, channel, shared, splits);
+            available = self.available(rules, channel, shared, splits, of_groups);
         }
         if channel.policy.cap > 0 {
             available = self.capped(channel, line.sku, available);
@@ -343,7 +345,7 @@ impl Ledger {
             }
         }
         if !self.drawn.is_empty() {
-            self.take_from_pools(rules, channel, line, wanted, (shared, splits), effects);
+            self.take_from_pools(rules, channel, line, wanted, (shared, splits, of_groups), effects);
             return;
         }
         match self.whole(channel, 0, 0, wanted, shared) {
@@ -351,7 +353,7 @@ impl Ledger {
                 let at = self.candidates[whole].at;
                 self.take(line, at, ChannelId::SHARED, wanted, effects);
             }
-            None => self.split(rules, channel, line, wanted, (0, shared, splits), effects),
+            None => self.split(rules, channel, line, wanted, (0, shared, splits, of_groups), effects),
         }
     }
 
@@ -383,7 +385,7 @@ impl Ledger {
         channel: &ChannelRule,
         line: &Line,
         wanted: i64,
-        (shared, splits): (i64, usize),
+        (shared, splits, of_groups): (i64, usize, bool),
         effects: &mut Effects,
     ) {
         let shared_level = channel.pools.len();
@@ -398,7 +400,7 @@ impl Ledger {
             }
             return;
         }
-        self.split(rules, channel, line, wanted, (shared_level, shared, splits), effects);
+        self.split(rules, channel, line, wanted, (shared_level, shared, splits, of_groups), effects);
     }
 
     /// Takes a line from several nodes, the best first: of each pool in turn.
@@ -409,12 +411,12 @@ impl Ledger {
         channel: &ChannelRule,
         line: &Line,
         mut wanted: i64,
-        (shared_level, mut shared, splits): (usize, i64, usize),
+        (shared_level, mut shared, splits, of_groups): (usize, i64, usize, bool),
         effects: &mut Effects,
     ) {
         self.candidates.sort_unstable();
         self.candidates.truncate(splits);
-        let mut cover = self.cover.take();
+        let mut cover = self.cover.take().filter(|_| of_groups);
         for level in 0..=shared_level {
             for next in 0..self.candidates.len() {
                 let candidate = self.candidates[next];
@@ -439,7 +441,9 @@ impl Ledger {
     #[cold]
     pub(super) fn capped(&self, channel: &ChannelRule, sku: SkuId, available: i64) -> i64 {
         let taken = self.takes.iter().filter(|take| take.sku == sku);
-        let taken: i64 = taken.map(|take| take.quantity).sum();
+        let of_groups = self.taken_of_groups.iter().filter(|(other, ..)| *other == sku);
+        let taken = taken.map(|take| take.quantity).chain(of_groups.map(|(.., units)| *units));
+        let taken: i64 = taken.sum();
         (channel.policy.capped(available + taken) - taken).max(0)
     }
 
@@ -505,7 +509,14 @@ impl Ledger {
     /// The most units that more candidates than a line may be split over have for it: one node that has it all may be
     /// any of them; else the best so many count.
     #[cold]
-    fn available(&mut self, rules: &Rules, channel: &ChannelRule, shared: i64, splits: usize) -> i64 {
+    fn available(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        shared: i64,
+        splits: usize,
+        of_groups: bool,
+    ) -> i64 {
         let shared_level = channel.pools.len();
         self.candidates.sort_unstable();
         let all = |candidates: &[Candidate]| {
@@ -513,7 +524,7 @@ impl Ledger {
             let of_all = candidates
                 .iter()
                 .map(|candidate| (self.positions.at(candidate.at as usize).node(), candidate.shared));
-            let of_all = match &self.cover {
+            let of_all = match self.cover.as_ref().filter(|_| of_groups) {
                 None => of_all.map(|(_, units)| units).sum::<i64>(),
                 Some(cover) => cover.clone().take_all(rules, of_all),
             };
@@ -539,7 +550,7 @@ impl Ledger {
         let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
         self.set_aside(at, line.sku, pool, set_aside);
         let node = self.positions.at(at as usize).node();
-        self.takes.push(Take { at, node, sku: line.sku, pool, quantity: set_aside });
+        self.takes.push(Take { at, sku: line.sku, pool, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
             node,

@@ -285,7 +285,8 @@ impl Ledger {
                 } else {
                     self.take_line(rules, channel, asking, (0, &line), effects);
                 }
-                effects.shorts.len() == short && !std::mem::take(&mut self.crowded)
+                self.crowded = false;
+                effects.shorts.len() == short
             });
             missing |= !taken;
         }
