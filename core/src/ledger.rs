@@ -27,6 +27,7 @@ use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::later::Item;
+use crate::limit;
 use crate::outcome::{Code, State};
 
 pub use crate::vote::Ballot;
@@ -224,6 +225,7 @@ pub struct Ledger {
     /// Skus to be balanced, and those of them that nobody was told of yet.
     unbalanced: HashSet<SkuId>,
     to_balance: Vec<SkuId>,
+    sweep: allocation::Sweep,
     candidates: Vec<reserve::Candidate>,
     /// What candidates have in the pools of a channel, side by side.
     drawn: Vec<i64>,
@@ -252,6 +254,7 @@ impl Ledger {
             dirty_rows: Vec::new(),
             unbalanced: HashSet::new(),
             to_balance: Vec::new(),
+            sweep: allocation::Sweep::default(),
             candidates: Vec::new(),
             drawn: Vec::new(),
             coming: Vec::new(),
@@ -387,6 +390,9 @@ impl Ledger {
     /// balanced. Each is told once; the caller brings it into the order.
     pub fn take_due(&mut self, now: Millis, (expiries, balances): (usize, usize), due: &mut Vec<Body>) {
         self.reservations.take_due(now, expiries, self.shard, due);
+        if let Some(rules) = self.sweep.rules.clone() {
+            self.sweep(now, &rules);
+        }
         let enough = due.len().saturating_add(balances);
         while due.len() < enough
             && let Some(sku) = self.to_balance.pop()
@@ -395,9 +401,15 @@ impl Ledger {
         }
     }
 
-    /// When the next hold may end.
-    pub fn next_expiry(&self) -> Option<Millis> {
-        self.reservations.next_expiry()
+    /// When something may be due again.
+    pub fn next_due(&self) -> Option<Millis> {
+        let minute = match (&self.sweep.rules, self.sweep.next) {
+            (None, _) => None,
+            (Some(_), Some(_)) => Some(Millis(0)),
+            (Some(_), None) => Some(Millis((self.sweep.minute + 1) * limit::MINUTE_MS)),
+        };
+        let expiry = self.reservations.next_expiry();
+        expiry.into_iter().chain(minute).min()
     }
 
     /// Calls `publish` with what each place offers now that changed since the last call: a position's

@@ -144,6 +144,10 @@ pub const EXPIRY_QUEUE: usize = 16_384;
 pub const BATCH_EXPIRIES_MAX: usize = 4_096;
 /// Balances of allocations that a shard brings into one batch.
 pub const BATCH_BALANCES_MAX: usize = 256;
+/// Skus looked at in one turn when allocations are due that keep themselves at times.
+pub const SWEEP_SKUS_PER_TURN: usize = 1_024;
+/// Milliseconds of a minute, in which such times are counted.
+pub const MINUTE_MS: u64 = 60_000;
 /// Milliseconds between two looks at the expiry queue: an expiry is at most this late.
 pub const TICK_MS: u64 = 10;
 

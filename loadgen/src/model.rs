@@ -81,11 +81,11 @@ pub enum Effect {
     Safety(i64),
     /// Units that may be waited for.
     Later(i64),
-    /// Units, or percent, allocated from receipts or always.
+    /// Units, or percent, allocated from receipts, or in each minute whose number is a multiple of so many: 1 for always.
     Allocate {
         amount: i64,
         percent: bool,
-        always: bool,
+        every: Option<u64>,
     },
 }
 
@@ -358,7 +358,7 @@ impl Model {
             }
             Act::Balance { sku } => {
                 let told = self.promise_again(now_ms.unwrap_or(0), *sku);
-                let due = self.balance(*sku);
+                let due = self.balance(now_ms.unwrap_or(0), *sku);
                 if told { bare(Code::Ok) } else { due }
             }
             Act::SkuRule { at, rule } => {

@@ -150,7 +150,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
                 node: Some(nodes[0]),
                 group: None,
                 channel: Some(channels[2]),
-                effect: Effect::Allocate { amount: i64::from(SHARE), percent: true, always: false },
+                effect: Effect::Allocate { amount: i64::from(SHARE), percent: true, every: None },
             },
         ],
     };

@@ -132,6 +132,7 @@ pub fn sku_rules() -> Vec<Definition> {
         ("s3", "", Some("n1"), None, Some("c2"), allocate(Amount::Units(5), When::Receipt)),
         ("s2", "", None, Some("g0"), Some("c1"), allocate(Amount::Units(4), When::Always)),
         ("s2", "", None, None, Some("c2"), allocate(Amount::Percent(20), When::Always)),
+        ("s3", "", None, None, Some("c3"), allocate(Amount::Percent(30), When::Every(2))),
         ("s1", "", None, None, None, Effect::Backorder(30)),
         ("s1", "", Some("n1"), None, Some("c1"), Effect::Backorder(0)),
         ("s2", "", None, Some("g0"), None, Effect::Preorder(12)),

@@ -88,7 +88,12 @@ pub fn model_rule(definition: &Definition) -> Option<(usize, SkuRule)> {
                     Amount::Units(units) => (i64::from(units), false),
                     Amount::Percent(percent) => (i64::from(percent), true),
                 };
-                Effect::Allocate { amount, percent, always: when == When::Always }
+                let every = match when {
+                    When::Receipt => None,
+                    When::Always => Some(1),
+                    When::Every(minutes) => Some(u64::from(minutes)),
+                };
+                Effect::Allocate { amount, percent, every }
             }
         },
     };

@@ -4,7 +4,7 @@ use stockline_core::bucket::Place;
 use stockline_core::catalogue::{Amount, Definition, Effect, Policy, When};
 use stockline_core::command::{Action, Allocate, Body, Command, Frame, Verb};
 use stockline_core::event::EventKind;
-use stockline_core::id::{ChannelId, Key, Lsn, NodeId, SkuId};
+use stockline_core::id::{ChannelId, Key, Lsn, Millis, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::View;
@@ -208,6 +208,48 @@ fn allocations_keep_themselves_and_never_break_a_claim() {
         assert_eq!(bench.define(sku_rule("a", ("s1", ""), everywhere, None, Effect::None)), Code::Ok);
         // What was allocated stays where no rule speaks any more; of the other 2 half is kept.
         assert_eq!(settle(&mut bench), (1, 0, 4, 1));
+    }
+}
+
+#[test]
+fn a_schedule_brings_allocations_about_in_its_minutes_and_leaves_them_alone_between() {
+    const MINUTE: u64 = limit::MINUTE_MS;
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        // The first second of a minute whose number is a multiple of 5, and 1 more.
+        bench.now = Millis(bench.now.0 / (5 * MINUTE) * 5 * MINUTE + 6 * MINUTE);
+        let nobody = Effect::Allocate { amount: Amount::Percent(50), when: When::Every(0) };
+        let rule = |effect| sku_rule("a", ("s*", ""), (None, None), Some("c0"), effect);
+        assert_eq!(bench.define(rule(nobody)), Code::InvalidRule);
+        let half = allocate(Amount::Percent(50), When::Every(5));
+        assert_eq!(bench.define(rule(half)), Code::Ok);
+        for sku in 1..4 {
+            bench.receive(sku, 0, 10);
+        }
+        bench.reserve(1, 0, 10 * 60_000, &[any_line(1, 4)]);
+        let shares = |bench: &Bench| {
+            [1, 2, 3].map(|sku| bench.allocations(sku).iter().map(|share| share.2).sum::<i64>())
+        };
+        assert_eq!(bench.due(), Vec::new(), "between its minutes");
+        assert_eq!(shares(&bench), [0; 3]);
+        // It begins though nobody sends anything, and looks at every sku.
+        bench.now = bench.now.plus(4 * MINUTE);
+        assert!(bench.ledgers.iter().any(|ledger| ledger.next_due() <= Some(bench.now)));
+        assert_eq!(bench.expire_due(), 3);
+        assert_eq!(shares(&bench), [3, 5, 5]);
+        assert_eq!(bench.expire_due(), 0);
+        // Within the minute it follows what happens; behind it no more, and what is allocated stays.
+        bench.receive(2, 0, 10);
+        assert_eq!(bench.expire_due(), 1);
+        assert_eq!(shares(&bench), [3, 10, 5]);
+        bench.now = bench.now.plus(MINUTE);
+        bench.receive(2, 0, 10);
+        assert_eq!(bench.expire_due(), 0);
+        assert_eq!(shares(&bench), [3, 10, 5]);
+        bench.now = bench.now.plus(4 * MINUTE);
+        assert_eq!(bench.expire_due(), 1);
+        assert_eq!(shares(&bench), [3, 15, 5]);
+        bench.assert_sound();
     }
 }
 

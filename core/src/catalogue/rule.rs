@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::catalogue::{Catalogue, Defined, NameKind, NodeSet, RULES, SKU_DATA};
-use crate::id::{ChannelId, GroupId, NodeId, SkuId};
+use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -50,6 +50,19 @@ pub enum When {
     Receipt,
     /// Again and again: more is allocated or given back, what is claimed stays.
     Always,
+    /// The same in one of so many minutes: those whose number, counted from 1970, is a multiple.
+    Every(u16),
+}
+
+impl When {
+    /// Whether allocations keep themselves at a time.
+    pub fn is_due(self, now: Millis) -> bool {
+        match self {
+            When::Receipt => false,
+            When::Always => true,
+            When::Every(minutes) => (now.0 / limit::MINUTE_MS).is_multiple_of(u64::from(minutes)),
+        }
+    }
 }
 
 /// Where a rule holds.
@@ -139,8 +152,8 @@ impl Layer {
         self.keeps_at.get(&node).into_iter().flatten().chain(wider)
     }
 
-    fn keeps_some(&self, when: When) -> bool {
-        self.keeps_at.values().flatten().chain(&self.keeps).any(|keep| keep.when == when)
+    fn whens(&self) -> impl Iterator<Item = When> {
+        self.keeps_at.values().flatten().chain(&self.keeps).map(|keep| keep.when)
     }
 }
 
@@ -151,7 +164,8 @@ pub struct Profile {
     withholds: bool,
     waits: bool,
     on_receipt: bool,
-    always: bool,
+    /// When allocations keep themselves, each time once.
+    keeps: SmallVec<[When; 1]>,
 }
 
 const CHUNK: usize = 4_096;
@@ -163,8 +177,8 @@ pub struct SkuRules {
     profiles: Vec<Arc<Profile>>,
     /// Profile by sku; 0 for none.
     skus: Vec<Option<Arc<[u32; CHUNK]>>>,
-    /// Whether some allocation keeps itself: asked for every batch.
-    balances: bool,
+    /// When some allocation keeps itself, each time once: asked for every batch.
+    keeps: SmallVec<[When; 2]>,
     /// Whether somebody may wait for something.
     waits: bool,
 }
@@ -177,9 +191,27 @@ impl SkuRules {
         if profile == 0 { None } else { self.profiles.get(profile as usize - 1).map(|profile| &**profile) }
     }
 
-    /// Whether some allocation keeps itself.
-    pub fn balances(&self) -> bool {
-        self.balances
+    /// Whether some allocation keeps itself at a time.
+    pub fn balances(&self, now: Millis) -> bool {
+        self.keeps.iter().any(|when| when.is_due(now))
+    }
+
+    /// Whether some do so at times.
+    pub fn has_schedule(&self) -> bool {
+        self.keeps.iter().any(|when| *when != When::Always)
+    }
+
+    /// Whether a minute is one in which some do so.
+    pub fn is_scheduled(&self, now: Millis) -> bool {
+        self.keeps.iter().any(|when| *when != When::Always && when.is_due(now))
+    }
+
+    fn note_keeps(&mut self, profile: &Profile) {
+        for when in &profile.keeps {
+            if !self.keeps.contains(when) {
+                self.keeps.push(*when);
+            }
+        }
     }
 
     /// Units of a sku withheld from a channel at a node: what the most specific layer says that says anything, of it
@@ -207,16 +239,21 @@ impl SkuRules {
 
     /// Which channels have how much allocated of a sku at a node by rule: fixed amounts first, then percentages, in
     /// each the older channel first. Of several rules for a channel the most specific speaks.
-    pub fn keeps(&self, profile: &Profile, node: NodeId, when: When) -> SmallVec<[(ChannelId, Amount); 4]> {
+    pub fn keeps(
+        &self,
+        profile: &Profile,
+        node: NodeId,
+        wanted: impl Fn(When) -> bool,
+    ) -> SmallVec<[(ChannelId, Amount); 4]> {
         let mut found: SmallVec<[(ChannelId, Amount, When); 4]> = SmallVec::new();
-        if profile.on_receipt || profile.always {
+        if profile.on_receipt || !profile.keeps.is_empty() {
             for keep in profile.layers.iter().flat_map(|layer| self.layers[*layer as usize].keeps(node)) {
                 if found.iter().all(|(channel, ..)| *channel != keep.channel) {
                     found.push((keep.channel, keep.amount, keep.when));
                 }
             }
         }
-        found.retain(|(_, _, found)| *found == when);
+        found.retain(|(_, _, when)| wanted(*when));
         found.sort_by_key(|(channel, amount, _)| (matches!(amount, Amount::Percent(_)), *channel));
         found.into_iter().map(|(channel, amount, _)| (channel, amount)).collect()
     }
@@ -228,12 +265,14 @@ impl Profile {
         self.waits
     }
 
-    /// Whether some of its allocations come out of receipts, and whether some keep themselves.
-    pub fn allocates(&self, when: When) -> bool {
-        match when {
-            When::Receipt => self.on_receipt,
-            When::Always => self.always,
-        }
+    /// Whether some of its allocations come out of receipts.
+    pub fn allocates_receipts(&self) -> bool {
+        self.on_receipt
+    }
+
+    /// Whether some keep themselves at a time.
+    pub fn balances(&self, now: Millis) -> bool {
+        self.keeps.iter().any(|when| when.is_due(now))
     }
 }
 
@@ -266,6 +305,7 @@ impl Catalogue {
             Effect::Safety(units) | Effect::Backorder(units) | Effect::Preorder(units) => {
                 units <= limit::QUANTITY_MAX
             }
+            Effect::Allocate { when: When::Every(0), .. } => false,
             Effect::Allocate { amount: Amount::Units(units), .. } => {
                 channel.is_some() && units <= limit::QUANTITY_MAX
             }
@@ -394,7 +434,10 @@ impl RuleBook {
                 *profile = Arc::new(flags(&self.compiled.layers, profile.layers.clone()));
             }
         }
-        self.compiled.balances = self.compiled.profiles.iter().any(|profile| profile.always);
+        self.compiled.keeps.clear();
+        for profile in self.compiled.profiles.clone() {
+            self.compiled.note_keeps(&profile);
+        }
         self.compiled.waits = self.compiled.profiles.iter().any(|profile| profile.waits);
     }
 
@@ -456,7 +499,7 @@ impl RuleBook {
             Some(profile) => *profile,
             None => {
                 let new = flags(&self.compiled.layers, layers.clone());
-                self.compiled.balances |= new.always;
+                self.compiled.note_keeps(&new);
                 self.compiled.waits |= new.waits;
                 self.compiled.profiles.push(Arc::new(new));
                 let profile = self.compiled.profiles.len() as u32;
@@ -480,12 +523,17 @@ impl RuleBook {
 /// A profile with these layers.
 fn flags(all: &[Arc<Layer>], layers: Box<[u32]>) -> Profile {
     let some = |is: &dyn Fn(&Layer) -> bool| layers.iter().any(|layer| is(&all[*layer as usize]));
-    let keeps = |when: When| move |layer: &Layer| layer.keeps_some(when);
+    let mut keeps: SmallVec<[When; 1]> = SmallVec::new();
+    for when in layers.iter().flat_map(|layer| all[*layer as usize].whens()) {
+        if when != When::Receipt && !keeps.contains(&when) {
+            keeps.push(when);
+        }
+    }
     Profile {
         withholds: some(&|layer| !layer.safety.is_empty()),
         waits: some(&|layer| !layer.later.is_empty()),
-        on_receipt: some(&keeps(When::Receipt)),
-        always: some(&keeps(When::Always)),
+        on_receipt: some(&|layer| layer.whens().any(|when| when == When::Receipt)),
+        keeps,
         layers,
     }
 }

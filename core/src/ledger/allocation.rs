@@ -12,6 +12,8 @@
 //! share; what it gives back goes where it came from. Units that are not there (a count found fewer) cannot be
 //! claimed: a deficit of what is free takes from all allocations of the position, until stock comes.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Movement};
@@ -30,6 +32,17 @@ pub struct Share {
     pub channel: ChannelId,
     pub node: NodeId,
     pub units: u32,
+}
+
+/// Where the look at all skus is that is taken when allocations keep themselves at times.
+#[derive(Default, Debug)]
+pub(super) struct Sweep {
+    /// The rules, where any of them does so.
+    pub(super) rules: Option<Arc<Rules>>,
+    /// The minute met last.
+    pub(super) minute: u64,
+    /// The next row to be looked at; none when all were.
+    pub(super) next: Option<usize>,
 }
 
 /// The allocations of a sku, sorted by channel and node. One that was used up keeps its place.
@@ -136,7 +149,7 @@ impl Ledger {
             return;
         }
         let Some(profile) = rules.skus.profile(event.sku) else { return };
-        if !profile.allocates(When::Receipt) {
+        if !profile.allocates_receipts() {
             return;
         }
         let (sku, node) = (event.sku, event.node);
@@ -168,7 +181,7 @@ impl Ledger {
         let mut open = change.min(self.uncovered(rules, (sku, node, free - before), |_| 0, |_| 0));
         open = open.max(0);
         let mut room = self.room_for_shares(sku);
-        for (channel, amount) in rules.skus.keeps(profile, node, When::Receipt) {
+        for (channel, amount) in rules.skus.keeps(profile, node, |when| when == When::Receipt) {
             let wanted = match amount {
                 _ if !rules.offers(channel, node) || !room.take(self, channel, node) => 0,
                 Amount::Units(units) => (i64::from(units) - self.share(sku, channel, node)).max(0),
@@ -195,16 +208,22 @@ impl Ledger {
     ) -> Outcome {
         let before = effects.mark();
         self.promise_again(now, rules, sku, effects);
-        let profile = rules.skus.profile(sku).filter(|profile| profile.allocates(When::Always));
-        if let Some(profile) = profile {
-            self.balance_allocations(rules, profile, sku, effects);
+        if let Some(profile) = rules.skus.profile(sku).filter(|profile| profile.balances(now)) {
+            self.balance_allocations(now, rules, profile, sku, effects);
         }
         let after = effects.mark();
         let changed = after.movements > before.movements || after.promises > before.promises;
         Outcome::of(if changed { Code::Ok } else { Code::NotDue })
     }
 
-    fn balance_allocations(&self, rules: &Rules, profile: &Profile, sku: SkuId, effects: &mut Effects) {
+    fn balance_allocations(
+        &self,
+        now: Millis,
+        rules: &Rules,
+        profile: &Profile,
+        sku: SkuId,
+        effects: &mut Effects,
+    ) {
         let mut room = self.room_for_shares(sku);
         // What nodes keep, as far as they were looked at, is no longer free there.
         let mut kept_more: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
@@ -214,7 +233,7 @@ impl Ledger {
             if node.is_group() {
                 break;
             }
-            let keeps = rules.skus.keeps(profile, node, When::Always);
+            let keeps = rules.skus.keeps(profile, node, |when| when.is_due(now));
             let has = |channel| self.share(sku, channel, node);
             let kept: i64 = keeps.iter().map(|(channel, _)| has(*channel)).sum();
             let unclaimed = (self.free(sku, position) + kept).max(0);
@@ -248,8 +267,12 @@ impl Ledger {
     }
 
     /// Notes which of the skus that changed, or of all, are to be balanced.
-    pub fn note_unbalanced(&mut self, now: Millis, rules: &Rules, all: bool) {
-        if !rules.skus.balances() && self.waiting == 0 {
+    pub fn note_unbalanced(&mut self, now: Millis, rules: &Arc<Rules>, all: bool) {
+        if rules.skus.has_schedule() || self.sweep.rules.is_some() {
+            self.sweep.rules = rules.skus.has_schedule().then(|| Arc::clone(rules));
+        }
+        let balances = rules.skus.balances(now);
+        if !balances && self.waiting == 0 {
             return;
         }
         let mut skus: Vec<SkuId> = if all {
@@ -259,19 +282,39 @@ impl Ledger {
         };
         skus.sort_unstable();
         skus.dedup();
-        if !rules.skus.balances() {
+        if !balances {
             skus.retain(|sku| self.extras.get(sku).is_some_and(|extra| !extra.waiting.is_empty()));
         }
         let mut effects = Effects::default();
-        for sku in skus {
-            if !self.unbalanced.contains(&sku)
-                && self.decide_balance(now, rules, sku, &mut effects).code == Code::Ok
-            {
-                self.unbalanced.insert(sku);
-                self.to_balance.push(sku);
-            }
-            effects.clear();
+        skus.into_iter().for_each(|sku| self.note_if_unbalanced(now, rules, sku, &mut effects));
+    }
+
+    fn note_if_unbalanced(&mut self, now: Millis, rules: &Rules, sku: SkuId, effects: &mut Effects) {
+        if !self.unbalanced.contains(&sku) && self.decide_balance(now, rules, sku, effects).code == Code::Ok {
+            self.unbalanced.insert(sku);
+            self.to_balance.push(sku);
         }
+        effects.clear();
+    }
+
+    /// Looks at some of the skus, if a minute has begun in which allocations keep themselves that do so at times.
+    #[cold]
+    pub(super) fn sweep(&mut self, now: Millis, rules: &Rules) {
+        let minute = now.0 / limit::MINUTE_MS;
+        if self.sweep.minute != minute {
+            (self.sweep.minute, self.sweep.next) = (minute, rules.skus.is_scheduled(now).then_some(0));
+        }
+        let Some(first) = self.sweep.next else { return };
+        let rows = self.positions.row_count();
+        let end = rows.min(first + limit::SWEEP_SKUS_PER_TURN);
+        let mut effects = Effects::default();
+        for row in first..end {
+            let sku = self.shard.sku(row);
+            if rules.skus.profile(sku).is_some_and(|profile| profile.balances(now)) {
+                self.note_if_unbalanced(now, rules, sku, &mut effects);
+            }
+        }
+        self.sweep.next = (end < rows).then_some(end);
     }
 
     pub(super) fn decide_allocate(

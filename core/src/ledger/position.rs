@@ -192,6 +192,11 @@ impl Positions {
         }
     }
 
+    /// Rows up to the last that has positions.
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Every row that has positions.
     pub fn rows(&self) -> impl Iterator<Item = (usize, &[Position])> {
         self.rows.iter().enumerate().filter(|(_, row)| row.len > 0).map(|(index, row)| {

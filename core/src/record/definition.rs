@@ -39,7 +39,7 @@ pub struct DefinitionRec {
     pub node: TextRec,
     pub group: TextRec,
     /// Rule: 0 none, 1 safety stock, 2 and 3 allocate units and percent of what a receipt brings, 4 and 5 the same
-    /// always.
+    /// always, 6 backorder, 7 preorder, 8 and 9 as 4 and 5 every so many minutes (`priority`).
     pub effect: u8,
     pub amount: u32,
     /// Channel: 0 priority, 1 nearest, 2 fewest splits, 3 highest stock, 4 lowest cost.
@@ -198,7 +198,7 @@ impl Texts {
                 rec.node = self.put(node.as_deref().unwrap_or_default());
                 rec.group = self.put(group.as_deref().unwrap_or_default());
                 rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
-                (rec.effect, rec.amount) = effect_numbers(*effect);
+                (rec.effect, rec.amount, rec.priority) = effect_numbers(*effect);
             }
             Definition::Zone { at, lanes, .. } => {
                 rec.kind = 8;
@@ -292,7 +292,7 @@ impl<'a> TextReader<'a> {
                 node,
                 group,
                 channel: refers_to,
-                effect: effect(rec.effect, rec.amount.to_native())?,
+                effect: effect(rec.effect, rec.amount.to_native(), rec.priority.to_native())?,
             }),
             8 => {
                 let numbers;
@@ -313,35 +313,43 @@ impl<'a> TextReader<'a> {
 /// In place of coordinates.
 const NOWHERE: i32 = i32::MIN;
 
-/// An effect as two numbers.
-fn effect_numbers(effect: Effect) -> (u8, u32) {
+/// An effect as its number, its amount and, where it keeps itself at times, the minutes between them.
+fn effect_numbers(effect: Effect) -> (u8, u32, u16) {
     match effect {
-        Effect::None => (0, 0),
-        Effect::Safety(units) => (1, units),
-        Effect::Backorder(units) => (6, units),
-        Effect::Preorder(units) => (7, units),
+        Effect::None => (0, 0, 0),
+        Effect::Safety(units) => (1, units, 0),
+        Effect::Backorder(units) => (6, units, 0),
+        Effect::Preorder(units) => (7, units, 0),
         Effect::Allocate { amount, when } => {
-            let later = if when == When::Always { 2 } else { 0 };
+            let (first, minutes) = match when {
+                When::Receipt => (2, 0),
+                When::Always => (4, 0),
+                When::Every(minutes) => (8, minutes),
+            };
             match amount {
-                Amount::Units(units) => (2 + later, units),
-                Amount::Percent(percent) => (3 + later, u32::from(percent)),
+                Amount::Units(units) => (first, units, minutes),
+                Amount::Percent(percent) => (first + 1, u32::from(percent), minutes),
             }
         }
     }
 }
 
-fn effect(number: u8, amount: u32) -> Result<Effect, &'static str> {
-    let when = if number < 4 { When::Receipt } else { When::Always };
+fn effect(number: u8, amount: u32, minutes: u16) -> Result<Effect, &'static str> {
+    let when = match number {
+        0..4 => When::Receipt,
+        4..8 => When::Always,
+        _ => When::Every(minutes),
+    };
     match number {
         0 => Ok(Effect::None),
         1 => Ok(Effect::Safety(amount)),
         6 => Ok(Effect::Backorder(amount)),
         7 => Ok(Effect::Preorder(amount)),
-        2 | 4 => Ok(Effect::Allocate { amount: Amount::Units(amount), when }),
-        3 | 5 => match u8::try_from(amount) {
+        2 | 4 | 8 => Ok(Effect::Allocate { amount: Amount::Units(amount), when }),
+        3 | 5 | 9 => match u8::try_from(amount) {
             Ok(percent) => Ok(Effect::Allocate { amount: Amount::Percent(percent), when }),
             Err(_) => Err("amount must be at most 100 where it is a percentage"),
         },
-        _ => Err("effect must be 0 (none) to 7 (preorder)"),
+        _ => Err("effect must be 0 (none) to 9 (allocate percent every so many minutes)"),
     }
 }

@@ -44,16 +44,16 @@ impl Model {
     }
 
     /// Channels with what they shall have: amount, whether it is a percentage.
-    fn keeps(&self, sku: u32, node: u16, wanted_always: bool) -> Vec<(u16, i64, bool)> {
-        let mut found: Vec<(u16, i64, bool, bool)> = Vec::new();
+    fn keeps(&self, sku: u32, node: u16, wanted: impl Fn(Option<u64>) -> bool) -> Vec<(u16, i64, bool)> {
+        let mut found: Vec<(u16, i64, bool, Option<u64>)> = Vec::new();
         for rule in self.rules(sku, node).into_iter().rev() {
-            if let (Effect::Allocate { amount, percent, always }, Some(channel)) = (rule.effect, rule.channel)
+            if let (Effect::Allocate { amount, percent, every }, Some(channel)) = (rule.effect, rule.channel)
                 && found.iter().all(|(other, ..)| *other != channel)
             {
-                found.push((channel, amount, percent, always));
+                found.push((channel, amount, percent, every));
             }
         }
-        found.retain(|(.., always)| *always == wanted_always);
+        found.retain(|(.., every)| wanted(*every));
         for (channel, amount, ..) in &mut found {
             // Of what it is not offered it shall have nothing.
             if !self.offered(&self.setup.channels[channel]).contains(&node) {
@@ -67,7 +67,7 @@ impl Model {
     /// Gives channels their part of what came.
     pub(super) fn share_out(&mut self, sku: u32, node: u16, came: i64) {
         let mut open = came.min(self.spare(sku, node, 0)).max(0);
-        for (channel, amount, percent) in self.keeps(sku, node, false) {
+        for (channel, amount, percent) in self.keeps(sku, node, |every| every.is_none()) {
             let spot = (sku, node, channel);
             let wanted =
                 if percent { came.max(0) * amount / 100 } else { (amount - self.unclaimed(spot)).max(0) };
@@ -78,11 +78,12 @@ impl Model {
         }
     }
 
-    pub(super) fn balance(&mut self, sku: u32) -> Due {
+    pub(super) fn balance(&mut self, now_ms: u64, sku: u32) -> Due {
+        let minute = now_ms / 60_000;
         let mut moved = false;
         let nodes: Vec<u16> = self.setup.nodes.keys().copied().collect();
         for node in nodes {
-            let keeps = self.keeps(sku, node, true);
+            let keeps = self.keeps(sku, node, |every| every.is_some_and(|minutes| minute % minutes == 0));
             let spot = |channel| (sku, node, channel);
             let kept: i64 = keeps.iter().map(|(channel, ..)| self.unclaimed(spot(*channel))).sum();
             let all = (self.unclaimed((sku, node, ANY)) + kept).max(0);

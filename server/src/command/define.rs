@@ -161,6 +161,9 @@ struct EffectOption {
     /// Units (10) or part (25%) of what nobody claims that the channel has allocated, again and again
     #[arg(long, value_name = "AMOUNT", value_parser = amount, requires = "channel")]
     allocate_always: Option<Amount>,
+    /// The same every so many minutes: AMOUNT,MINUTES, as 25%,360; at minutes counted from 1970-01-01T00:00Z
+    #[arg(long, value_name = "AMOUNT,MINUTES", value_parser = timed, requires = "channel")]
+    allocate_every: Option<(Amount, u16)>,
     /// Units of a sku that a channel may wait for, to come with supplies; 0 for none
     #[arg(long, value_name = "UNITS")]
     backorder: Option<u32>,
@@ -170,6 +173,13 @@ struct EffectOption {
     /// The rule is given up
     #[arg(long)]
     off: bool,
+}
+
+fn timed(text: &str) -> Result<(Amount, u16), String> {
+    let found = text.split_once(',').and_then(|(units, minutes)| {
+        Some((amount(units).ok()?, minutes.parse().ok().filter(|minutes| *minutes > 0)?))
+    });
+    found.ok_or_else(|| format!("{text:?} is no AMOUNT,MINUTES, as 25%,360"))
 }
 
 fn point(text: &str) -> Result<Point, String> {
@@ -212,7 +222,14 @@ impl EffectOption {
         let from_receipts = self.allocate_from_receipts.map(allocate(When::Receipt));
         let always = self.allocate_always.map(allocate(When::Always));
         let later = self.backorder.map(Effect::Backorder).or(self.preorder.map(Effect::Preorder));
-        self.safety.map(Effect::Safety).or(from_receipts).or(always).or(later).unwrap_or(Effect::None)
+        let every = self.allocate_every.map(|(amount, minutes)| allocate(When::Every(minutes))(amount));
+        self.safety
+            .map(Effect::Safety)
+            .or(from_receipts)
+            .or(always)
+            .or(every)
+            .or(later)
+            .unwrap_or(Effect::None)
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         if shared.draining.load(Ordering::SeqCst) && blocked == 0 && !shared.submissions.is_ready(0) {
             break;
         }
-        let sleep = inline.as_ref().and_then(Ledger::next_expiry).map_or(IDLE, |end| until(shared, end));
+        let sleep = inline.as_ref().and_then(Ledger::next_due).map_or(IDLE, |end| until(shared, end));
         shared.sequencer_bell.wait(sleep, || {
             shared.submissions.is_ready(blocked)
                 || (blocked != 0 && shared.view.durable() > durable)
@@ -153,7 +153,7 @@ pub(super) fn run_shard(shared: &Arc<Shared>, index: usize, mut ledger: Ledger) 
             return;
         }
         let retry = if due.is_empty() { IDLE } else { Duration::from_millis(1) };
-        let sleep = ledger.next_expiry().map_or(IDLE, |end| until(shared, end)).min(retry);
+        let sleep = ledger.next_due().map_or(IDLE, |end| until(shared, end)).min(retry);
         bell.wait(sleep, || !queue.is_empty() || shared.sequenced_all.load(Ordering::SeqCst));
     }
 }
