@@ -83,7 +83,8 @@ impl Model {
         let mut moved = false;
         let nodes: Vec<u16> = self.setup.nodes.keys().copied().collect();
         for node in nodes {
-            let keeps = self.keeps(sku, node, |every| every.is_some_and(|minutes| minute % minutes == 0));
+            let keeps =
+                self.keeps(sku, node, |every| every.is_some_and(|minutes| minute.is_multiple_of(minutes)));
             let spot = |channel| (sku, node, channel);
             let kept: i64 = keeps.iter().map(|(channel, ..)| self.unclaimed(spot(*channel))).sum();
             let all = (self.unclaimed((sku, node, ANY)) + kept).max(0);
