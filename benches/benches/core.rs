@@ -9,7 +9,7 @@ use stockline_benches::{Ground, START, scatter};
 use stockline_core::bucket::Place;
 use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
 use stockline_core::chain::Chain;
-use stockline_core::id::{ChannelId, Lsn, NodeId, ShardOf, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Lsn, NodeId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};
 use stockline_core::ledger::Ledger;
@@ -66,6 +66,7 @@ fn view(criterion: &mut Criterion) {
     let rule = ChannelRule {
         pools: Box::new([ChannelId(0)]),
         nodes: NodeSet::All,
+        group: GroupId::ANY,
         buffer: 0,
         policy: Policy::default(),
     };
