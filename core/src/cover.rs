@@ -28,6 +28,8 @@ pub struct Cover {
     groups: SmallVec<[GroupId; limit::CLAIMED_GROUPS_PER_SKU_MAX]>,
     /// By union, a bit for each group: units that may be taken from its nodes.
     spare: [i64; UNIONS],
+    /// Units that are claimed of a union and that it has not.
+    missing: i64,
 }
 
 impl Cover {
@@ -37,7 +39,7 @@ impl Cover {
     /// With more than [`limit::CLAIMED_GROUPS_PER_SKU_MAX`] groups.
     pub fn new(rules: &Rules, demands: &[Demand], nodes: impl Iterator<Item = (NodeId, i64)>) -> Cover {
         let groups = demands.iter().map(|(group, _)| *group).collect();
-        let mut cover = Cover { groups, spare: [0; UNIONS] };
+        let mut cover = Cover { groups, spare: [0; UNIONS], missing: 0 };
         let unions = cover.unions();
         for (node, units) in nodes.filter(|(_, units)| *units > 0) {
             let of = cover.groups_of(rules, node);
@@ -45,14 +47,24 @@ impl Cover {
                 cover.spare[union] += units;
             }
         }
-        let mut missing = 0;
         for union in 1..unions {
             let claimed = demands.iter().enumerate().filter(|(at, _)| union >> at & 1 == 1);
             cover.spare[union] -= claimed.map(|(_, (_, units))| units).sum::<i64>();
-            missing = missing.max(-cover.spare[union]);
+            cover.missing = cover.missing.max(-cover.spare[union]);
         }
-        cover.spare[1..unions].iter_mut().for_each(|spare| *spare += missing);
+        cover.spare[1..unions].iter_mut().for_each(|spare| *spare += cover.missing);
         cover
+    }
+
+    pub fn missing(&self) -> i64 {
+        self.missing
+    }
+
+    /// So many units may be missing.
+    pub fn allow(&mut self, missing: i64) {
+        let (more, unions) = ((missing - self.missing).max(0), self.unions());
+        self.spare[1..unions].iter_mut().for_each(|spare| *spare += more);
+        self.missing += more;
     }
 
     fn unions(&self) -> usize {

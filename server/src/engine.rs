@@ -33,7 +33,7 @@ use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
-use stockline_core::id::{Lsn, PrincipalId};
+use stockline_core::id::{Lsn, NodeId, PrincipalId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -354,10 +354,11 @@ impl Engine {
         if reserves && shared.active_reservations.load(Ordering::Relaxed) >= limit::RESERVATIONS_MAX {
             return Err(Refused::Turned(Code::Overloaded));
         }
-        // Only events make positions, and allocations rows of their own.
+        // Only events make positions, claims on groups places of theirs, and allocations rows of their own.
         let makes_cells = |body: &Body| matches!(body, Body::Event(_) | Body::Allocate(_));
         let tells = frame.commands.iter().any(|command| makes_cells(&command.body));
-        if tells && shared.view_cells.load(Ordering::Relaxed) >= limit::VIEW_CELLS_MAX {
+        let claims_of_groups = frame.lines.iter().any(|line| line.node == NodeId::LATER);
+        if (tells || claims_of_groups) && shared.view_cells.load(Ordering::Relaxed) >= limit::VIEW_CELLS_MAX {
             return Err(Refused::Turned(Code::Overloaded));
         }
         let lag = shared.view.durable().0.saturating_sub(shared.covered.load(Ordering::Relaxed));

@@ -104,6 +104,84 @@ fn a_move_chooses_the_node() {
 }
 
 #[test]
+fn what_a_short_group_has_left_can_still_be_chosen() {
+    both([1, 1, 0], |bench| {
+        for id in [1, 2] {
+            bench.reserve(id, 0, TTL, &[of_group(1, 1, 1)]);
+            bench.step(id, Verb::Confirm, 0);
+        }
+        let lost = bench.make(EventKind::Count, 1, 0, 0);
+        bench.event(lost);
+        refused(bench.reserve(90, 0, TTL, &[any_line(1, 1)]), 0);
+        let code = |told: Told| told.reply.outcome.code;
+        assert_eq!(code(bench.step_lines(1, Verb::Move, &[some(PLACES[1], 1, 1)])), Code::Ok);
+        assert_eq!(code(bench.step_lines(2, Verb::Move, &[some(PLACES[1], 1, 1)])), Code::InsufficientStock);
+        assert_eq!(bench.units(1, 1)[..3], [0, 0, 1]);
+    });
+}
+
+#[test]
+fn who_waits_for_a_supply_that_fails_does_not_get_what_a_group_needs() {
+    use stockline_core::catalogue::Effect;
+    use stockline_core::event::StockEvent;
+    use stockline_core::id::SupplyId;
+    both([3, 0, 0], |bench| {
+        let rule = crate::bench::sku_rule("a", ("s1", ""), (None, None), None, Effect::Backorder(9));
+        assert_eq!(bench.define(rule), Code::Ok);
+        bench.reserve(1, 0, TTL, &[of_group(1, 1, 3)]);
+        let supply = |bench: &Bench, quantity| StockEvent {
+            supply: Some(SupplyId(7)),
+            eta: bench.now.plus(60_000),
+            ..bench.make(EventKind::Supply, 1, 0, quantity)
+        };
+        let event = supply(bench, 4);
+        bench.event(event);
+        assert_eq!(bench.reserve(2, 0, TTL, &[node_line(1, 0, 4)]).reply.outcome.code, Code::Ok);
+        let event = supply(bench, 0);
+        bench.event(event);
+        bench.expire_due();
+        assert_eq!(bench.units(1, 0)[..2], [3, 0]);
+        assert_eq!(bench.step_lines(1, Verb::Move, &[some(PLACES[1], 0, 3)]).reply.outcome.code, Code::Ok);
+        // What comes is for who waits.
+        bench.receive(1, 0, 1);
+        bench.expire_due();
+        assert_eq!(bench.units(1, 0)[..2], [0, 4]);
+    });
+}
+
+#[test]
+fn claims_of_a_group_are_counted_as_far_as_they_can_be() {
+    both([0, 0, 0], |bench| {
+        for node in [0, 1] {
+            for _ in 0..3 {
+                bench.receive(1, node, 1_000_000_000);
+            }
+        }
+        let lines = [of_group(1, 1, 1_000_000_000); 5];
+        refused(bench.reserve(90, 0, TTL, &lines), 0);
+        assert_eq!(bench.reserve(1, 0, TTL, &lines[..4]).reply.outcome.code, Code::Ok);
+        refused(bench.reserve(91, 0, TTL, &lines[4..]), 0);
+        bench.step(1, Verb::Confirm, 0);
+        refused(bench.reserve(92, 0, TTL, &lines[4..]), 0);
+    });
+}
+
+#[test]
+fn safety_stock_outside_the_group_is_asked_for() {
+    use stockline_core::catalogue::Effect;
+    both([2, 3, 5], |bench| {
+        let rule = crate::bench::sku_rule("a", ("s1", ""), (Some("n2"), None), None, Effect::Safety(5));
+        assert_eq!(bench.define(rule), Code::Ok);
+        bench.reserve(1, 0, TTL, &[of_group(1, 1, 5)]);
+        let choose = |bench: &mut Bench, node| {
+            bench.step_lines(1, Verb::Move, &[some(PLACES[1], node, 2)]).reply.outcome.code
+        };
+        assert_eq!(choose(bench, 2), Code::InsufficientStock);
+        assert_eq!(choose(bench, 0), Code::Ok);
+    });
+}
+
+#[test]
 fn a_unit_that_moves_within_a_group_stays_with_it() {
     both([1, 1, 0], |bench| {
         bench.reserve(1, 0, TTL, &[node_line(1, 0, 1)]);

@@ -21,6 +21,13 @@ impl Ledger {
         last.is_some_and(|at| self.positions.at(at).node().is_group())
     }
 
+    /// Units claimed of all groups together.
+    pub(super) fn claimed_of_groups(&self, sku: SkuId) -> i64 {
+        let positions = self.positions.range(self.shard.row(sku)).rev().map(|at| self.positions.at(at));
+        let groups = positions.take_while(|position| position.node().is_group());
+        groups.map(|position| (-position.free).max(0)).sum()
+    }
+
     /// Units claimed of groups, `change` more or fewer of them free at each.
     fn demands(&self, sku: SkuId, change: impl Fn(NodeId) -> i64) -> Demands {
         let positions = self.positions.range(self.shard.row(sku)).rev().map(|at| self.positions.at(at));
@@ -67,12 +74,35 @@ impl Ledger {
         let position = self.position(sku, node);
         let free = position.map_or(0, |position| self.free_with(sku, position, change(node)));
         let units = (free + more - withheld(node)).max(0);
-        if !self.is_claimed_of_groups(sku) {
+        let demands =
+            if self.is_claimed_of_groups(sku) { self.demands(sku, &change) } else { Demands::new() };
+        if demands.is_empty() {
             return units;
         }
         let others = self.usable(sku, withheld, &change).filter(|(other, _)| *other != node);
         let usable = others.chain([(node, units)]);
-        Cover::new(rules, &self.demands(sku, &change), usable).room(rules, node, units)
+        Cover::new(rules, &demands, usable).room(rules, node, units)
+    }
+
+    /// What a move may take at a node, behind what it gives back: what claims on groups lack does not become more.
+    #[cold]
+    pub(super) fn uncovered_by_move(
+        &self,
+        rules: &Rules,
+        (sku, node): (SkuId, NodeId),
+        withheld: impl Fn(NodeId) -> i64,
+        (before, behind): (impl Fn(NodeId) -> i64, impl Fn(NodeId) -> i64),
+    ) -> i64 {
+        if self.demands(sku, &before).is_empty() && self.demands(sku, &behind).is_empty() {
+            return i64::MAX;
+        }
+        let cover = |change: &dyn Fn(NodeId) -> i64| {
+            Cover::new(rules, &self.demands(sku, change), self.usable(sku, &withheld, change))
+        };
+        let mut cover_behind = cover(&behind);
+        cover_behind.allow(cover(&before).missing());
+        let units = self.usable(sku, &withheld, &behind).find(|(other, _)| *other == node);
+        units.map_or(0, |(_, units)| cover_behind.room(rules, node, units))
     }
 
     /// Lets a line take of each candidate only what claims on groups leave; answers the units of the pool that all share
@@ -137,6 +167,9 @@ impl Ledger {
         let of_group = usable().filter(|(node, _)| nodes.is_none_or(|nodes| nodes.contains(*node)));
         let total = cover.clone().take_all(rules, of_group);
         let mut available = total.min((offered - i64::from(channel.buffer)).max(0));
+        // As far as claims of a group can be counted: they may be of many nodes.
+        let claimed = demands.iter().find(|(other, _)| *other == group).map_or(0, |(_, units)| *units);
+        available = available.min(limit::BUCKET_UNITS_MAX - claimed);
         if channel.policy.cap > 0 {
             available = self.capped(channel, sku, available);
         }

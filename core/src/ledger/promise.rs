@@ -232,14 +232,25 @@ impl Ledger {
     /// Units free at a position that are owed to those who wait there.
     #[cold]
     pub(super) fn owed(&self, sku: SkuId, position: &Position) -> i64 {
-        self.due_there(sku, position.node(), None).min(position.free).max(0)
+        self.owed_of(sku, position, position.free)
+    }
+
+    /// The same of so many units free. What has come for those who wait is theirs; what they lack because a supply
+    /// does not bring it, is theirs as far as no claim on a group could need it.
+    fn owed_of(&self, sku: SkuId, position: &Position, free: i64) -> i64 {
+        let node = position.node();
+        let come: i64 =
+            self.supplies_at(sku, node).map(|open| i64::from(open.arrived.min(open.claimed))).sum();
+        let lacking = (self.due_there(sku, node, None) - come).max(0);
+        let come = come.min(free).max(0);
+        let left = (free - come - self.claimed_of_groups(sku)).max(0);
+        come + lacking.min(left)
     }
 
     /// Units that would be free at a position and owed to nobody, were `change` more or fewer free.
     pub(super) fn free_with(&self, sku: SkuId, position: &Position, change: i64) -> i64 {
         let free = position.free + change;
-        let due = if position.waits() { self.due_there(sku, position.node(), None) } else { 0 };
-        free - due.min(free).max(0)
+        if position.waits() { free - self.owed_of(sku, position, free) } else { free }
     }
 
     /// Units free at a position and owed to nobody.
@@ -325,7 +336,9 @@ impl Ledger {
         let better = |open: &SupplyState| open.has_units(now) && last.is_some_and(|last| open.order() < last);
         claimed().any(|open| match open.pool {
             // Who waits for nothing goes on doing so until something is there for them.
-            ChannelId::NO_SUPPLY => self.position(sku, node).is_some_and(|position| position.free > 0),
+            ChannelId::NO_SUPPLY => {
+                self.position(sku, node).is_some_and(|position| self.owed(sku, position) > 0)
+            }
             _ => open.over() > 0 || open.told != open.eta,
         }) || self.supplies_at(sku, node).any(better)
     }

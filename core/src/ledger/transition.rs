@@ -224,7 +224,8 @@ impl Ledger {
     ) -> Drawable {
         let (sku, node) = (line.sku, line.to_node);
         // What was withheld was so when units of the group were claimed.
-        let chooses = line.node.is_group();
+        let in_group = |group| rules.group(group).is_none_or(|nodes| nodes.contains(node));
+        let chooses = line.node.group().is_some_and(in_group);
         let withheld_at = |node| if chooses { 0 } else { rules.withheld(sku, node, channel.id()) };
         let withheld = withheld_at(node);
         let change = |pool| {
@@ -245,12 +246,12 @@ impl Ledger {
             // What this line gives back goes first: a unit that moves within a group stays with it.
             let back = takes.iter().filter(|(_, pool, _)| *pool == ChannelId::SHARED);
             let back: i64 = back.map(|(_, _, units)| i64::from(*units)).sum();
-            let freed = |node| {
+            let before = |node| {
                 let place = Place { sku, node, pool: ChannelId::SHARED };
-                let before = moved.get(&(place, Bucket::Free)).copied().unwrap_or(0);
-                before + if node == line.node { back } else { 0 }
+                moved.get(&(place, Bucket::Free)).copied().unwrap_or(0)
             };
-            let uncovered = self.uncovered(rules, (sku, node, 0), withheld_at, freed);
+            let behind = |node| before(node) + if node == line.node { back } else { 0 };
+            let uncovered = self.uncovered_by_move(rules, (sku, node), withheld_at, (before, behind));
             let (_, shared) = drawable.last_mut().expect("one pool is shared");
             *shared = uncovered.min(*shared);
         }

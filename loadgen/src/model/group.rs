@@ -134,6 +134,39 @@ impl Model {
         Some(served.serve(claimed.len(), i64::MAX))
     }
 
+    /// Units claimed of groups that none of their nodes has.
+    fn unserved(&self, sku: u32, taken: &Taken, channel: Option<u16>) -> i64 {
+        let claimed: i64 = self.claimed_of_groups(sku, taken).iter().map(|(_, units)| units).sum();
+        let nodes: Vec<u16> = self.setup.nodes.keys().copied().collect();
+        let left = self.room(sku, taken, channel, &nodes).unwrap_or(0);
+        let all: i64 = nodes.iter().map(|node| self.usable(sku, *node, taken, channel)).sum();
+        claimed - (all - left)
+    }
+
+    /// What a move may take at a node behind what its line gives back: what is not served does not become more.
+    pub(super) fn room_of_move(
+        &self,
+        (sku, node): (u32, u16),
+        channel: Option<u16>,
+        (before, behind): (&Taken, &Taken),
+    ) -> Option<i64> {
+        let was_claimed = !self.claimed_of_groups(sku, before).is_empty();
+        let units = self.usable(sku, node, behind, channel);
+        let room = match self.room(sku, behind, channel, &[node]) {
+            None if !was_claimed => return None,
+            room => room.unwrap_or(units),
+        };
+        let more = self.unserved(sku, before, channel) - self.unserved(sku, behind, channel);
+        Some(units.min(room + more.max(0)))
+    }
+
+    /// Units of a node that a channel may use.
+    fn usable(&self, sku: u32, node: u16, taken: &Taken, channel: Option<u16>) -> i64 {
+        let withheld = channel.map_or(0, |channel| self.withheld(sku, node, channel));
+        let free = self.at(sku, node)[FREE] - taken.get(&(sku, node, ANY)).copied().unwrap_or(0);
+        (free - self.owed_of(sku, node, free) - withheld).max(0)
+    }
+
     /// Units free at a node that nobody claims, of it or of its groups.
     pub(super) fn spare(&self, sku: u32, node: u16, kept: i64) -> i64 {
         let units = self.unclaimed((sku, node, ANY)) + kept;
@@ -156,6 +189,8 @@ impl Model {
         let (wanted, rule) = (i64::from(line.quantity), &self.setup.channels[&channel]);
         let of_group = self.joint(channel, line.sku, &nodes, taken);
         let mut most = of_group.min(self.shared(channel, line.sku, taken)).min(wanted);
+        let there = claimed.iter().find(|(other, _)| *other == place).map_or(0, |(_, units)| *units);
+        most = most.min(limit::BUCKET_UNITS_MAX - there);
         if rule.cap > 0 {
             let of_sku = taken.range((line.sku, 0, 0)..=(line.sku, ANY, ANY));
             most = most.min(rule.cap - of_sku.map(|(_, units)| units).sum::<i64>());

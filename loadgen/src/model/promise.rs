@@ -122,9 +122,17 @@ impl Model {
 
     /// The same of other units free.
     pub(super) fn owed_of(&self, sku: u32, node: u16, free: i64) -> i64 {
-        let pools = self.pools_at(sku, node);
-        let over: i64 = pools.into_iter().map(|(pool, units)| self.over((sku, node, pool), units)).sum();
-        over.min(free).max(0)
+        let (mut over, mut came) = (0, 0);
+        for (pool, (claimed, come)) in self.pools_at(sku, node) {
+            over += self.over((sku, node, pool), (claimed, come));
+            let arrived =
+                if pool == NO_SUPPLY { 0 } else { self.dates[&self.key((sku, node, pool))].arrived };
+            came += arrived.min(claimed);
+        }
+        let claimed = self.claimed_of_groups(sku, &Taken::new());
+        let needed: i64 = claimed.into_iter().map(|(_, units)| units).sum();
+        let first = came.min(free).max(0);
+        first + (over - came).min(free - first - needed).max(0)
     }
 
     /// By which supplies are used.
@@ -289,7 +297,7 @@ impl Model {
             let ahead = self.is_ahead(now_ms, (sku, node, *pool));
             let better = ahead && last.is_some_and(|last| order(pool) < last);
             let bad = match *pool {
-                NO_SUPPLY => self.at(sku, node)[FREE] > 0,
+                NO_SUPPLY => self.owed(sku, node) > 0,
                 _ => self.over((sku, node, *pool), (*claimed, *come)) > 0 || slipped(),
             };
             *claimed > 0 && bad || come > claimed && better

@@ -160,10 +160,15 @@ impl Model {
 
     /// What a channel can draw of each of its pools at a node, in turn.
     pub(super) fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
-        self.left_at(channel, sku, node, (taken, true))
+        let mut units = self.left_at(channel, sku, node, (taken, true));
+        if let Some(room) = self.room(sku, taken, Some(channel), &[node]) {
+            let last = units.last_mut().expect("one is shared");
+            *last = room.min(*last);
+        }
+        units
     }
 
-    /// The same; what is withheld may be passed over.
+    /// The same, whatever is claimed of groups; what is withheld may be passed over.
     fn left_at(&self, channel: u16, sku: u32, node: u16, (taken, heeds): (&Taken, bool)) -> Vec<i64> {
         let gone = |pool| taken.get(&(sku, node, pool)).copied().unwrap_or(0);
         let free = self.unclaimed((sku, node, ANY)) - gone(ANY);
@@ -179,10 +184,6 @@ impl Model {
             };
             units.push(here.min(there));
             there -= here.min(there);
-        }
-        if let Some(room) = self.room(sku, taken, heeds.then_some(channel), &[node]) {
-            let last = units.last_mut().expect("one is shared");
-            *last = room.min(*last);
         }
         units
     }
@@ -431,8 +432,13 @@ impl Model {
                     *back.entry(*spot).or_default() -= units;
                 }
             }
-            let heeds = !is_group(line.node);
-            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&back, heeds));
+            let heeds = !is_group(line.node) || !self.nodes_of(line.node).contains(&line.to_node);
+            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&drawn, heeds));
+            let to = (line.sku, line.to_node);
+            if let Some(room) = self.room_of_move(to, heeds.then_some(found.channel), (&drawn, &back)) {
+                let last = there.last_mut().expect("one is shared");
+                *last = room.min(*last);
+            }
             if verb == 5 && there.iter().sum::<i64>() < open {
                 codes.insert(Code::InsufficientStock);
                 continue;
