@@ -238,8 +238,8 @@ impl Ledger {
             let kept: i64 = keeps.iter().map(|(channel, _)| has(*channel)).sum();
             let unclaimed = (self.free(sku, position) + kept).max(0);
             let change = |other| {
-                let known = kept_more.iter().find(|(known, _)| *known == other);
-                known.map_or(0, |(_, more)| -more)
+                let known = kept_more.binary_search_by_key(&other, |(known, _)| *known);
+                known.map_or(0, |at| -kept_more[at].1)
             };
             let mut open = self.uncovered(rules, (sku, node, kept), |_| 0, change).min(unclaimed);
             let mut changes: SmallVec<[(ChannelId, i64); 4]> = SmallVec::new();

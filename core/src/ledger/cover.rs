@@ -106,7 +106,7 @@ impl Ledger {
     }
 
     /// Lets a line take of each candidate only what claims on groups leave; answers the units of the pool that all share
-    /// that the channel is offered, and those of the candidates together.
+    /// that the channel is offered, and those of the candidates together; `None` where nothing is claimed.
     #[cold]
     pub(super) fn keep_cover(
         &mut self,
@@ -114,9 +114,13 @@ impl Ledger {
         channel: &ChannelRule,
         zone: ZoneId,
         sku: SkuId,
-    ) -> (i64, i64) {
-        let withheld = |node| rules.withheld(sku, node, channel.id());
+    ) -> Option<(i64, i64)> {
         let demands = self.demands(sku, |_| 0);
+        if demands.is_empty() {
+            self.cover = None;
+            return None;
+        }
+        let withheld = |node| rules.withheld(sku, node, channel.id());
         let cover = Cover::new(rules, &demands, self.usable(sku, withheld, |_| 0));
         let offered = self.usable(sku, withheld, |_| 0).filter(|(node, _)| channel.nodes.contains(*node));
         let offered = cover.clone().take_all(rules, offered);
@@ -136,7 +140,7 @@ impl Ledger {
         });
         self.candidates = candidates;
         self.cover = Some(cover);
-        (offered, total)
+        Some((offered, total))
     }
 
     /// Claims a line of a group, for which node to serve it is chosen later.

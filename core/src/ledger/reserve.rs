@@ -303,8 +303,8 @@ impl Ledger {
                 self.candidates.push(candidate);
             }
         }
-        if of_groups {
-            (offered, total) = self.keep_cover(rules, channel, zone, line.sku);
+        if of_groups && let Some(covered) = self.keep_cover(rules, channel, zone, line.sku) {
+            (offered, total) = covered;
         }
         // Of what all share the buffer is withheld, and as it is withheld from the channel as a whole it bounds each of
         // its lines too.
