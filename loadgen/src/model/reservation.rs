@@ -11,8 +11,7 @@ use stockline_client::wire::PartRec;
 use super::group::is_group;
 use super::promise::is_supply;
 use super::{
-    ANY, CONFIRMED, Change, Claim, Due, FREE, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare,
-    told,
+    ANY, CONFIRMED, Change, Claim, Due, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare, told,
 };
 
 impl Model {
@@ -161,7 +160,7 @@ impl Model {
 
     /// What a channel can draw of each of its pools at a node, in turn.
     pub(super) fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
-        let mut units = self.left_at(channel, sku, node, (taken, true, true));
+        let mut units = self.left_at(channel, sku, node, (taken, true));
         if let Some(room) = self.room(sku, taken, Some(channel), &[node]) {
             let last = units.last_mut().expect("one is shared");
             *last = room.min(*last);
@@ -169,21 +168,10 @@ impl Model {
         units
     }
 
-    /// The same, whatever is claimed of groups; what is withheld may be passed over. What is
-    /// owed goes by what is taken, or by what was there before.
-    fn left_at(
-        &self,
-        channel: u16,
-        sku: u32,
-        node: u16,
-        (taken, heeds, owed_behind): (&Taken, bool, bool),
-    ) -> Vec<i64> {
+    /// The same, whatever is claimed of groups; what is withheld may be passed over.
+    fn left_at(&self, channel: u16, sku: u32, node: u16, (taken, heeds): (&Taken, bool)) -> Vec<i64> {
         let gone = |pool| taken.get(&(sku, node, pool)).copied().unwrap_or(0);
-        let mut free = self.unclaimed((sku, node, ANY)) - gone(ANY);
-        if owed_behind {
-            let left = self.at(sku, node)[FREE] - gone(ANY);
-            free = left - self.owed_of(sku, node, left);
-        }
+        let free = self.unclaimed((sku, node, ANY)) - gone(ANY);
         let of_all = self.shares.range((sku, node, 0)..(sku, node, ANY));
         let allocated: i64 = of_all.map(|((_, _, pool), units)| units - gone(*pool)).sum();
         let mut there = (free + allocated).max(0);
@@ -445,7 +433,7 @@ impl Model {
                 }
             }
             let heeds = !is_group(line.node) || !self.nodes_of(line.node).contains(&line.to_node);
-            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&drawn, heeds, false));
+            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&drawn, heeds));
             let to = (line.sku, line.to_node);
             if let Some(room) = self.room_of_move(to, heeds.then_some(found.channel), (&drawn, &back)) {
                 let last = there.last_mut().expect("one is shared");
