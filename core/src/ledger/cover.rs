@@ -86,16 +86,15 @@ impl Ledger {
         withheld: impl Fn(NodeId) -> i64,
         (before, behind): (impl Fn(NodeId) -> i64, impl Fn(NodeId) -> i64),
     ) -> i64 {
-        if self.demands(sku, &before).is_empty() && self.demands(sku, &behind).is_empty() {
+        let (demands_before, demands) = (self.demands(sku, &before), self.demands(sku, &behind));
+        if demands_before.is_empty() && demands.is_empty() {
             return i64::MAX;
         }
-        let cover = |change: &dyn Fn(NodeId) -> i64| {
-            Cover::new(rules, &self.demands(sku, change), self.usable(sku, &withheld, change))
-        };
-        let mut cover_behind = cover(&behind);
-        cover_behind.allow(cover(&before).missing());
+        let missing = Cover::new(rules, &demands_before, self.usable(sku, &withheld, &before)).missing();
+        let mut cover = Cover::new(rules, &demands, self.usable(sku, &withheld, &behind));
+        cover.allow(missing);
         let units = self.usable(sku, &withheld, &behind).find(|(other, _)| *other == node);
-        units.map_or(0, |(_, units)| cover_behind.room(rules, node, units))
+        units.map_or(0, |(_, units)| cover.room(rules, node, units))
     }
 
     /// Lets a line take of each candidate only what claims on groups leave; answers the units of the pool that all share

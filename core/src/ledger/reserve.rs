@@ -36,7 +36,7 @@ const NO_SHARES: u32 = u32::MAX;
 /// Units set aside while deciding, given back when the decision is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
-    pub(super) at: u32,
+    at: u32,
     pub(super) sku: SkuId,
     pub(super) pool: ChannelId,
     pub(super) quantity: i64,
@@ -163,9 +163,7 @@ impl Ledger {
             self.set_aside(at, sku, pool, -quantity);
         }
         self.takes.clear();
-        if !self.taken_of_groups.is_empty() {
-            self.taken_of_groups.clear();
-        }
+        self.taken_of_groups.clear();
     }
 
     #[inline]
@@ -549,11 +547,10 @@ impl Ledger {
         // What a later line may no longer take.
         let set_aside = if planted(Bug::OversellLines) { 0 } else { quantity };
         self.set_aside(at, line.sku, pool, set_aside);
-        let node = self.positions.at(at as usize).node();
         self.takes.push(Take { at, sku: line.sku, pool, quantity: set_aside });
         effects.movements.push(Movement {
             sku: line.sku,
-            node,
+            node: self.positions.at(at as usize).node(),
             pool,
             from: Bucket::unclaimed(pool),
             to: Bucket::Held,

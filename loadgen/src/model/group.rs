@@ -117,12 +117,9 @@ impl Model {
         if claimed.is_empty() {
             return None;
         }
-        let gone = |node| taken.get(&(sku, node, ANY)).copied().unwrap_or(0);
         let units = |node| {
-            let withheld = channel.map_or(0, |channel| self.withheld(sku, node, channel));
-            let free = self.at(sku, node)[FREE] - gone(node);
             let more = if nodes.contains(&node) { more } else { 0 };
-            (free - self.owed_of(sku, node, free) + more - withheld).max(0)
+            self.usable((sku, node), (taken, more), channel)
         };
         let mut wants: Vec<BTreeSet<u16>> = claimed.iter().map(|(place, _)| self.nodes_of(*place)).collect();
         wants.push(nodes.iter().copied().collect());
@@ -139,7 +136,7 @@ impl Model {
         let claimed: i64 = self.claimed_of_groups(sku, taken).iter().map(|(_, units)| units).sum();
         let nodes: Vec<u16> = self.setup.nodes.keys().copied().collect();
         let left = self.room(sku, taken, channel, &nodes).unwrap_or(0);
-        let all: i64 = nodes.iter().map(|node| self.usable(sku, *node, taken, channel)).sum();
+        let all: i64 = nodes.iter().map(|node| self.usable((sku, *node), (taken, 0), channel)).sum();
         claimed - (all - left)
     }
 
@@ -151,7 +148,7 @@ impl Model {
         (before, behind): (&Taken, &Taken),
     ) -> Option<i64> {
         let was_claimed = !self.claimed_of_groups(sku, before).is_empty();
-        let units = self.usable(sku, node, behind, channel);
+        let units = self.usable((sku, node), (behind, 0), channel);
         let room = match self.room(sku, behind, channel, &[node]) {
             None if !was_claimed => return None,
             room => room.unwrap_or(units),
@@ -160,11 +157,11 @@ impl Model {
         Some(units.min(room + more.max(0)))
     }
 
-    /// Units of a node that a channel may use.
-    fn usable(&self, sku: u32, node: u16, taken: &Taken, channel: Option<u16>) -> i64 {
+    /// Units of a node, and more, that a channel may use.
+    fn usable(&self, (sku, node): (u32, u16), (taken, more): (&Taken, i64), channel: Option<u16>) -> i64 {
         let withheld = channel.map_or(0, |channel| self.withheld(sku, node, channel));
         let free = self.at(sku, node)[FREE] - taken.get(&(sku, node, ANY)).copied().unwrap_or(0);
-        (free - self.owed_of(sku, node, free) - withheld).max(0)
+        (free - self.owed_of(sku, node, free) + more - withheld).max(0)
     }
 
     /// Units free at a node that nobody claims, of it or of its groups.
