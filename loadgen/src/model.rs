@@ -358,8 +358,7 @@ impl Model {
             }
             Act::Balance { sku } => {
                 let told = self.promise_again(now_ms.unwrap_or(0), *sku);
-                let due = self.balance(now_ms.unwrap_or(0), *sku);
-                if told { bare(Code::Ok) } else { due }
+                if told { bare(Code::Ok) } else { self.balance(now_ms.unwrap_or(0), *sku) }
             }
             Act::SkuRule { at, rule } => {
                 self.setup.rules[*at] = rule.clone();

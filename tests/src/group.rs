@@ -121,6 +121,35 @@ fn what_a_short_group_has_left_can_still_be_chosen() {
 }
 
 #[test]
+fn who_waits_for_a_supply_that_fails_does_not_get_what_a_group_needs() {
+    use stockline_core::catalogue::Effect;
+    use stockline_core::event::StockEvent;
+    use stockline_core::id::SupplyId;
+    both([3, 0, 0], |bench| {
+        let rule = crate::bench::sku_rule("a", ("s1", ""), (None, None), None, Effect::Backorder(9));
+        assert_eq!(bench.define(rule), Code::Ok);
+        bench.reserve(1, 0, TTL, &[of_group(1, 1, 3)]);
+        let supply = |bench: &Bench, quantity| StockEvent {
+            supply: Some(SupplyId(7)),
+            eta: bench.now.plus(60_000),
+            ..bench.make(EventKind::Supply, 1, 0, quantity)
+        };
+        let event = supply(bench, 4);
+        bench.event(event);
+        assert_eq!(bench.reserve(2, 0, TTL, &[node_line(1, 0, 4)]).reply.outcome.code, Code::Ok);
+        let event = supply(bench, 0);
+        bench.event(event);
+        bench.expire_due();
+        assert_eq!(bench.units(1, 0)[..2], [3, 0]);
+        assert_eq!(bench.step_lines(1, Verb::Move, &[some(PLACES[1], 0, 3)]).reply.outcome.code, Code::Ok);
+        // What comes is for who waits.
+        bench.receive(1, 0, 1);
+        bench.expire_due();
+        assert_eq!(bench.units(1, 0)[..2], [0, 4]);
+    });
+}
+
+#[test]
 fn claims_of_a_group_are_counted_as_far_as_they_can_be() {
     both([0, 0, 0], |bench| {
         for node in [0, 1] {

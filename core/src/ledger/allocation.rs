@@ -208,11 +208,14 @@ impl Ledger {
     ) -> Outcome {
         let before = effects.mark();
         self.promise_again(now, rules, sku, effects);
+        if effects.promises.len() > before.promises {
+            // Allocations go by what is owed behind that; settling it has the sku looked at again.
+            return Outcome::of(Code::Ok);
+        }
         if let Some(profile) = rules.skus.profile(sku).filter(|profile| profile.balances(now)) {
             self.balance_allocations(now, rules, profile, sku, effects);
         }
-        let after = effects.mark();
-        let changed = after.movements > before.movements || after.promises > before.promises;
+        let changed = effects.movements.len() > before.movements;
         Outcome::of(if changed { Code::Ok } else { Code::NotDue })
     }
 

@@ -21,6 +21,13 @@ impl Ledger {
         last.is_some_and(|at| self.positions.at(at).node().is_group())
     }
 
+    /// Units claimed of all groups together.
+    pub(super) fn claimed_of_groups(&self, sku: SkuId) -> i64 {
+        let positions = self.positions.range(self.shard.row(sku)).rev().map(|at| self.positions.at(at));
+        let groups = positions.take_while(|position| position.node().is_group());
+        groups.map(|position| (-position.free).max(0)).sum()
+    }
+
     /// Units claimed of groups, `change` more or fewer of them free at each.
     fn demands(&self, sku: SkuId, change: impl Fn(NodeId) -> i64) -> Demands {
         let positions = self.positions.range(self.shard.row(sku)).rev().map(|at| self.positions.at(at));

@@ -235,9 +235,16 @@ impl Ledger {
         self.owed_of(sku, position, position.free)
     }
 
-    /// The same of so many units free.
+    /// The same of so many units free. What has come for those who wait is theirs; what they lack because a supply
+    /// does not bring it, is theirs as far as no claim on a group could need it.
     fn owed_of(&self, sku: SkuId, position: &Position, free: i64) -> i64 {
-        self.due_there(sku, position.node(), None).min(free).max(0)
+        let node = position.node();
+        let come: i64 =
+            self.supplies_at(sku, node).map(|open| i64::from(open.arrived.min(open.claimed))).sum();
+        let lacking = (self.due_there(sku, node, None) - come).max(0);
+        let come = come.min(free).max(0);
+        let left = (free - come - self.claimed_of_groups(sku)).max(0);
+        come + lacking.min(left)
     }
 
     /// Units that would be free at a position and owed to nobody, were `change` more or fewer free.

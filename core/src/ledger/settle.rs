@@ -102,6 +102,9 @@ impl Ledger {
     fn settle_balance(&mut self, movements: &[Movement], promises: &[Promise]) {
         self.shift_all(movements);
         self.settle_promises(promises);
+        if let Some(promise) = promises.first() {
+            self.touch(promise.sku, promise.node);
+        }
     }
 
     fn shift_all(&mut self, movements: &[Movement]) {
@@ -138,11 +141,25 @@ impl Ledger {
     /// A position, made if it is not there, of which readers are told anew.
     #[inline]
     pub(super) fn touch(&mut self, sku: SkuId, node: NodeId) -> &mut Position {
+        if node.is_group() {
+            self.touch_waiting(sku);
+        }
         let position = self.positions.get_or_insert(self.shard.row(sku), node);
         if !position.set_dirty(true) {
             self.dirty.push((sku, node));
         }
         position
+    }
+
+    /// What is owed to those who wait goes by what is claimed of groups: readers are told anew of nodes where they do.
+    #[cold]
+    fn touch_waiting(&mut self, sku: SkuId) {
+        for at in self.positions.range(self.shard.row(sku)) {
+            let position = self.positions.at_mut(at);
+            if position.waits() && !position.set_dirty(true) {
+                self.dirty.push((sku, position.node()));
+            }
+        }
     }
 
     /// Moves units into or out of a channel's allocation.

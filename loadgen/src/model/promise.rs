@@ -122,9 +122,17 @@ impl Model {
 
     /// The same of other units free.
     pub(super) fn owed_of(&self, sku: u32, node: u16, free: i64) -> i64 {
-        let pools = self.pools_at(sku, node);
-        let over: i64 = pools.into_iter().map(|(pool, units)| self.over((sku, node, pool), units)).sum();
-        over.min(free).max(0)
+        let (mut over, mut came) = (0, 0);
+        for (pool, (claimed, come)) in self.pools_at(sku, node) {
+            over += self.over((sku, node, pool), (claimed, come));
+            let arrived =
+                if pool == NO_SUPPLY { 0 } else { self.dates[&self.key((sku, node, pool))].arrived };
+            came += arrived.min(claimed);
+        }
+        let claimed = self.claimed_of_groups(sku, &Taken::new());
+        let needed: i64 = claimed.into_iter().map(|(_, units)| units).sum();
+        let first = came.min(free).max(0);
+        first + (over - came).min(free - first - needed).max(0)
     }
 
     /// By which supplies are used.

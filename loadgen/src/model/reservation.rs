@@ -11,7 +11,8 @@ use stockline_client::wire::PartRec;
 use super::group::is_group;
 use super::promise::is_supply;
 use super::{
-    ANY, CONFIRMED, Change, Claim, Due, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare, told,
+    ANY, CONFIRMED, Change, Claim, Due, FREE, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare,
+    told,
 };
 
 impl Model {
@@ -160,7 +161,7 @@ impl Model {
 
     /// What a channel can draw of each of its pools at a node, in turn.
     pub(super) fn left(&self, channel: u16, sku: u32, node: u16, taken: &Taken) -> Vec<i64> {
-        let mut units = self.left_at(channel, sku, node, (taken, true));
+        let mut units = self.left_at(channel, sku, node, (taken, true, true));
         if let Some(room) = self.room(sku, taken, Some(channel), &[node]) {
             let last = units.last_mut().expect("one is shared");
             *last = room.min(*last);
@@ -168,10 +169,21 @@ impl Model {
         units
     }
 
-    /// The same, whatever is claimed of groups; what is withheld may be passed over.
-    fn left_at(&self, channel: u16, sku: u32, node: u16, (taken, heeds): (&Taken, bool)) -> Vec<i64> {
+    /// The same, whatever is claimed of groups; what is withheld may be passed over. What is
+    /// owed goes by what is taken, or by what was there before.
+    fn left_at(
+        &self,
+        channel: u16,
+        sku: u32,
+        node: u16,
+        (taken, heeds, owed_behind): (&Taken, bool, bool),
+    ) -> Vec<i64> {
         let gone = |pool| taken.get(&(sku, node, pool)).copied().unwrap_or(0);
-        let free = self.unclaimed((sku, node, ANY)) - gone(ANY);
+        let mut free = self.unclaimed((sku, node, ANY)) - gone(ANY);
+        if owed_behind {
+            let left = self.at(sku, node)[FREE] - gone(ANY);
+            free = left - self.owed_of(sku, node, left);
+        }
         let of_all = self.shares.range((sku, node, 0)..(sku, node, ANY));
         let allocated: i64 = of_all.map(|((_, _, pool), units)| units - gone(*pool)).sum();
         let mut there = (free + allocated).max(0);
@@ -433,7 +445,7 @@ impl Model {
                 }
             }
             let heeds = !is_group(line.node) || !self.nodes_of(line.node).contains(&line.to_node);
-            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&drawn, heeds));
+            let mut there = self.left_at(found.channel, line.sku, line.to_node, (&drawn, heeds, false));
             let to = (line.sku, line.to_node);
             if let Some(room) = self.room_of_move(to, heeds.then_some(found.channel), (&drawn, &back)) {
                 let last = there.last_mut().expect("one is shared");
