@@ -69,6 +69,9 @@ fn view(criterion: &mut Criterion) {
         group: GroupId::ANY,
         buffer: 0,
         policy: Policy::default(),
+        planned_from: u32::MAX,
+        prefers: false,
+        first_nodes: Box::default(),
     };
     let mut group = criterion.benchmark_group("view");
     group.throughput(Throughput::Elements(BATCH as u64));

@@ -25,8 +25,8 @@ pub enum Slot {
     Repeat { lsn: Lsn },
     /// Turned away: no LSN, no trace.
     Door { code: Code },
-    /// A read; the shards answer.
-    Read,
+    /// A read; the shards answer. One that is planned as a whole has a vote for its table.
+    Read { vote: u32 },
 }
 
 /// Index of the vote of a command that needs none.

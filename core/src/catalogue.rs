@@ -5,22 +5,26 @@
 //! Ids are given in order and never reused, so re-applying the same definitions gives the same ids.
 
 mod check;
+mod day;
 mod node_set;
 mod rule;
+mod rules;
 mod zone;
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId, ZoneId};
+use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
 use crate::limit;
 use crate::outcome::Code;
 
 pub use check::{check, check_reserve, place};
+pub use day::Day;
 pub use node_set::NodeSet;
 use rule::RuleBook;
 pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
+pub use rules::{ChannelRule, Rules};
 pub use zone::{Lane, Point, Strategy, UNKNOWN, ZoneRule};
 
 /// What a principal may do. Numbers are stable.
@@ -74,6 +78,8 @@ pub struct Policy {
     pub priority: u16,
     /// Nodes that one line is split over at most; 0 for [`limit::LINE_SPLITS_MAX`].
     pub splits_max: u8,
+    /// A line may be served with a substitute of its sku.
+    pub substitutes: bool,
 }
 
 impl Policy {
@@ -110,6 +116,7 @@ pub enum Definition {
         at: Option<Point>,
         /// Nodes that serve a line which names this one and finds it has not all of it, the first that has.
         substitutes: Vec<String>,
+        day: Day,
     },
     Group {
         name: String,
@@ -135,6 +142,9 @@ pub enum Definition {
         name: String,
         /// Empty for none.
         category: String,
+        /// Skus that serve a line in place of this one where it is not there whole, the first that is: for
+        /// channels that want that.
+        substitutes: Vec<String>,
     },
     /// A place that orders go to.
     Zone {
@@ -160,8 +170,8 @@ impl Definition {
     /// A node of which no more is known.
     pub fn node(name: &str, priority: u16) -> Definition {
         let (kind, timezone) = (String::new(), String::new());
-        let (at, substitutes) = (None, Vec::new());
-        Definition::Node { name: name.into(), priority, kind, timezone, at, substitutes }
+        let (at, substitutes, day) = (None, Vec::new(), Day::default());
+        Definition::Node { name: name.into(), priority, kind, timezone, at, substitutes, day }
     }
 
     /// A channel that is offered every node, with nothing withheld.
@@ -241,6 +251,7 @@ pub struct Node {
     pub timezone: String,
     pub at: Option<Point>,
     pub substitutes: Vec<NodeId>,
+    pub day: Day,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,6 +283,7 @@ pub struct Zone {
 pub struct SkuData {
     pub name: String,
     pub category: String,
+    pub substitutes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,90 +295,6 @@ pub struct Principal {
     /// A warehouse's own nodes; a warehouse without any may post for none.
     pub nodes: Vec<NodeId>,
     pub token_sha256: [u8; 32],
-}
-
-/// What a channel may be promised.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelRule {
-    pub nodes: NodeSet,
-    /// The group of them, if they are one.
-    pub group: GroupId,
-    /// Whose allocations it draws from, in this order: its own, then those of the channels above it.
-    pub pools: Box<[ChannelId]>,
-    pub buffer: u32,
-    pub policy: Policy,
-}
-
-impl ChannelRule {
-    /// Whose rule it is.
-    pub fn id(&self) -> ChannelId {
-        self.pools[0]
-    }
-}
-
-/// The part of the catalogue that decisions and queries read; immutable.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Rules {
-    /// By channel id.
-    pub channels: Vec<ChannelRule>,
-    /// By group id.
-    pub groups: Vec<NodeSet>,
-    /// By node id: its place when nodes are tried one after the other.
-    pub ranks: Vec<u16>,
-    /// Which nodes serve a line in place of the one it names; the first that can goes first.
-    pub substitutes: HashMap<NodeId, Box<[NodeId]>>,
-    /// Some channel's late confirmations claim again what expired.
-    pub reacquires: bool,
-    pub skus: SkuRules,
-    /// By zone id.
-    pub zones: Vec<Arc<ZoneRule>>,
-}
-
-impl Rules {
-    pub fn channel(&self, channel: ChannelId) -> Option<&ChannelRule> {
-        self.channels.get(channel.0 as usize)
-    }
-
-    /// Whether a channel is offered a node.
-    pub fn offers(&self, channel: ChannelId, node: NodeId) -> bool {
-        self.channel(channel).is_some_and(|rule| rule.nodes.contains(node))
-    }
-
-    /// Units of a sku that rules withhold from a channel at a node.
-    pub fn withheld(&self, sku: SkuId, node: NodeId, channel: ChannelId) -> i64 {
-        let profile = self.skus.profile(sku);
-        profile.map_or(0, |profile| i64::from(self.skus.withheld(profile, node, channel)))
-    }
-
-    pub fn zone(&self, zone: ZoneId) -> Option<&ZoneRule> {
-        self.zones.get(zone.0 as usize).map(|zone| &**zone)
-    }
-
-    pub fn group(&self, group: GroupId) -> Option<&NodeSet> {
-        self.groups.get(group.0 as usize)
-    }
-
-    pub fn knows_node(&self, node: NodeId) -> bool {
-        (node.0 as usize) < self.ranks.len()
-    }
-
-    /// Whether units can be claimed there: at a node, or at any of a group.
-    pub fn knows_place(&self, node: NodeId) -> bool {
-        let group = |group| group == GroupId::ANY || self.group(group).is_some();
-        node.group().map_or_else(|| self.knows_node(node), group)
-    }
-
-    /// Whether a channel is offered a node, or all nodes of the group that it stands for.
-    pub fn offers_place(&self, channel: &ChannelRule, node: NodeId) -> bool {
-        match node.group() {
-            None => channel.nodes.contains(node),
-            Some(group) => self.group(group).unwrap_or(&NodeSet::All).is_within(&channel.nodes),
-        }
-    }
-
-    pub fn rank(&self, node: NodeId) -> u16 {
-        self.ranks[node.0 as usize]
-    }
 }
 
 /// What a definition led to.
@@ -400,6 +328,7 @@ pub struct Catalogue {
     /// Zones as rules, and whether they, or where nodes are, have changed since they were made.
     zone_rules: Vec<Arc<ZoneRule>>,
     zones_stale: bool,
+    sku_substitutes: Arc<HashMap<SkuId, Box<[SkuId]>>>,
 }
 
 /// Which of [`Catalogue::names`].
@@ -519,11 +448,11 @@ impl Catalogue {
                 self.stale |= self.book.has_layers() && self.book.assign(sku, name, "");
                 Ok(Defined::Changed(sku.0))
             }
-            Definition::Node { name, priority, kind, timezone, at, substitutes } => {
+            Definition::Node { name, priority, kind, timezone, at, substitutes, day } => {
                 if substitutes.contains(name) || substitutes.len() > limit::SUBSTITUTES_MAX {
                     return Err(Code::InvalidRule);
                 }
-                if at.is_some_and(|at| !at.is_on_earth()) {
+                if at.is_some_and(|at| !at.is_on_earth()) || !day.is_valid() {
                     return Err(Code::InvalidRule);
                 }
                 if kind.len() > limit::NAME_BYTES_MAX || timezone.len() > limit::NAME_BYTES_MAX {
@@ -536,6 +465,7 @@ impl Catalogue {
                     timezone: timezone.clone(),
                     at: *at,
                     substitutes: self.known_nodes(substitutes)?,
+                    day: *day,
                 };
                 self.zones_stale = true;
                 self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
@@ -549,13 +479,30 @@ impl Catalogue {
                 }
                 put
             }
-            Definition::SkuData { name, category } => {
-                let sku = *self.skus.get(name.as_str()).ok_or(Code::UnknownSku)?;
+            Definition::SkuData { name, category, substitutes } => {
+                let known = |name: &String| self.skus.get(name.as_str()).copied().ok_or(Code::UnknownSku);
+                let sku = known(name)?;
+                if substitutes.contains(name) || substitutes.len() > limit::SUBSTITUTES_MAX {
+                    return Err(Code::InvalidRule);
+                }
+                let others: Box<[SkuId]> = substitutes.iter().map(known).collect::<Result<_, _>>()?;
                 if !category.is_empty() && !Catalogue::is_name(category) {
                     return Err(Code::InvalidName);
                 }
                 self.book.assign(sku, name, category);
-                let data = SkuData { name: name.clone(), category: category.clone() };
+                if self.sku_substitutes.get(&sku).map_or(&[][..], |others| others) != &*others {
+                    let all = Arc::make_mut(&mut self.sku_substitutes);
+                    if others.is_empty() {
+                        all.remove(&sku)
+                    } else {
+                        all.insert(sku, others)
+                    };
+                }
+                let data = SkuData {
+                    name: name.clone(),
+                    category: category.clone(),
+                    substitutes: substitutes.clone(),
+                };
                 let named = (SKU_DATA, name);
                 let put = self.put(|catalogue| &mut catalogue.sku_data, named, data, limit::SKUS_MAX)?;
                 Ok(match put {
@@ -675,42 +622,12 @@ impl Catalogue {
         self.groups.iter().map(|group| NodeSet::of(&group.nodes)).collect()
     }
 
-    fn derive(&self) -> Rules {
-        let groups = self.group_sets();
-        let channels: Vec<ChannelRule> = self
-            .channels
-            .iter()
-            .enumerate()
-            .map(|(at, channel)| ChannelRule {
-                pools: self.line_of(at, &channel.name, channel.parent).into(),
-                nodes: channel.group.map_or(NodeSet::All, |group| groups[group.0 as usize].clone()),
-                group: channel.group.unwrap_or(GroupId::ANY),
-                buffer: channel.buffer,
-                policy: channel.policy,
-            })
-            .collect();
-        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
-        order.sort_by_key(|at| (self.nodes[*at].priority, *at));
-        let mut ranks = vec![0; order.len()];
-        for (rank, node) in order.into_iter().enumerate() {
-            ranks[node] = rank as u16;
-        }
-        let late = |rule: &ChannelRule| rule.policy.late_confirm == LateConfirm::Reacquire;
-        let reacquires = channels.iter().any(late);
-        let (skus, zones) = (self.book.compiled().clone(), self.zone_rules.clone());
-        let some = |(at, node): (usize, &Node)| {
-            (!node.substitutes.is_empty()).then(|| (NodeId(at as u16), node.substitutes.clone().into()))
-        };
-        let substitutes = self.nodes.iter().enumerate().filter_map(some).collect();
-        Rules { channels, groups, ranks, substitutes, reacquires, skus, zones }
-    }
-
     /// Takes over definitions, sorted by kind and first mention. A channel may have been put below a younger one, and a
     /// node may have younger substitutes, so all of them are made before they are put where they stand.
     pub fn load(&mut self, definitions: &[Definition]) -> Result<(), (String, Code)> {
         let alone = |definition: &Definition| match definition.clone() {
-            Definition::Node { name, priority, kind, timezone, at, .. } => {
-                Definition::Node { name, priority, kind, timezone, at, substitutes: Vec::new() }
+            Definition::Node { name, priority, kind, timezone, at, day, .. } => {
+                Definition::Node { name, priority, kind, timezone, at, substitutes: Vec::new(), day }
             }
             Definition::Channel { name, group, buffer, policy, parent: Some(_) } => {
                 Definition::Channel { name, group, buffer, policy, parent: None }
@@ -731,9 +648,9 @@ impl Catalogue {
         };
         let mut all = Vec::new();
         for node in self.nodes.iter().cloned() {
-            let Node { name, priority, kind, timezone, at, substitutes } = node;
+            let Node { name, priority, kind, timezone, at, substitutes, day } = node;
             let substitutes = node_names(&substitutes);
-            all.push(Definition::Node { name, priority, kind, timezone, at, substitutes });
+            all.push(Definition::Node { name, priority, kind, timezone, at, substitutes, day });
         }
         for group in &self.groups {
             all.push(Definition::Group { name: group.name.clone(), nodes: node_names(&group.nodes) });
@@ -761,8 +678,8 @@ impl Catalogue {
             };
             all.push(Definition::Zone { name, at, lanes: lanes.into_iter().map(node).collect() });
         }
-        for SkuData { name, category } in self.sku_data.iter().cloned() {
-            all.push(Definition::SkuData { name, category });
+        for SkuData { name, category, substitutes } in self.sku_data.iter().cloned() {
+            all.push(Definition::SkuData { name, category, substitutes });
         }
         for rule in &self.sku_rules {
             let (mut node, mut group) = (None, None);

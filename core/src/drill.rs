@@ -37,6 +37,8 @@ bugs! {
     SkipRollBack = "skip-roll-back";
     /// 3: a part does not wait for the votes of the others.
     EarlyVerdict = "early-verdict";
+    /// 3: a part plans an order before the others have told what they have.
+    PlanEarly = "plan-early";
     /// 3: now and then an LSN is given twice.
     ReuseLsn = "reuse-lsn";
     /// 4: readers see what is not on disk yet.

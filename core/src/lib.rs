@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod limit;
 pub mod merge;
 pub mod outcome;
+pub mod plan;
 pub mod record;
 pub mod recovery;
 pub mod self_audit;

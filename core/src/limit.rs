@@ -14,8 +14,10 @@ pub const SKUS_MAX: usize = 1 << 26;
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
 pub const ZONES_MAX: usize = 4_096;
-/// Nodes that may serve a line in place of the one it names.
+/// Nodes that may serve a line in place of the one it names, and skus in place of its own.
 pub const SUBSTITUTES_MAX: usize = 8;
+/// Nodes of a channel that are looked at together when an order's lines are to come from few: the first by priority.
+pub const PLANNED_NODES_MAX: usize = 63;
 /// Rules by sku.
 pub const RULES_MAX: usize = 65_536;
 /// Channels above one another.
@@ -148,6 +150,9 @@ pub const BATCH_BALANCES_MAX: usize = 256;
 pub const SWEEP_SKUS_PER_TURN: usize = 1_024;
 /// Milliseconds of a minute, in which such times are counted.
 pub const MINUTE_MS: u64 = 60_000;
+/// Milliseconds of a quarter of an hour, in which the days of nodes are counted.
+pub const QUARTER_MS: u64 = 15 * MINUTE_MS;
+pub const QUARTERS_PER_DAY: u32 = 96;
 /// Milliseconds between two looks at the expiry queue: an expiry is at most this late.
 pub const TICK_MS: u64 = 10;
 

@@ -187,7 +187,7 @@ pub fn merge<T>(
                     at += 1;
                     continue;
                 }
-                Slot::Read => {
+                Slot::Read { .. } => {
                     read_answer(&mut cursors, at, command, &mut reply);
                     reply.as_of = as_of;
                     at += 1;

@@ -9,12 +9,13 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, Rules, check, check_reserve};
+use crate::catalogue::{Catalogue, Defined, check, check_reserve};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, ShardOf};
+use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
+use crate::plan;
 
 /// What became of a reservation, as the sequencer of several shards must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,11 +168,14 @@ impl Sequencer {
             Body::Read(Read::Explain(reserve)) => {
                 let lines = reserve.lines(lines);
                 return match check_reserve(&batch.rules, self.catalogue.sku_count(), reserve, lines) {
-                    Code::Ok => Slot::Read,
+                    Code::Ok if batch.rules.plans(reserve) => {
+                        Slot::Read { vote: self.vote_on(batch, reserve, lines) }
+                    }
+                    Code::Ok => Slot::Read { vote: NO_VOTE },
                     code => Slot::Door { code },
                 };
             }
-            Body::Read(_) => return Slot::Read,
+            Body::Read(_) => return Slot::Read { vote: NO_VOTE },
             _ => {}
         }
         if command.key != Key(0) {
@@ -223,7 +227,7 @@ impl Sequencer {
     fn vote<T>(&self, batch: &mut Batch<T>, body: &Body, lines: &[Line]) -> u32 {
         let parts = match body {
             _ if self.shards == 1 => 1,
-            Body::Reserve(reserve) => self.parts(&batch.rules, reserve, lines),
+            Body::Reserve(reserve) => return self.vote_on(batch, reserve, reserve.lines(lines)),
             Body::Transition(step) if !step.lines.is_empty() || step.verb == Verb::Fulfil => self.shards,
             Body::Transition(step) if step.verb == Verb::Confirm && batch.rules.reacquires => self.shards,
             _ => 1,
@@ -235,11 +239,18 @@ impl Sequencer {
         batch.votes.len() as u32 - 1
     }
 
-    /// How many shards have lines of it, or count its channel's holds.
-    fn parts(&self, rules: &Rules, reserve: &Reserve, lines: &[Line]) -> u32 {
-        let counted = rules.channel(reserve.channel).is_some_and(|rule| rule.policy.counts_holds());
-        let counts = if counted { 1 << ShardOf::counting(reserve.channel, self.shards) } else { 0u64 };
-        let lines = reserve.lines(lines).iter();
-        lines.fold(counts, |set, line| set | 1 << (line.sku.0 % self.shards)).count_ones()
+    /// The same of a reservation.
+    fn vote_on<T>(&self, batch: &mut Batch<T>, reserve: &Reserve, lines: &[Line]) -> u32 {
+        let rules = &batch.rules;
+        let parts = plan::shards(rules, reserve, lines, self.shards).count_ones();
+        if parts < 2 {
+            return NO_VOTE;
+        }
+        let planned = rules.channel(reserve.channel).filter(|_| rules.plans(reserve));
+        batch.votes.push(match planned {
+            Some(channel) => Vote::with_table(parts, plan::cells(rules, channel, lines)),
+            None => Vote::new(parts),
+        });
+        batch.votes.len() as u32 - 1
     }
 }

@@ -4,9 +4,12 @@
 
 use crate::batch::{Batch, NO_VOTE, Slot};
 use crate::bucket::Place;
-use crate::command::{Body, Line, Read};
+use crate::catalogue::Rules;
+use crate::command::{Body, Line, Read, Reserve};
 use crate::id::Lsn;
 use crate::ledger::{Answer, Ballot, Decision, Effects, Ledger, Mark, Moment, Outcome};
+use crate::plan::Plan;
+use crate::vote::Table;
 
 /// What one shard did for one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +52,17 @@ struct Waiting {
     mark: Mark,
 }
 
+/// Who plans a reservation.
+#[derive(Debug)]
+enum Planning {
+    /// Nobody, or this shard alone.
+    Alone,
+    /// Others: no part of it is here.
+    Elsewhere,
+    /// Several have agreed.
+    Agreed(Plan),
+}
+
 /// How far a shard is with a batch.
 #[derive(Default, Debug)]
 pub struct Progress {
@@ -57,6 +71,8 @@ pub struct Progress {
     at: u32,
     /// LSN of the last command met; 0 before the first.
     last: Lsn,
+    /// What it has was laid open for the command's plan.
+    is_open: bool,
     waiting: Option<Waiting>,
     output: Output,
 }
@@ -91,11 +107,24 @@ impl Progress {
                         self.execute(ledger, batch, moment, vote, &command.body, &frame.lines)?;
                         self.last = lsn;
                     }
-                    Slot::Read => {
+                    Slot::Read { vote } => {
                         let moment = Moment { lsn: self.last.max(batch.before), now: batch.now };
                         let answer = match &command.body {
                             Body::Read(Read::Explain(reserve)) => {
-                                ledger.explain(moment, &batch.rules, reserve, &frame.lines)
+                                let asked = (reserve, &frame.lines[..]);
+                                match self.plan(ledger, batch, moment, vote, asked)? {
+                                    Planning::Elsewhere => None,
+                                    Planning::Alone => {
+                                        ledger.explain(moment, &batch.rules, reserve, &frame.lines, None)
+                                    }
+                                    Planning::Agreed(plan) => ledger.explain(
+                                        moment,
+                                        &batch.rules,
+                                        reserve,
+                                        &frame.lines,
+                                        Some(&plan),
+                                    ),
+                                }
                             }
                             Body::Read(read) => ledger.read(moment.lsn, read),
                             _ => None,
@@ -124,6 +153,46 @@ impl Progress {
         Some(output)
     }
 
+    /// Comes to the plan of a reservation that several shards plan together. `None` while not all have laid open what
+    /// they have.
+    #[inline]
+    fn plan<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        batch: &Batch<T>,
+        moment: Moment,
+        vote: u32,
+        asked: (&Reserve, &[Line]),
+    ) -> Option<Planning> {
+        let table = if vote == NO_VOTE { None } else { batch.votes[vote as usize].table.as_deref() };
+        table.map_or(Some(Planning::Alone), |table| self.plan_at(ledger, &batch.rules, moment, table, asked))
+    }
+
+    #[cold]
+    fn plan_at(
+        &mut self,
+        ledger: &mut Ledger,
+        rules: &Rules,
+        moment: Moment,
+        table: &Table,
+        (reserve, lines): (&Reserve, &[Line]),
+    ) -> Option<Planning> {
+        if !ledger.has_part(rules, reserve, lines) {
+            return Some(Planning::Elsewhere);
+        }
+        if !std::mem::replace(&mut self.is_open, true) {
+            ledger.lay_open(moment, rules, reserve, lines, |cell, number| table.tell(cell, number));
+            table.close();
+        }
+        if !table.is_closed() {
+            return None;
+        }
+        self.is_open = false;
+        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        let plan = Plan::make(moment.now, rules, channel, reserve.lines(lines), |cell| table.read(cell));
+        Some(Planning::Agreed(plan))
+    }
+
     /// Decides a command, agrees with the other parts and settles it. `None` while they have not voted.
     fn execute<T>(
         &mut self,
@@ -134,12 +203,22 @@ impl Progress {
         body: &Body,
         lines: &[Line],
     ) -> Option<()> {
-        let output = &mut self.output;
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
             None => {
-                let mark = output.effects.mark();
-                let decided = ledger.decide(moment, &batch.rules, body, lines, &mut output.effects);
+                let planning = match body {
+                    Body::Reserve(reserve) => self.plan(ledger, batch, moment, vote, (reserve, lines))?,
+                    _ => Planning::Alone,
+                };
+                let effects = &mut self.output.effects;
+                let mark = effects.mark();
+                let decided = match (&planning, body) {
+                    (Planning::Elsewhere, _) => return Some(()),
+                    (Planning::Agreed(plan), Body::Reserve(reserve)) => {
+                        ledger.decide_planned(moment, &batch.rules, (reserve, lines), plan, effects)
+                    }
+                    _ => ledger.decide(moment, &batch.rules, body, lines, effects),
+                };
                 let cast = |ballot| {
                     if vote != NO_VOTE {
                         batch.votes[vote as usize].cast(ballot);
@@ -165,6 +244,7 @@ impl Progress {
             };
             said = verdict;
         }
+        let output = &mut self.output;
         let effects = &mut output.effects;
         let outcome = Ledger::conclude(body, decision, said, effects, mark);
         let (movements, promises) =

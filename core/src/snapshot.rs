@@ -7,6 +7,7 @@
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
 //! | names | sku id | its name |
+//! | pace | node, quarter of the day | the quarter since 1970, and units that the node was given in it |
 //! | definitions | kind, order of first mention | node, group, channel, principal, data of skus, rule, zone |
 //!
 //! It is written by the [checkpoint](crate::checkpoint) alone, in transactions that move it from one LSN to
@@ -26,8 +27,9 @@ use crate::chain::Chain;
 use crate::format2;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::journal::file::open_or_create;
-use crate::ledger::{Claim, Ledger, PositionState, Reservation, Share, SkuState, SupplyState};
+use crate::ledger::{Claim, Given, Ledger, PositionState, Reservation, Share, SkuState, SupplyState};
 use crate::limit;
+use crate::limit::QUARTERS_PER_DAY;
 use crate::outcome::State;
 use crate::record::{ArchivedDefinitionList, DefinitionList};
 
@@ -40,6 +42,7 @@ const SKUS: TableDefinition<u32, &[u8]> = TableDefinition::new("skus");
 const RESERVATIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("reservations");
 const ENDED: TableDefinition<(u64, u128), ()> = TableDefinition::new("ended");
 const NAMES: TableDefinition<u32, &str> = TableDefinition::new("names");
+const PACE: TableDefinition<(u16, u8), (u32, u32)> = TableDefinition::new("pace");
 const DEFINITIONS: TableDefinition<(u8, &str), (u32, &[u8])> = TableDefinition::new("definitions");
 const CHAIN: [&str; 4] = ["chain_0", "chain_1", "chain_2", "chain_3"];
 const OUTSIDE: [&str; 4] = ["supplier", "customer", "loss", "transit"];
@@ -342,6 +345,7 @@ impl Snapshot {
             write.open_table(ENDED).map_err(storage)?;
             write.open_table(NAMES).map_err(storage)?;
             write.open_table(DEFINITIONS).map_err(storage)?;
+            write.open_table(PACE).map_err(storage)?;
         }
         write.commit().map_err(storage)?;
         Ok(Snapshot { db })
@@ -370,6 +374,7 @@ impl Snapshot {
         rows(&from, &to, ENDED)?;
         rows(&from, &to, NAMES)?;
         rows(&from, &to, DEFINITIONS)?;
+        rows(&from, &to, PACE)?;
         to.commit().map_err(storage)
     }
 
@@ -431,6 +436,11 @@ impl Snapshot {
         }
         if let Some(ledger) = ledgers.first_mut() {
             ledger.load_outside(outside);
+            for pair in read.open_table(PACE).map_err(storage)?.iter().map_err(storage)? {
+                let (key, value) = pair.map_err(storage)?;
+                let ((node, _), (quarter, units)) = (key.value(), value.value());
+                ledger.pace.add(Given { node: NodeId(node), quarter, units });
+            }
         }
         for ledger in ledgers.iter_mut() {
             ledger.drain_changed(|_, _| {});
@@ -605,6 +615,14 @@ impl SnapshotStep {
         for (name, change) in OUTSIDE.into_iter().zip(ledger.outside()) {
             let sum = meta.get(name).map_err(storage)?.map_or(0, |found| found.value() as i64) + change;
             meta.insert(name, sum as u64).map_err(storage)?;
+        }
+        let mut pace = self.write.open_table(PACE).map_err(storage)?;
+        for Given { node, quarter, units } in ledger.pace.iter() {
+            let key = (node.0, (quarter % QUARTERS_PER_DAY) as u8);
+            let before = pace.get(key).map_err(storage)?.map_or((0, 0), |found| found.value());
+            // The ledger has only what came since the last step.
+            let units = if before.0 == quarter { before.1.saturating_add(units) } else { units };
+            pace.insert(key, (quarter, units)).map_err(storage)?;
         }
         Ok(())
     }

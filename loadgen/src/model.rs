@@ -5,6 +5,7 @@
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
 mod group;
+mod plan;
 mod promise;
 mod reservation;
 mod rule;
@@ -18,6 +19,7 @@ use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
 pub use group::{LATER, place_of};
+pub use plan::DaySetup;
 pub use promise::Waits;
 
 /// No node, no group; for a pool: the one that all share.
@@ -70,6 +72,11 @@ pub enum Act {
     SkuRule {
         at: usize,
         rule: SkuRule,
+    },
+    /// A node ships at other times, or other numbers of units.
+    Day {
+        node: u16,
+        day: DaySetup,
     },
 }
 
@@ -130,6 +137,8 @@ pub struct ChannelSetup {
     pub splits_max: usize,
     /// Of those who wait, the lower is served first.
     pub priority: u16,
+    /// Lines may be served with substitutes of their skus.
+    pub substitutes: bool,
 }
 
 /// The part of the catalogue that decides.
@@ -146,6 +155,8 @@ pub struct Setup {
     pub names: BTreeMap<u32, (String, String)>,
     /// Nodes that serve a line in place of the one it names.
     pub substitutes: BTreeMap<u16, Vec<u16>>,
+    pub sku_substitutes: BTreeMap<u32, Vec<u32>>,
+    pub days: BTreeMap<u16, DaySetup>,
     pub rules: Vec<SkuRule>,
 }
 
@@ -216,6 +227,11 @@ pub struct Model {
     waiting: Vec<(u32, u16, u128)>,
     reservations: HashMap<u128, Reservation>,
     pasts: HashMap<u32, Past>,
+    /// Units that nodes were given to pick, by quarter of an hour since 1970.
+    given: BTreeMap<(u16, u64), i64>,
+    /// Nodes that do not ship today what is decided now, and by how many days.
+    late: BTreeMap<u16, i64>,
+    now_ms: u64,
 }
 
 type Taken = BTreeMap<Spot, i64>;
@@ -313,6 +329,9 @@ impl Model {
 
     fn add(&mut self, place: (u32, u16), bucket: usize, units: i64) {
         self.units.entry(place).or_default()[bucket] += units;
+        if bucket == CONFIRMED && units > 0 && !group::is_group(place.1) {
+            self.note_given(place.1, units);
+        }
     }
 
     /// Nodes of a channel, best priority first.
@@ -327,6 +346,7 @@ impl Model {
     /// Does the next command in the order. `now_ms` is the time it took effect, where that is known: without it
     /// no hold is ever over.
     pub fn apply(&mut self, now_ms: Option<u64>, act: &Act) -> Due {
+        self.now_ms = now_ms.unwrap_or(0);
         let refused = self.refusal(now_ms, act);
         if refused != Code::Ok {
             return bare(refused);
@@ -362,6 +382,10 @@ impl Model {
             }
             Act::SkuRule { at, rule } => {
                 self.setup.rules[*at] = rule.clone();
+                bare(Code::Ok)
+            }
+            Act::Day { node, day } => {
+                self.setup.days.insert(*node, *day);
                 bare(Code::Ok)
             }
             Act::Rule { channel, setup } => {
@@ -465,7 +489,11 @@ impl Model {
                 let outside = rule.is_some_and(|rule| !self.offered(rule).contains(&act.node));
                 refuse(outside, Code::NodeNotOffered);
             }
-            Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {}
+            Act::Expire { .. }
+            | Act::Balance { .. }
+            | Act::Rule { .. }
+            | Act::SkuRule { .. }
+            | Act::Day { .. } => {}
         }
         found.first().copied().unwrap_or(Code::Ok)
     }

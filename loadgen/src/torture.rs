@@ -134,6 +134,8 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         channels: channels.iter().enumerate().map(|(index, channel)| (*channel, of(index))).collect(),
         zones: BTreeMap::new(),
         substitutes: BTreeMap::new(),
+        sku_substitutes: BTreeMap::new(),
+        days: BTreeMap::new(),
         names: skus.iter().copied().zip(sku_names.iter().map(|name| (name.clone(), String::new()))).collect(),
         rules: vec![
             SkuRule {
@@ -311,7 +313,11 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
                 allocate.key = key();
                 allocations.push(allocate);
             }
-            Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {
+            Act::Expire { .. }
+            | Act::Balance { .. }
+            | Act::Rule { .. }
+            | Act::SkuRule { .. }
+            | Act::Day { .. } => {
                 unreachable!("only the system does these")
             }
         }

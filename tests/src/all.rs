@@ -24,6 +24,7 @@
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`faulty`] | the real binary on a disk that is slow, fails or is full |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
+//! | [`plan`] | orders planned as a whole: few nodes, substitutes of skus, cut-offs and capacities of days |
 //! | [`planted`] | bugs planted on purpose, and the layers that catch each |
 //! | [`rounds`] | how long random layers run, and the command that repeats a failure |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
@@ -45,6 +46,7 @@ mod group;
 mod kill;
 mod loom;
 mod model;
+mod plan;
 mod planted;
 mod rounds;
 mod rule;

@@ -6,7 +6,7 @@ use stockline_core::admission::{Window, WindowSize};
 use stockline_core::batch::Batch;
 use stockline_core::bucket::{Bucket, Place};
 use stockline_core::catalogue::{
-    Amount, Catalogue, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
+    Amount, Catalogue, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
 };
 use stockline_core::chain::Chain;
 use stockline_core::command::{Body, Command, Fill, Frame, Line, Read, Reserve, StepLine, Transition, Verb};
@@ -103,7 +103,7 @@ pub fn definitions() -> Vec<Definition> {
 
 /// What the layers that compare with the model have besides: zones, strategies, and rules by sku: safety stock for
 /// skus 4 and 5, which have the category garden, allocations from receipts for sku 3, and such that keep themselves
-/// for sku 2. The rules come last.
+/// for sku 2; substitutes for skus 0 and 1. The rules come last.
 pub fn sku_rules() -> Vec<Definition> {
     let lane = |node: &str, metres, cost| Lane { node: node.into(), metres, cost };
     let zone = |name: &str, lanes| Definition::Zone { name: name.into(), at: None, lanes };
@@ -117,12 +117,17 @@ pub fn sku_rules() -> Vec<Definition> {
         let mut definition = definitions().swap_remove(channel);
         if let Definition::Channel { policy, .. } = &mut definition {
             (policy.strategy, policy.splits_max) = (strategy, splits);
+            policy.substitutes = channel != 5;
             policy.priority = 10 - channel as u16;
         }
         all.push(definition);
     }
     all.push(node_with("n0", 10, None, &["n2", "n1"]));
-    let data = |name: &str| Definition::SkuData { name: name.into(), category: "garden".into() };
+    let data = |name: &str, substitutes: &[&str]| Definition::SkuData {
+        name: name.into(),
+        category: if substitutes.is_empty() { "garden".into() } else { String::new() },
+        substitutes: substitutes.iter().map(|sku| (*sku).to_owned()).collect(),
+    };
     let places = [
         ("s*", "garden", None, None, None, Effect::Safety(1)),
         ("s*", "garden", None, None, Some("c2"), Effect::Safety(3)),
@@ -140,7 +145,7 @@ pub fn sku_rules() -> Vec<Definition> {
     let rule = |(at, (skus, category, node, group, channel, effect)): (usize, _)| {
         sku_rule(&format!("r{}", (b'0' + at as u8) as char), (skus, category), (node, group), channel, effect)
     };
-    all.extend([data("s4"), data("s5")]);
+    all.extend([data("s4", &[]), data("s5", &[]), data("s0", &["s1"]), data("s1", &["s3", "s0"])]);
     all.extend(places.into_iter().enumerate().map(rule));
     all
 }
@@ -154,7 +159,8 @@ pub fn channel_with(name: &str, policy: Policy) -> Definition {
 pub fn node_with(name: &str, priority: u16, at: Option<Point>, substitutes: &[&str]) -> Definition {
     let (name, kind, timezone) = (name.into(), String::new(), String::new());
     let substitutes = substitutes.iter().map(|node| (*node).to_owned()).collect();
-    Definition::Node { name, priority, kind, timezone, at, substitutes }
+    let day = Day::default();
+    Definition::Node { name, priority, kind, timezone, at, substitutes, day }
 }
 
 pub fn allocate(amount: Amount, when: When) -> Effect {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockline_core::bucket::Bucket;
-use stockline_core::catalogue::{self, Amount, Definition, When};
+use stockline_core::catalogue::{self, Amount, Day, Definition, When};
 use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepLine, Transition, Verb};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
@@ -13,7 +13,7 @@ use stockline_core::ledger::Told;
 use stockline_core::merge::{Part, Reply};
 use stockline_core::wire::PartRec;
 use stockline_loadgen::chance::Chance;
-use stockline_loadgen::model::{ANY, Act, ChannelSetup, Due, Effect, Setup, SkuRule};
+use stockline_loadgen::model::{ANY, Act, ChannelSetup, DaySetup, Due, Effect, Setup, SkuRule};
 
 use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX, sku_rules};
 
@@ -61,7 +61,9 @@ pub fn setup_with_sku_rules() -> Setup {
         (rule.strategy, rule.splits_max) = (strategy, splits_max);
         // As the bench has them, where definitions begin with four others.
         rule.priority = 10 - (channel + 4);
+        rule.substitutes = channel != 1;
     }
+    setup.sku_substitutes = BTreeMap::from([(0, vec![1]), (1, vec![3, 0])]);
     setup
 }
 
@@ -98,6 +100,27 @@ pub fn model_rule(definition: &Definition) -> Option<(usize, SkuRule)> {
         },
     };
     Some((usize::from(name.as_bytes()[1] - b'0'), rule))
+}
+
+/// A node's day in the model's types, and which node it is.
+pub fn model_day(definition: &Definition) -> Option<(u16, DaySetup)> {
+    let Definition::Node { name, day, .. } = definition else { return None };
+    let Day { cut_off, ahead, capacity } = *day;
+    let (cut_off, ahead, capacity) = (u64::from(cut_off), i64::from(ahead), i64::from(capacity));
+    Some((u16::from(name.as_bytes()[1] - b'0'), DaySetup { cut_off, ahead, capacity }))
+}
+
+/// Days of nodes that begin or end a hundred seconds after a bench's start, with few units.
+pub fn days() -> [Definition; 2] {
+    let mut days = [Definition::node("n1", 20), Definition::node("n2", 30)];
+    for (definition, of) in days
+        .iter_mut()
+        .zip([Day { cut_off: 0, ahead: 7, capacity: 40 }, Day { cut_off: 69, ahead: -20, capacity: 25 }])
+    {
+        let Definition::Node { day, .. } = definition else { unreachable!("they are nodes") };
+        *day = of;
+    }
+    days
 }
 
 /// What the system brought into the order.
@@ -186,7 +209,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
         }),
         Act::Expire { id } => Body::Expire(ReservationId(*id)),
         Act::Balance { sku } => Body::Balance(SkuId(*sku)),
-        Act::Rule { .. } | Act::SkuRule { .. } => unreachable!("rules are defined by name"),
+        Act::Rule { .. } | Act::SkuRule { .. } | Act::Day { .. } => unreachable!("rules are defined by name"),
     }
 }
 

@@ -190,6 +190,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     node: 1,
                     rank: 0,
                     why: 0,
+                    late: 0,
                 }],
             },
         ),

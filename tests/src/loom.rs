@@ -128,6 +128,32 @@ fn all_parts_come_to_the_same_verdict_and_only_when_all_have_voted() {
 }
 
 #[test]
+fn what_one_part_lays_open_all_read_once_the_table_is_closed() {
+    model(|| {
+        let vote = Arc::new(Vote::with_table(2, 3));
+        let shards: Vec<_> = [0usize, 1]
+            .into_iter()
+            .map(|shard| {
+                let vote = Arc::clone(&vote);
+                thread::spawn(move || {
+                    let table = vote.table.as_ref().expect("it was made with one");
+                    table.tell(shard, 7 + shard as u64);
+                    table.tell(2, 10);
+                    table.close();
+                    while !table.is_closed() {
+                        thread::yield_now();
+                    }
+                    [0, 1, 2].map(|cell| table.read(cell))
+                })
+            })
+            .collect();
+        for shard in shards {
+            assert_eq!(shard.join().expect("ends"), [7, 8, 20]);
+        }
+    });
+}
+
+#[test]
 fn whoever_waits_on_a_queue_is_woken() {
     model(|| {
         // What is in the queue. The one who waits does nothing else that blocks: loom forgets that a thread was

@@ -2,6 +2,7 @@
 //! every few steps.
 
 use stockline_core::id::Millis;
+use stockline_core::outcome::Code;
 use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 use stockline_loadgen::model::{ANY, Model, place_of};
@@ -9,7 +10,7 @@ use stockline_loadgen::model::{ANY, Model, place_of};
 use stockline_tests::fuzz::{TARGETS, send};
 
 use crate::bench::Bench;
-use crate::chance::{chance, due_act, setup_with_sku_rules};
+use crate::chance::{chance, days, due_act, model_day, setup_with_sku_rules};
 use crate::rounds::rounds;
 
 fn compare(bench: &Bench, model: &Model) {
@@ -30,6 +31,14 @@ fn play(shards: u32, seed: u64, steps: u64) -> u64 {
     let mut bench = Bench::with_sku_rules(shards);
     bench.now = Millis(bench.now.0 + pick(&mut dice, 1_000));
     let mut model = Model::new(setup_with_sku_rules());
+    if seed % 2 == 0 {
+        bench.now = Millis(bench.now.0 + pick(&mut dice, 100_000));
+        for definition in days() {
+            let (node, day) = model_day(&definition).expect("it is a node");
+            model.setup.days.insert(node, day);
+            assert_eq!(bench.define(definition), Code::Ok);
+        }
+    }
     let (chance, mut last_id) = (chance(), 0);
     for index in 0..steps {
         if pick(&mut dice, 12) == 0 {

@@ -376,6 +376,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
         strategy: policy.strategy as u8,
         splits_max: usize::from(policy.splits_max),
         priority: policy.priority,
+        substitutes: policy.substitutes,
     };
     Act::Rule { channel, setup }
 }
@@ -383,7 +384,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
 /// Somebody nobody waits for: the system's own commands.
 fn system(lsn: Lsn, now_ms: u64, act: Act, decoded: &journal::Decoded, entry: &journal::Entry) -> Seen {
     let answer = match act {
-        Act::Rule { .. } | Act::SkuRule { .. } => None,
+        Act::Rule { .. } | Act::SkuRule { .. } | Act::Day { .. } => None,
         _ => Some(due_of_entry(decoded, entry)),
     };
     Seen { sent: 0, replied: NEVER, lsn: lsn.0, what: What::Command { act, now_ms: Some(now_ms), answer } }

@@ -30,7 +30,7 @@ fn the_most_specific_rule_speaks() {
         bench.receive(sku, 0, 100);
         bench.receive(sku, 1, 100);
     }
-    let data = Definition::SkuData { name: "s4".into(), category: "garden".into() };
+    let data = Definition::SkuData { name: "s4".into(), category: "garden".into(), substitutes: Vec::new() };
     assert_eq!(bench.define(data), Code::Ok);
     let everywhere = (None, None);
     // Each rule, and then what is left of s4 at nodes 0 and 1 for channel 0, for channel 2 less its buffer, and of s5.
@@ -65,7 +65,7 @@ fn the_most_specific_rule_speaks() {
     let group = Definition::Group { name: "g0".into(), nodes: vec!["n0".into()] };
     assert_eq!(bench.define(group), Code::Ok);
     assert_eq!([0, 1].map(|node| most(&mut bench, 0, 4, node)), [95, 94]);
-    let data = Definition::SkuData { name: "s4".into(), category: String::new() };
+    let data = Definition::SkuData { name: "s4".into(), category: String::new(), substitutes: Vec::new() };
     assert_eq!(bench.define(data), Code::Ok);
     assert_eq!([0, 1].map(|node| most(&mut bench, 0, 4, node)), [93, 93]);
     assert_eq!(bench.define(Definition::Sku { name: "sx".into() }), Code::Ok);
@@ -104,8 +104,14 @@ fn every_refusal_of_a_definition() {
         (rule(all, (None, None), Some("c0"), percent(101)), Code::InvalidRule),
         (rule(all, (None, None), None, Effect::Safety(limit::QUANTITY_MAX + 1)), Code::InvalidRule),
         (rule(all, (None, None), Some("c0"), percent(100)), Code::Ok),
-        (Definition::SkuData { name: "s99".into(), category: String::new() }, Code::UnknownSku),
-        (Definition::SkuData { name: "s1".into(), category: "\n".into() }, Code::InvalidName),
+        (
+            Definition::SkuData { name: "s99".into(), category: String::new(), substitutes: Vec::new() },
+            Code::UnknownSku,
+        ),
+        (
+            Definition::SkuData { name: "s1".into(), category: "\n".into(), substitutes: Vec::new() },
+            Code::InvalidName,
+        ),
     ] {
         assert_eq!(bench.define(definition.clone()), code, "{definition:?}");
     }

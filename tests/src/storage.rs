@@ -1,5 +1,6 @@
 //! Journal, snapshot, checkpoint, recovery and verification, on real files.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -11,7 +12,7 @@ use stockline_core::event::EventKind;
 use stockline_core::id::{Lsn, NodeId, SupplyId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalError};
-use stockline_core::ledger::audit;
+use stockline_core::ledger::{Ledger, audit};
 use stockline_core::outcome::Code;
 use stockline_core::recovery::recover;
 use stockline_core::snapshot::Snapshot;
@@ -47,6 +48,16 @@ fn live(bench: &mut Bench, from: u128) {
     bench.now = bench.now.plus(1_000);
 }
 
+/// Units that nodes were given, by node and quarter of an hour.
+fn given(ledgers: &[Ledger]) -> BTreeMap<(NodeId, u32), u32> {
+    let mut sums = BTreeMap::new();
+    for given in ledgers.iter().flat_map(|ledger| ledger.pace.iter()) {
+        *sums.entry((given.node, given.quarter)).or_default() += given.units;
+    }
+    assert!(!sums.is_empty());
+    sums
+}
+
 fn write(journal: &mut FileJournal, bench: &mut Bench, keep_from: Lsn) {
     for (first, bytes) in bench.journal.drain(..) {
         let last = journal::decode(first, &bytes).expect("valid").entries.last().expect("not empty").lsn;
@@ -73,6 +84,7 @@ fn snapshot_and_tail_make_the_state_again_for_any_number_of_shards() {
             recovered.ledgers.iter().for_each(|ledger| hash += ledger.state_hash());
             assert_eq!(hash.to_string(), bench.hash(), "round {round}, {shards} shards");
             assert_eq!(audit(&recovered.ledgers), Vec::<String>::new());
+            assert_eq!(given(&recovered.ledgers), given(&bench.ledgers), "round {round}, {shards} shards");
             assert_eq!(recovered.last, bench.sequencer.last());
             assert_eq!(recovered.catalogue.rules(), bench.sequencer.catalogue.rules());
             assert_eq!(recovered.window.first(), bench.sequencer.window.first());

@@ -11,7 +11,16 @@ use crate::bench::place;
 
 fn all() -> ChannelRule {
     let pools = Box::new([ChannelId(0)]);
-    ChannelRule { nodes: NodeSet::All, group: GroupId::ANY, pools, buffer: 0, policy: Policy::default() }
+    ChannelRule {
+        nodes: NodeSet::All,
+        group: GroupId::ANY,
+        pools,
+        buffer: 0,
+        policy: Policy::default(),
+        planned_from: u32::MAX,
+        prefers: false,
+        first_nodes: Box::default(),
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! keeps as many units free at nodes of the group as are claimed of it.
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{ChannelRule, Rules, Strategy};
+use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Fill, Line};
 use crate::cover::{Cover, Demands};
 use crate::id::{ChannelId, NodeId, SkuId, ZoneId};
@@ -131,7 +131,7 @@ impl Ledger {
             let node = node(candidate.at);
             candidate.shared = cover.room(rules, node, candidate.shared);
             let units = self.units_of(candidate, channel);
-            if channel.policy.strategy != Strategy::Priority {
+            if channel.prefers {
                 let rank = u64::from(rules.rank(node));
                 candidate.key = self.preference(rules, channel, zone, node, units) << 16 | rank;
             }

@@ -5,6 +5,7 @@ use crate::command::{Line, Reserve};
 use crate::id::{NodeId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::{Answer, Effects, Ledger, Moment};
+use crate::plan::Plan;
 
 /// Why a node gave what it gave for a line. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +43,8 @@ pub struct Trace {
     /// The node's place by priority.
     pub rank: u16,
     pub taken: u32,
+    /// Days by which it ships later than today: it goes behind those that ship sooner.
+    pub late: u8,
 }
 
 impl Ledger {
@@ -52,10 +55,17 @@ impl Ledger {
         rules: &Rules,
         reserve: &Reserve,
         all_lines: &[Line],
+        plan: Option<&Plan>,
     ) -> Option<Answer> {
+        let alone = rules.plans(reserve) && plan.is_none();
+        if alone && !self.has_part(rules, reserve, all_lines) {
+            return None;
+        }
+        let alone = alone.then(|| self.plan_alone(moment, rules, reserve, all_lines));
+        let plan = plan.or(alone.as_ref());
         let (mut effects, mut traces) = (Effects::default(), Vec::new());
         let decision =
-            self.decide_reserve(moment, rules, reserve, all_lines, &mut effects, Some(&mut traces))?;
+            self.decide_reserve(moment, rules, reserve, all_lines, &mut effects, plan, Some(&mut traces))?;
         Some(Answer::Explanation { decision, effects, traces })
     }
 
@@ -98,7 +108,7 @@ impl Ledger {
             };
             let order = match channel.policy.strategy {
                 Strategy::Priority | Strategy::FewestSplits | Strategy::HighestStock => 0,
-                Strategy::Nearest | Strategy::LowestCost => self.preference(rules, channel, zone, node, 0),
+                Strategy::Nearest | Strategy::LowestCost => self.by_strategy(rules, channel, zone, node, 0),
             };
             traces.push(Trace {
                 line: index as u16,
@@ -110,6 +120,7 @@ impl Ledger {
                 order,
                 rank: rules.rank(node),
                 taken: 0,
+                late: self.late_by(node),
             });
         }
     }

@@ -16,8 +16,10 @@ use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::explain::{Trace, Why};
+use crate::ledger::plan::CLASSES;
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short, SupplyState};
 use crate::outcome::{Code, State};
+use crate::plan::Plan;
 
 /// A position that could serve a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,19 @@ pub(super) struct Take {
     pub(super) quantity: i64,
 }
 
+/// Above what strategies go by.
+const LATE_BIT: u32 = 44;
+
+/// What there is for a line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    pub available: i64,
+    /// Of it, at most so many of the units that all share.
+    pub shared: i64,
+    splits: usize,
+    of_groups: bool,
+}
+
 /// Who asks for lines, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
@@ -53,7 +68,7 @@ pub(super) struct Asking {
 }
 
 /// Lines choose in this order.
-fn specificity(line: &Line) -> u8 {
+pub(super) fn specificity(line: &Line) -> u8 {
     match (line.node, line.group) {
         (NodeId::LATER, _) => 3,
         (NodeId::ANY, GroupId::ANY) => 2,
@@ -70,13 +85,14 @@ impl Ledger {
         reserve: &Reserve,
         all_lines: &[Line],
         effects: &mut Effects,
+        plan: Option<&Plan>,
         mut traces: Option<&mut Vec<Trace>>,
     ) -> Option<Decision> {
         let lines = reserve.lines(all_lines);
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
         let counted = channel.policy.counts_holds();
         let counts_here = counted && self.shard.counts(reserve.channel);
-        if !counts_here && !lines.iter().any(|line| self.shard.owns(line.sku)) {
+        if plan.is_none() && !counts_here && !lines.iter().any(|line| self.shard.owns(line.sku)) {
             return None;
         }
         if counts_here && self.has_enough_holds(channel, reserve) {
@@ -87,7 +103,9 @@ impl Ledger {
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
-        let (mut classes, mut is_later) = (0..4, false);
+        let (mut classes, mut is_later) = (CLASSES, false);
+        let planned = plan.map(|plan| self.follow(plan, lines));
+        let lines = planned.as_deref().unwrap_or(lines);
         // Most reservations have one line.
         if let ([only], None) = (lines, &traces) {
             if self.shard.owns(only.sku) {
@@ -105,13 +123,14 @@ impl Ledger {
                 if its_class != class || !self.shard.owns(line.sku) {
                     continue;
                 }
+                let first = plan.map_or(NodeId::ANY, |plan| plan.lines[index].first);
                 let Some(traces) = traces.as_deref_mut() else {
-                    self.serve_line(rules, channel, asking, (index, line), effects);
+                    self.serve_planned(rules, channel, (asking, first), (index, line), effects);
                     continue;
                 };
                 let (traced, moved) = (traces.len(), effects.movements.len());
                 self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                self.serve_line(rules, channel, asking, (index, line), effects);
+                self.serve_planned(rules, channel, (asking, first), (index, line), effects);
                 for trace in &mut traces[traced..] {
                     let taken = effects.movements[moved..].iter();
                     let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
@@ -120,7 +139,8 @@ impl Ledger {
                 }
             }
         }
-        self.give_back();
+        self.give_back_from(0, 0);
+        self.late.clear();
         let short = effects.shorts.len() > shorts_before;
         if short {
             if std::mem::take(&mut self.crowded) {
@@ -156,14 +176,41 @@ impl Ledger {
         Outcome::of(Code::InsufficientStock)
     }
 
-    /// Gives back what was set aside while deciding.
-    pub(super) fn give_back(&mut self) {
-        for index in 0..self.takes.len() {
+    /// Gives back what was set aside while deciding, but for so many takes.
+    pub(super) fn give_back_from(&mut self, takes: usize, of_groups: usize) {
+        for index in takes..self.takes.len() {
             let Take { at, sku, pool, quantity } = self.takes[index];
             self.set_aside(at, sku, pool, -quantity);
         }
-        self.takes.clear();
-        self.taken_of_groups.clear();
+        self.takes.truncate(takes);
+        self.taken_of_groups.truncate(of_groups);
+    }
+
+    /// The lines as a plan has them, which nodes go last in mind.
+    #[cold]
+    fn follow(&mut self, plan: &Plan, lines: &[Line]) -> Vec<Line> {
+        self.late.clone_from(&plan.late);
+        lines.iter().zip(&plan.lines).map(|(line, planned)| Line { sku: planned.sku, ..*line }).collect()
+    }
+
+    /// Serves a line whole at the node that its plan says, or as ever.
+    fn serve_planned(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        (asking, first): (Asking, NodeId),
+        (index, line): (usize, &Line),
+        effects: &mut Effects,
+    ) {
+        if first != NodeId::ANY {
+            let (now, shorts) = (Asking { fill: Fill::All, later: false, ..asking }, effects.shorts.len());
+            self.take_line(rules, channel, now, (index, &Line { node: first, ..*line }), effects);
+            if effects.shorts.len() == shorts {
+                return;
+            }
+            effects.shorts.truncate(shorts);
+        }
+        self.serve_line(rules, channel, asking, (index, line), effects);
     }
 
     #[inline]
@@ -205,7 +252,7 @@ impl Ledger {
 
     /// Sets units aside for one line at the node that it names or, where that has not all of it, at the first of the
     /// node's substitutes that has; waits for what is to come, or takes a part, at the node itself only.
-    fn serve_line(
+    pub(super) fn serve_line(
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
@@ -250,21 +297,14 @@ impl Ledger {
         false
     }
 
-    /// Sets units aside for one line, or says how many there would be.
-    pub(super) fn take_line(
-        &mut self,
-        rules: &Rules,
-        channel: &ChannelRule,
-        Asking { now, fill, zone, later }: Asking,
-        (index, line): (usize, &Line),
-        effects: &mut Effects,
-    ) {
+    /// Looks what there is for one line, at which candidates.
+    #[inline(always)]
+    pub(super) fn look(&mut self, rules: &Rules, channel: &ChannelRule, zone: ZoneId, line: &Line) -> Looked {
         let group = rules.group(line.group);
         let profile = rules.skus.profile(line.sku);
-        let mut wanted = i64::from(line.quantity);
         self.candidates.clear();
         self.drawn.clear();
-        let mut of_groups = false;
+        let mut of_groups = !self.taken_of_groups.is_empty();
         // What all share, at all nodes that the channel is offered; then at those for this line, and the channel's own.
         let (mut offered, mut total, mut own) = (0, 0, 0);
         for at in self.positions.range(self.shard.row(line.sku)) {
@@ -294,7 +334,7 @@ impl Ledger {
             if named && group.is_none_or(|nodes| nodes.contains(node)) {
                 total += candidate.shared;
                 own += of_own;
-                if channel.policy.strategy != Strategy::Priority {
+                if channel.prefers {
                     let units = of_own + candidate.shared;
                     candidate.key |= self.preference(rules, channel, zone, node, units) << 16;
                 }
@@ -315,9 +355,23 @@ impl Ledger {
         if channel.policy.cap > 0 {
             available = self.capped(channel, line.sku, available);
         }
+        Looked { available, shared, splits, of_groups }
+    }
+
+    /// Sets units aside for one line, or says how many there would be.
+    pub(super) fn take_line(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        Asking { now, fill, zone, later }: Asking,
+        (index, line): (usize, &Line),
+        effects: &mut Effects,
+    ) {
+        let Looked { available, shared, splits, of_groups } = self.look(rules, channel, zone, line);
+        let mut wanted = i64::from(line.quantity);
         if available < wanted {
             let mut most = available;
-            if later && profile.is_some_and(Profile::waits) {
+            if later && rules.skus.profile(line.sku).is_some_and(Profile::waits) {
                 most = wanted.min(available + self.note_coming(now, rules, channel, line));
                 if channel.policy.cap > 0 {
                     most = self.capped(channel, line.sku, most);
@@ -365,7 +419,10 @@ impl Ledger {
         shared: i64,
     ) -> Option<usize> {
         // To have few splits says nothing about which of those that have it all is best.
-        let by = if channel.policy.strategy == Strategy::FewestSplits { 0xffff } else { u64::MAX };
+        let by = match channel.policy.strategy {
+            Strategy::FewestSplits => 0xffff | u64::MAX << (LATE_BIT + 16),
+            _ => u64::MAX,
+        };
         let (mut whole, mut best) = (None, u64::MAX);
         for (at, candidate) in self.candidates.iter().enumerate() {
             let key = candidate.key & by;
@@ -445,9 +502,27 @@ impl Ledger {
         (channel.policy.capped(available + taken) - taken).max(0)
     }
 
-    /// What the channel's strategy goes by: less is better.
+    /// What a channel goes by: less is better. Who ships today goes before who does not; then by its strategy.
     #[inline(never)]
     pub(super) fn preference(
+        &self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        zone: ZoneId,
+        node: NodeId,
+        units: i64,
+    ) -> u64 {
+        let late = u64::from(self.late_by(node));
+        late << LATE_BIT | self.by_strategy(rules, channel, zone, node, units)
+    }
+
+    /// Days by which a node ships later than today.
+    pub(super) fn late_by(&self, node: NodeId) -> u8 {
+        self.late.iter().find(|(late, _)| *late == node).map_or(0, |(_, days)| *days)
+    }
+
+    /// What the channel's strategy goes by: less is better.
+    pub(super) fn by_strategy(
         &self,
         rules: &Rules,
         channel: &ChannelRule,
@@ -489,7 +564,7 @@ impl Ledger {
     }
 
     /// Units of a candidate in the pools up to a level, at most so many of those that all share.
-    fn reach(&self, candidate: &Candidate, level: usize, shared_level: usize, shared: i64) -> i64 {
+    pub(super) fn reach(&self, candidate: &Candidate, level: usize, shared_level: usize, shared: i64) -> i64 {
         let mut units = if level == shared_level { candidate.shared.min(shared) } else { 0 };
         if candidate.shares != NO_SHARES {
             let own = &self.drawn[candidate.shares as usize..][..shared_level.min(level + 1)];

@@ -24,6 +24,7 @@ impl Ledger {
         promises: &[Promise],
     ) {
         self.reservations.forget(moment.lsn);
+        self.now = moment.now;
         if let Body::Balance(sku) = body {
             self.unbalanced.remove(sku);
         }
@@ -128,6 +129,9 @@ impl Ledger {
         }
         if movement.pool != ChannelId::SHARED {
             self.shift_share(movement);
+        }
+        if movement.to == Bucket::Confirmed && !movement.node.is_group() {
+            self.pace.give(self.now, movement.node, movement.quantity);
         }
         let position = self.touch(movement.sku, movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {

@@ -291,7 +291,7 @@ impl Ledger {
             });
             missing |= !taken;
         }
-        self.give_back();
+        self.give_back_from(0, 0);
         effects.shorts.truncate(shorts);
         if missing {
             effects.movements.truncate(before);

@@ -2,7 +2,9 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::catalogue::{Amount, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Strategy, When};
+use crate::catalogue::{
+    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Strategy, When,
+};
 use crate::record::RecordError;
 
 /// A stretch of the text array.
@@ -29,7 +31,7 @@ pub struct DefinitionRec {
     pub late_confirm: u8,
     /// Channel: the one it is part of; empty for none.
     pub parent: TextRec,
-    /// Channel: units of a sku that it is shown; 0 for no limit.
+    /// Channel: units of a sku that it is shown; node: units that it ships a day; 0 for no limit.
     pub cap: u32,
     /// Data of a sku: its category. Rule: the one it holds for; empty for any.
     pub category: TextRec,
@@ -46,6 +48,12 @@ pub struct DefinitionRec {
     pub strategy: u8,
     /// Channel: nodes that one line is split over; 0 for no limit of its own.
     pub splits_max: u8,
+    /// Channel: 1 where a line may be served with a substitute of its sku.
+    pub substitutes: u8,
+    /// Node: quarters of an hour after midnight from which an order waits for the next day, 0 for none; and those that
+    /// its clock is ahead of UTC.
+    pub cut_off: u8,
+    pub ahead: i8,
     /// Node, zone: in millionths of a degree; -2147483648 where not known.
     pub latitude: i32,
     pub longitude: i32,
@@ -56,7 +64,7 @@ pub struct DefinitionRec {
     pub timezone: TextRec,
     /// Channel: its group. Principal, rule: its channel. Empty for none.
     pub refers_to: TextRec,
-    /// Group, principal, zone: how many of the frame's names are its nodes. A zone has two of the frame's numbers for
+    /// Group, principal, zone: how many of the frame's names are its nodes; node, data of a sku: its substitutes. A zone has two of the frame's numbers for
     /// each: metres (4294967295: as the coordinates say) and cost.
     pub node_count: u16,
     pub token_sha256: [u8; 32],
@@ -85,6 +93,9 @@ impl Default for DefinitionRec {
             amount: 0,
             strategy: 0,
             splits_max: 0,
+            substitutes: 0,
+            cut_off: 0,
+            ahead: 0,
             latitude: NOWHERE,
             longitude: NOWHERE,
             name: none,
@@ -153,8 +164,9 @@ impl Texts {
         let mut rec = DefinitionRec { name: self.put(definition.name()), ..DefinitionRec::default() };
         match definition {
             Definition::Sku { .. } => rec.kind = 1,
-            Definition::Node { priority, kind, timezone, at, substitutes, .. } => {
+            Definition::Node { priority, kind, timezone, at, substitutes, day, .. } => {
                 rec.kind = 2;
+                (rec.cut_off, rec.ahead, rec.cap) = (day.cut_off, day.ahead, day.capacity);
                 rec.node_count = self.put_names(substitutes);
                 (rec.latitude, rec.longitude) =
                     at.map_or((NOWHERE, NOWHERE), |at| (at.latitude, at.longitude));
@@ -172,6 +184,7 @@ impl Texts {
                 rec.priority = policy.priority;
                 rec.strategy = policy.strategy as u8;
                 rec.splits_max = policy.splits_max;
+                rec.substitutes = u8::from(policy.substitutes);
                 rec.parent = self.put(parent.as_deref().unwrap_or_default());
                 rec.buffer = *buffer;
                 rec.low = policy.low;
@@ -187,8 +200,9 @@ impl Texts {
                 rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
                 rec.token_sha256 = *token_sha256;
             }
-            Definition::SkuData { category, .. } => {
+            Definition::SkuData { category, substitutes, .. } => {
                 rec.kind = 6;
+                rec.node_count = self.put_names(substitutes);
                 rec.category = self.put(category);
             }
             Definition::Rule { skus, category, node, group, channel, effect, .. } => {
@@ -257,6 +271,7 @@ impl<'a> TextReader<'a> {
                 timezone: self.get(&rec.timezone)?.to_owned(),
                 at,
                 substitutes: nodes,
+                day: Day { cut_off: rec.cut_off, ahead: rec.ahead, capacity: rec.cap.to_native() },
             }),
             3 => Ok(Definition::Group { name, nodes }),
             4 => Ok(Definition::Channel {
@@ -274,6 +289,11 @@ impl<'a> TextReader<'a> {
                     strategy: Strategy::from_number(rec.strategy).ok_or("strategy must be 0 to 4")?,
                     priority: rec.priority.to_native(),
                     splits_max: rec.splits_max,
+                    substitutes: match rec.substitutes {
+                        0 => false,
+                        1 => true,
+                        _ => return Err("substitutes must be 0 (none) or 1"),
+                    },
                 },
             }),
             5 => Ok(Definition::Principal {
@@ -284,7 +304,11 @@ impl<'a> TextReader<'a> {
                 nodes,
                 token_sha256: rec.token_sha256,
             }),
-            6 => Ok(Definition::SkuData { name, category: self.get(&rec.category)?.to_owned() }),
+            6 => Ok(Definition::SkuData {
+                name,
+                category: self.get(&rec.category)?.to_owned(),
+                substitutes: nodes,
+            }),
             7 => Ok(Definition::Rule {
                 name,
                 skus: self.get(&rec.skus)?.to_owned(),

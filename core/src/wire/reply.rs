@@ -179,6 +179,8 @@ pub struct TraceRec {
     pub rank: u16,
     /// 0 taken, 1 not offered, 2 not in the group, 3 another node is named, 4 nothing for the channel, 5 not chosen.
     pub why: u8,
+    /// Days by which the node ships later than today.
+    pub late: u8,
 }
 
 /// What reservations would be told, and why.
@@ -204,6 +206,7 @@ impl Explanations {
             node: trace.node.0,
             rank: trace.rank,
             why: trace.why as u8,
+            late: trace.late,
         });
         Explanations { as_of_lsn: reply.as_of.0, results, parts, traces: traces.collect() }
     }

@@ -45,20 +45,20 @@ impl Model {
         }
         let mut taken = Taken::new();
         let mut shorts = Vec::new();
-        let class = |line: &LineRec| match line.node {
-            LATER => 3,
-            ANY => 1 + u8::from(line.group == ANY),
-            _ => 0,
-        };
-        let mut order: Vec<usize> = (0..lines.len()).collect();
-        order.sort_by_key(|index| class(&lines[*index]));
-        for index in order {
-            let line = &lines[index];
-            let asking = (channel, zone);
+        let asking = (channel, zone);
+        let planned = self.plan(now_ms.unwrap_or(0), asking, lines);
+        for index in self.order_of(lines) {
+            let (line, first) = &planned[index];
+            if self.take_at_first(asking, (line, *first), &mut taken) {
+                continue;
+            }
             if line.node == LATER {
                 let place = self.group_place(channel, line);
                 match self.take_of_group((channel, place), (line, partial), &mut taken) {
-                    Err(code) => return bare(code),
+                    Err(code) => {
+                        self.late.clear();
+                        return bare(code);
+                    }
                     Ok(None) => {}
                     Ok(Some(most)) => {
                         let (line, sku, quantity) = (index as u16, line.sku, most as u32);
@@ -76,6 +76,7 @@ impl Model {
                 shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
             }
         }
+        self.late.clear();
         shorts.sort_by_key(|short| short.line);
         if !shorts.is_empty() && (!partial || taken.is_empty()) {
             return Due { parts: shorts, ..bare(Code::InsufficientStock) };
@@ -96,8 +97,18 @@ impl Model {
         Due { state, expires_at_ms: ends_ms, parts, ..bare(Code::Ok) }
     }
 
+    /// Takes a line whole at the node that its plan says.
+    fn take_at_first(&self, asking: (u16, u16), (line, first): (&LineRec, u16), taken: &mut Taken) -> bool {
+        let (there, wanted) = (LineRec { node: first, ..*line }, i64::from(line.quantity));
+        let is_there = first != ANY && self.most_of(asking, &there, taken) >= wanted;
+        if is_there {
+            self.take(asking, &there, wanted, taken);
+        }
+        is_there
+    }
+
     /// Takes a line whole at the node that it names, or at the first of its substitutes that has it.
-    fn take_named(&self, asking: (u16, u16), line: &LineRec, taken: &mut Taken) -> bool {
+    pub(super) fn take_named(&self, asking: (u16, u16), line: &LineRec, taken: &mut Taken) -> bool {
         let Some(others) = self.setup.substitutes.get(&line.node) else { return false };
         let offered = self.offered(&self.setup.channels[&asking.0]);
         let group = self.setup.groups.get(&line.group);
@@ -135,11 +146,14 @@ impl Model {
         let units = |left: &[i64]| -left.iter().sum::<i64>();
         let sorted = |strategy| {
             let mut nodes = whole.clone();
-            nodes.sort_by_key(|(node, left)| match strategy {
-                1 => way(node).0,
-                3 => units(left),
-                4 => way(node).1,
-                _ => 0,
+            nodes.sort_by_key(|(node, left)| {
+                let by_strategy = match strategy {
+                    1 => way(node).0,
+                    3 => units(left),
+                    4 => way(node).1,
+                    _ => 0,
+                };
+                (self.late.get(node).copied().unwrap_or(0), by_strategy)
             });
             nodes
         };

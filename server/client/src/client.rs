@@ -231,6 +231,7 @@ impl Client {
             node: trace.node.to_native(),
             rank: trace.rank.to_native(),
             why: trace.why,
+            late: trace.late,
         });
         Ok((read_outcomes(&answer.results, &answer.parts), traces.collect()))
     }

@@ -2,7 +2,7 @@
 
 use stockline_client::ClientError;
 use stockline_core::catalogue::{
-    Amount, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
+    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
 };
 use stockline_core::outcome::Code;
 
@@ -28,7 +28,7 @@ enum Order {
     Priority,
     /// Nearest to the zone that the order goes to
     Nearest,
-    /// By priority; split over those that have most
+    /// All lines from as few nodes as may be, then by priority; a line split over those that have most
     FewestSplits,
     HighestStock,
     /// Dearest last, for the zone that the order goes to
@@ -53,6 +53,15 @@ enum What {
         /// Nodes that serve a line which names this one and finds it has not all of it, the first that has
         #[arg(long, value_delimiter = ',', value_name = "NODES")]
         substitutes: Vec<String>,
+        /// When orders begin to wait for the next day, by its own clock: HH:MM, in quarters of an hour [default: midnight]
+        #[arg(long, value_parser = cut_off)]
+        cut_off: Option<u8>,
+        /// By how much its clock is ahead of UTC: HH:MM or -HH:MM
+        #[arg(long, value_parser = utc_offset, allow_hyphen_values = true, default_value = "00:00")]
+        utc_offset: i8,
+        /// Units that it ships a day: behind that it is tried after those that ship sooner [default: no limit]
+        #[arg(long, default_value_t = 0)]
+        capacity: u32,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -100,6 +109,9 @@ enum What {
         /// Of customers that wait for supplies, whose are served first: those of the lower number
         #[arg(long, default_value_t = 0)]
         priority: u16,
+        /// Lines may be served with substitutes of their skus
+        #[arg(long)]
+        substitutes: bool,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -109,6 +121,9 @@ enum What {
         /// A name that rules can be made for
         #[arg(long, default_value = "")]
         category: String,
+        /// Skus that serve a line in place of it where it is not there whole, the first that is: for channels that want that
+        #[arg(long, value_delimiter = ',', value_name = "SKUS")]
+        substitutes: Vec<String>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -193,6 +208,29 @@ fn point(text: &str) -> Result<Point, String> {
     found.ok_or_else(|| format!("{text:?} is no LATITUDE,LONGITUDE in degrees, as 51.5,-0.12"))
 }
 
+/// A time of day, or a stretch of time, in quarters of an hour.
+fn quarters(text: &str) -> Option<i8> {
+    let (hours, minutes) = text.split_once(':')?;
+    let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let whole = hours < 24 && minutes < 60 && minutes.is_multiple_of(15);
+    whole.then_some((hours * 4 + minutes / 15) as i8)
+}
+
+fn cut_off(text: &str) -> Result<u8, String> {
+    let found = quarters(text).filter(|quarters| *quarters > 0);
+    let reason = || format!("{text:?} is no time after midnight as HH:MM in quarters of an hour, as 14:30");
+    found.map(|quarters| quarters as u8).ok_or_else(reason)
+}
+
+fn utc_offset(text: &str) -> Result<i8, String> {
+    let (sign, size) = match text.strip_prefix('-') {
+        Some(size) => (-1, size),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let found = quarters(size).map(|quarters| sign * quarters).filter(|quarters| quarters.abs() <= 56);
+    found.ok_or_else(|| format!("{text:?} is no offset of up to 14 hours as HH:MM or -HH:MM, as -05:00"))
+}
+
 fn lane(text: &str) -> Result<Lane<String>, String> {
     let number = |text: &str| if text.is_empty() { Ok(UNKNOWN) } else { text.parse() };
     match text.split(',').collect::<Vec<_>>()[..] {
@@ -235,7 +273,18 @@ impl EffectOption {
 
 pub fn run(options: &Options) -> i32 {
     let (definition, profile) = match &options.what {
-        What::Node { name, priority, kind, timezone, at, substitutes, profile } => (
+        What::Node {
+            name,
+            priority,
+            kind,
+            timezone,
+            at,
+            substitutes,
+            cut_off,
+            utc_offset,
+            capacity,
+            profile,
+        } => (
             Definition::Node {
                 name: name.clone(),
                 priority: *priority,
@@ -243,6 +292,7 @@ pub fn run(options: &Options) -> i32 {
                 timezone: timezone.clone(),
                 at: *at,
                 substitutes: substitutes.clone(),
+                day: Day { cut_off: cut_off.unwrap_or(0), ahead: *utc_offset, capacity: *capacity },
             },
             profile,
         ),
@@ -262,6 +312,7 @@ pub fn run(options: &Options) -> i32 {
             strategy,
             splits_max,
             priority,
+            substitutes,
             profile,
         } => {
             let policy = Policy {
@@ -282,6 +333,7 @@ pub fn run(options: &Options) -> i32 {
                 },
                 splits_max: *splits_max,
                 priority: *priority,
+                substitutes: *substitutes,
             };
             let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
             (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)
@@ -289,8 +341,9 @@ pub fn run(options: &Options) -> i32 {
         What::Zone { name, at, lanes, profile } => {
             (Definition::Zone { name: name.clone(), at: *at, lanes: lanes.clone() }, profile)
         }
-        What::Sku { name, category, profile } => {
-            (Definition::SkuData { name: name.clone(), category: category.clone() }, profile)
+        What::Sku { name, category, substitutes, profile } => {
+            let (name, category, substitutes) = (name.clone(), category.clone(), substitutes.clone());
+            (Definition::SkuData { name, category, substitutes }, profile)
         }
         What::Rule { name, skus, category, node, group, channel, effect, profile } => (
             Definition::Rule {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use stockline_client::{Client, Profile};
-use stockline_core::catalogue::{Definition, NameKind};
+use stockline_core::catalogue::{Day, Definition, NameKind};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{Key, Millis, NodeId, SkuId};
 use stockline_core::outcome::Code;
@@ -28,6 +28,7 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         timezone: "Europe/London".into(),
         at: None,
         substitutes: Vec::new(),
+        day: Day::default(),
     });
     let channels = CHANNELS.map(Definition::channel);
     let definitions: Vec<Definition> = nodes.into_iter().chain(channels).collect();

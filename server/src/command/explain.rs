@@ -58,8 +58,15 @@ pub fn run(options: &Options) -> i32 {
             let why =
                 WHY.get(usize::from(trace.why)).copied().unwrap_or("for a reason this program does not know");
             println!(
-                "node={} taken={} free={} withheld={} own={} rank={} order={}: {why}",
-                trace.node, trace.taken, trace.free, trace.withheld, trace.own, trace.rank, trace.order
+                "node={} taken={} free={} withheld={} own={} rank={} order={} late={}: {why}",
+                trace.node,
+                trace.taken,
+                trace.free,
+                trace.withheld,
+                trace.own,
+                trace.rank,
+                trace.order,
+                trace.late
             );
         }
         Ok(exit::OK)

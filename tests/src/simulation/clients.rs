@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stockline_core::catalogue::{Amount, Definition, Effect, LateConfirm, Policy, Strategy};
+use stockline_core::catalogue::{Amount, Day, Definition, Effect, LateConfirm, Policy, Strategy};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{Decoded, Entry};
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::engine::Tag;
 use super::{rule, system};
 use crate::bench::sku_rules;
-use crate::chance::{body, chance, due, due_act, due_of_entry, model_rule};
+use crate::chance::{body, chance, days, due, due_act, due_of_entry, model_day, model_rule};
 
 const CLIENTS: usize = 4;
 const IN_FLIGHT: usize = 6;
@@ -108,6 +108,15 @@ impl Clients {
                     Effect::Allocate { when, .. } => Effect::Allocate { amount: Amount::Units(units), when },
                     _ => Effect::Safety(units),
                 };
+            }
+            return Some(define(changed));
+        }
+        if pick(dice, 200) == 0 {
+            let mut changed = days()[pick(dice, 2) as usize].clone();
+            if let Definition::Node { day, .. } = &mut changed
+                && pick(dice, 3) == 0
+            {
+                *day = Day { capacity: pick(dice, 12) as u32, ..Day::default() };
             }
             return Some(define(changed));
         }
@@ -281,6 +290,8 @@ impl Clients {
                         let rule = rule(channel, parent.as_deref(), *buffer, policy);
                         Some(system(lsn, now_ms, rule, decoded, entry))
                     }
+                    node @ Definition::Node { .. } => model_day(node)
+                        .map(|(node, day)| system(lsn, now_ms, Act::Day { node, day }, decoded, entry)),
                     other => model_rule(other)
                         .map(|(at, rule)| system(lsn, now_ms, Act::SkuRule { at, rule }, decoded, entry)),
                 },
@@ -315,6 +326,7 @@ fn changed_policy(dice: &mut Dice) -> Policy {
         strategy: Strategy::from_number(pick(dice, 5) as u8).expect("five"),
         priority: pick(dice, 3) as u16,
         splits_max: pick(dice, 3) as u8,
+        substitutes: pick(dice, 3) == 0,
     }
 }
 
@@ -331,7 +343,11 @@ fn spoil(act: &mut Act) {
         Act::Reserve { ttl_ms, .. } | Act::Step { ttl_ms, .. } => *ttl_ms += 1,
         Act::Event(event) => event.quantity += 1,
         Act::Allocate(allocate) => allocate.quantity += 1,
-        Act::Expire { .. } | Act::Balance { .. } | Act::Rule { .. } | Act::SkuRule { .. } => {
+        Act::Expire { .. }
+        | Act::Balance { .. }
+        | Act::Rule { .. }
+        | Act::SkuRule { .. }
+        | Act::Day { .. } => {
             unreachable!("clients do not send these")
         }
     }

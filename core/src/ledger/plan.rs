@@ -1,0 +1,108 @@
+//! What a shard lays open for the [plan](crate::plan) of an order.
+
+use crate::catalogue::{ChannelRule, Rules, Strategy};
+use crate::command::{Fill, Line, Reserve};
+use crate::id::{NodeId, ZoneId};
+use crate::ledger::reserve::{Asking, specificity};
+use crate::ledger::{Effects, Ledger, Moment};
+use crate::plan::{self, Offer, Plan};
+
+/// Classes of lines, by how much they say of where they go.
+pub(super) const CLASSES: std::ops::Range<u8> = 0..4;
+
+impl Ledger {
+    /// Tells cells of the table. A line is tried as if it were decided, from what is there, whole or not at all, behind the
+    /// lines before it; a substitute behind all lines but no other substitute, because which of them is needed is not
+    /// known here. Nothing stays taken.
+    pub fn lay_open(
+        &mut self,
+        moment: Moment,
+        rules: &Rules,
+        reserve: &Reserve,
+        all_lines: &[Line],
+        mut tell: impl FnMut(usize, u64),
+    ) {
+        let lines = reserve.lines(all_lines);
+        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        let places = plan::places(rules, channel, lines);
+        let asking = Asking { now: moment.now, fill: Fill::All, zone: reserve.zone, later: false };
+        let gathers = channel.policy.strategy == Strategy::FewestSplits && lines.len() > 1;
+        for class in CLASSES {
+            for (line, place) in lines.iter().zip(&places) {
+                if specificity(line) == class && self.shard.owns(line.sku) {
+                    tell(*place, self.try_line(rules, channel, (asking, gathers), line).number());
+                }
+            }
+        }
+        let (shard, takes, of_groups) = (self.shard, self.takes.len(), self.taken_of_groups.len());
+        for (line, place) in lines.iter().zip(&places) {
+            let others = plan::alternatives(rules, channel, line).zip(*place..).skip(1);
+            for (sku, place) in others.filter(|(sku, _)| shard.owns(*sku)) {
+                let other = Line { sku, ..*line };
+                tell(place, self.try_line(rules, channel, (asking, gathers), &other).number());
+                self.give_back_from(takes, of_groups);
+            }
+        }
+        self.give_back_from(0, 0);
+        let behind_lines = places.last().copied().unwrap_or(0);
+        for ((node, day), place) in plan::days(rules, channel).zip(behind_lines..) {
+            if day.capacity > 0 {
+                tell(place, self.pace.since(node, day.begins(moment.now)));
+            }
+        }
+    }
+
+    /// Whether this shard has something to say of a planned reservation.
+    pub fn has_part(&self, rules: &Rules, reserve: &Reserve, all_lines: &[Line]) -> bool {
+        let shards = plan::shards(rules, reserve, reserve.lines(all_lines), self.shard.count);
+        shards >> self.shard.index & 1 == 1
+    }
+
+    /// The plan of a reservation of which all parts are here.
+    pub fn plan_alone(
+        &mut self,
+        moment: Moment,
+        rules: &Rules,
+        reserve: &Reserve,
+        all_lines: &[Line],
+    ) -> Plan {
+        let lines = reserve.lines(all_lines);
+        let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        let mut cells = vec![0; plan::cells(rules, channel, lines)];
+        self.lay_open(moment, rules, reserve, all_lines, |at, number| cells[at] += number);
+        Plan::make(moment.now, rules, channel, lines, |at| cells[at])
+    }
+
+    /// Takes a line if it is there whole; says so, and which nodes alone would have it.
+    fn try_line(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        (asking, gathers): (Asking, bool),
+        line: &Line,
+    ) -> Offer {
+        let mut offer = Offer::default();
+        if gathers && line.node == NodeId::ANY {
+            offer.nodes = self.nodes_with_all(rules, channel, asking.zone, line);
+        }
+        let mut effects = Effects::default();
+        self.serve_line(rules, channel, asking, (0, line), &mut effects);
+        self.crowded = false;
+        offer.served = effects.shorts.is_empty();
+        offer
+    }
+
+    /// Which of the channel's first nodes have all of a line.
+    fn nodes_with_all(&mut self, rules: &Rules, channel: &ChannelRule, zone: ZoneId, line: &Line) -> u64 {
+        let wanted = i64::from(line.quantity);
+        let looked = self.look(rules, channel, zone, line);
+        if looked.available < wanted {
+            return 0;
+        }
+        let last = channel.pools.len();
+        let have = self.candidates.iter().filter(|one| self.reach(one, last, last, looked.shared) >= wanted);
+        let nodes = have.map(|candidate| self.positions.at(candidate.at as usize).node());
+        let bits = nodes.filter_map(|node| channel.first_nodes.iter().position(|first| *first == node));
+        bits.fold(0, |bits, at| bits | 1 << at)
+    }
+}
