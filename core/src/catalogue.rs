@@ -194,6 +194,11 @@ impl Definition {
         }
     }
 
+    /// Whether readers may be told other numbers of skus that are there.
+    pub fn may_change_availability(&self) -> bool {
+        !matches!(self, Definition::Sku { .. } | Definition::Zone { .. } | Definition::Principal { .. })
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Definition::Sku { name }

@@ -161,6 +161,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         code: old.code,
         state: old.state,
         flags: 0,
+        channel: ChannelId::SHARED.0,
     };
     let reserve = |old: Reserve2| ReserveRec {
         key: old.key,

@@ -16,7 +16,7 @@ use crate::chain::{Anchor, Chain};
 use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
 use crate::format2;
-use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
+use crate::id::{ChannelId, Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
 use crate::ledger::{Ledger, Mark, Moment, Outcome, Promise, Short, Told};
 use crate::outcome::{Code, State};
 use crate::record::{
@@ -108,6 +108,8 @@ pub struct EntryRec {
     pub state: u8,
     /// Bit 0: counted, 1: reacquired, 2: partly.
     pub flags: u8,
+    /// Whose reservation it is about; 65535 for none.
+    pub channel: u16,
 }
 
 const FLAGS: [u8; 3] = [1, 2, 4];
@@ -132,6 +134,7 @@ impl ArchivedEntryRec {
             counted,
             reacquired,
             partly,
+            channel: ChannelId(self.channel.to_native()),
         })
     }
 }
@@ -183,7 +186,7 @@ impl JournalRecord {
 
     /// A good guess of its size on disk.
     pub fn bytes(&self) -> usize {
-        self.entries.len() * 44
+        self.entries.len() * 46
             + self.reserves.len() * 57
             + self.lines.len() * 12
             + self.transitions.len() * 47
@@ -192,7 +195,7 @@ impl JournalRecord {
             + self.allocations.len() * 39
             + self.movements.len() * 14
             + self.shorts.len() * 14
-            + self.promises.len() * 43
+            + self.promises.len() * 45
             + self.text.len()
     }
 
@@ -255,6 +258,7 @@ impl JournalRecord {
             code: outcome.code as u8,
             state: outcome.state as u8,
             flags: EntryRec::flags(outcome),
+            channel: outcome.channel.0,
         });
     }
 

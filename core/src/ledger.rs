@@ -65,6 +65,8 @@ pub struct Outcome {
     pub reacquired: bool,
     /// Held, but some of it is confirmed already.
     pub partly: bool,
+    /// Whose reservation it is about, where it took effect.
+    pub channel: ChannelId,
 }
 
 impl Outcome {
@@ -76,7 +78,13 @@ impl Outcome {
             counted: false,
             reacquired: false,
             partly: false,
+            channel: ChannelId::SHARED,
         }
+    }
+
+    /// What took effect on a channel's reservation.
+    pub fn ok(channel: ChannelId) -> Outcome {
+        Outcome { channel, ..Outcome::of(Code::Ok) }
     }
 }
 
@@ -305,7 +313,7 @@ impl Ledger {
                 if rules.plans(reserve) {
                     return self.decide_alone(moment, rules, (reserve, lines), effects);
                 }
-                self.decide_reserve(moment, rules, reserve, lines, effects, None, None)
+                self.decide_reserve(moment, rules, (reserve, lines), effects, None, None)
             }
             Body::Transition(transition) => self.decide_transition(moment, rules, transition, effects),
             Body::Expire(id) => self.decide_expiry(moment, *id, effects).map(Decision::alone),
@@ -350,7 +358,7 @@ impl Ledger {
         plan: &Plan,
         effects: &mut Effects,
     ) -> Option<Decision> {
-        self.decide_reserve(moment, rules, reserve, lines, effects, Some(plan), None)
+        self.decide_reserve(moment, rules, (reserve, lines), effects, Some(plan), None)
     }
 
     /// The outcome of a decision, where `said` is what all parts said together; of what is refused, nothing that was

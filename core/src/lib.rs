@@ -25,6 +25,7 @@ pub mod commit;
 pub mod cover;
 pub mod drill;
 pub mod event;
+pub mod feed;
 mod format2;
 pub mod id;
 pub mod journal;

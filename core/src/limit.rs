@@ -93,6 +93,16 @@ pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// it is another's turn.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
 pub const REPEAT_READS_PER_TURN: usize = 16;
+/// What one answer to a follower has at most: skus, and things that happened to reservations.
+pub const FOLLOW_SKUS_MAX: usize = 8_192;
+pub const FOLLOW_NOTICES_MAX: usize = 8_192;
+/// Journal records read for a follower before it is another's turn, and followers that read at once.
+pub const FOLLOW_RECORDS_PER_TURN: usize = 16;
+pub const FOLLOW_READERS_MAX: usize = 2;
+/// Milliseconds that a follower may wait for an answer, and for others to be gathered into it.
+pub const FOLLOW_WAIT_MS_MAX: u32 = 25_000;
+/// Skus whose last answer is remembered for a connection that follows.
+pub const FOLLOWED_SKUS_MAX: usize = 1 << 20;
 /// Bytes of the frame that signs in.
 pub const SIGN_IN_BYTES_MAX: usize = 4_096;
 /// Bytes of a token.

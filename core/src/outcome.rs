@@ -45,6 +45,9 @@ codes! {
     KeyConflict = 6, "KEY_CONFLICT";
     /// Issued before the idempotency window: whether it was executed can no longer be known.
     KeyTooOld = 7, "KEY_TOO_OLD";
+    /// What happened from there on is not kept any more, or has not happened here; ask for what is now, and follow from
+    /// its LSN.
+    CursorUnknown = 9, "CURSOR_UNKNOWN";
     /// `issued_at` lies too far ahead of the server's clock.
     ClockAhead = 8, "CLOCK_AHEAD";
 

@@ -147,6 +147,8 @@ pub struct PromiseRec {
     pub to: u16,
     /// 1 placed, 2 arrived, 3 sooner, 4 later, 5 moved, 6 lost.
     pub reason: u8,
+    /// Whose reservation it is.
+    pub channel: u16,
 }
 
 impl From<Promise> for PromiseRec {
@@ -161,6 +163,7 @@ impl From<Promise> for PromiseRec {
             from: promise.from.0,
             to: promise.to.0,
             reason: promise.reason as u8,
+            channel: promise.channel.0,
         }
     }
 }
@@ -169,6 +172,7 @@ impl ArchivedPromiseRec {
     pub fn promise(&self) -> Option<Promise> {
         Some(Promise {
             reservation: ReservationId(self.reservation.to_native()),
+            channel: ChannelId(self.channel.to_native()),
             sku: SkuId(self.sku.to_native()),
             node: NodeId(self.node.to_native()),
             from: ChannelId(self.from.to_native()),

@@ -5,7 +5,7 @@ use crate::catalogue::{Catalogue, Defined, check};
 use crate::chain::Anchor;
 use crate::checkpoint::CheckpointError;
 use crate::command::Body;
-use crate::id::{Lsn, ShardOf};
+use crate::id::{ChannelId, Lsn, ShardOf};
 use crate::journal::{self, Decoded, Entry, JournalReader};
 use crate::ledger::{Effects, Ledger, Mark, Moment, Outcome, StateHash, audit, merge_movements};
 use crate::outcome::Code;
@@ -75,6 +75,10 @@ pub fn verify(
             // channel's step is told that the reservation is unknown, and stays refused.
             let foreign =
                 matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
+            // Whose reservation it was, journals of formats 1 and 2 do not say.
+            let known = entry.outcome.channel != ChannelId::SHARED;
+            let channel = if known { outcome.channel } else { ChannelId::SHARED };
+            let outcome = Outcome { channel, ..outcome };
             let same = foreign || outcome == entry.outcome && effects.told() == recorded;
             if !same && wrong.len() < FINDINGS_MAX {
                 wrong.push(format!(

@@ -40,6 +40,7 @@ pub enum FrameType {
     Allocate = 0x0a,
     ReadAllocations = 0x0b,
     Explain = 0x0c,
+    Follow = 0x0d,
     Welcome = 0x81,
     Results = 0x82,
     AvailabilityAnswer = 0x87,
@@ -47,12 +48,13 @@ pub enum FrameType {
     Reservations = 0x89,
     Allocations = 0x8b,
     Explanations = 0x8c,
+    Changes = 0x8d,
     /// The whole frame was turned away.
     Refusal = 0xff,
 }
 
 /// Every type, requests first.
-pub const FRAME_TYPES: [FrameType; 20] = [
+pub const FRAME_TYPES: [FrameType; 22] = [
     FrameType::SignIn,
     FrameType::Resolve,
     FrameType::Define,
@@ -65,6 +67,7 @@ pub const FRAME_TYPES: [FrameType; 20] = [
     FrameType::Allocate,
     FrameType::ReadAllocations,
     FrameType::Explain,
+    FrameType::Follow,
     FrameType::Welcome,
     FrameType::Results,
     FrameType::AvailabilityAnswer,
@@ -72,6 +75,7 @@ pub const FRAME_TYPES: [FrameType; 20] = [
     FrameType::Reservations,
     FrameType::Allocations,
     FrameType::Explanations,
+    FrameType::Changes,
     FrameType::Refusal,
 ];
 

@@ -63,6 +63,17 @@ impl Ground {
     }
 }
 
+async fn define(client: &Client, definitions: &[Definition]) -> Result<(), LoadError> {
+    let refused = client.define(definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);
+    refused.map_or(Ok(()), |outcome| Err(LoadError::Server(format!("definitions: {}", outcome.code.name()))))
+}
+
+/// Which skus serve lines of the third.
+fn substitutes(skus: &[String]) -> Definition {
+    let substitutes = vec![skus[1].clone(), skus[0].clone()];
+    Definition::SkuData { name: skus[2].clone(), category: String::new(), substitutes }
+}
+
 /// Defines names of this seed's own, so that nobody else has a hand in them.
 async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, LoadError> {
     let name = |what: &str| format!("torture-{}-{what}", settings.seed);
@@ -84,6 +95,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
                 customer_holds_max: CUSTOMER_HOLDS,
                 strategy: [Strategy::Priority, Strategy::HighestStock, Strategy::FewestSplits][index],
                 splits_max: if index == 2 { 2 } else { 0 },
+                substitutes: index > 0,
                 ..Policy::default()
             },
         });
@@ -106,12 +118,10 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
     definitions.push(rule("safety", &sku_names[0], None, Some(name("some")), None, safety));
     let (node, channel) = (Some(nodes[0].clone()), Some(channels[2].clone()));
     definitions.push(rule("share", &sku_names[1], node, None, channel, share));
-    let refused = client.define(&definitions).await?.into_iter().find(|outcome| outcome.code != Code::Ok);
-    if let Some(outcome) = refused {
-        return Err(LoadError::Server(format!("definitions: {}", outcome.code.name())));
-    }
+    define(client, &definitions).await?;
     let short = |ids: Vec<u32>| -> Vec<u16> { ids.into_iter().map(|id| id as u16).collect() };
     let skus = resolve(client, NameKind::Sku, &sku_names).await?;
+    define(client, &[substitutes(&sku_names)]).await?;
     let nodes = short(resolve(client, NameKind::Node, &nodes).await?);
     let groups = short(resolve(client, NameKind::Group, &[name("all"), name("some")]).await?);
     let channels = short(resolve(client, NameKind::Channel, &channels).await?);
@@ -122,6 +132,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         customer_holds_max: CUSTOMER_HOLDS as usize,
         strategy: [0, 3, 2][index],
         splits_max: if index == 2 { 2 } else { 0 },
+        substitutes: index > 0,
         ..ChannelSetup::default()
     };
     let setup = Setup {
@@ -134,7 +145,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         channels: channels.iter().enumerate().map(|(index, channel)| (*channel, of(index))).collect(),
         zones: BTreeMap::new(),
         substitutes: BTreeMap::new(),
-        sku_substitutes: BTreeMap::new(),
+        sku_substitutes: BTreeMap::from([(skus[2], vec![skus[1], skus[0]])]),
         days: BTreeMap::new(),
         names: skus.iter().copied().zip(sku_names.iter().map(|name| (name.clone(), String::new()))).collect(),
         rules: vec![

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod define;
 mod demo;
 pub mod explain;
+pub mod follow;
 pub mod import;
 pub mod query;
 pub mod restore;

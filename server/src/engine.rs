@@ -19,7 +19,7 @@ mod pause;
 mod sequencer;
 mod sync;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -33,7 +33,8 @@ use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
-use stockline_core::id::{Lsn, NodeId, PrincipalId};
+use stockline_core::feed;
+use stockline_core::id::{ChannelId, Lsn, NodeId, PrincipalId, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -45,6 +46,9 @@ use stockline_core::sequencer::{Learned, Sequencer};
 use stockline_core::shard::Output;
 use stockline_core::snapshot::{Snapshot, SnapshotError};
 use stockline_core::view::View;
+use stockline_core::wire::NoticeRec;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::principal::Principals;
@@ -106,6 +110,18 @@ pub enum Refused {
     Turned(Code),
 }
 
+/// What happened, as the journal says it.
+#[derive(Default, Debug)]
+pub struct Found {
+    /// The first LSN that was not looked at.
+    pub next: Lsn,
+    pub notices: Vec<NoticeRec>,
+    /// Skus of which there may be more or less.
+    pub skus: Vec<SkuId>,
+    /// Any sku may be another, because something was defined.
+    pub redefined: bool,
+}
+
 /// A frame's replies, with the mark it came with.
 #[derive(Debug)]
 pub struct Answered {
@@ -158,6 +174,8 @@ struct Shared {
     sequenced_all: AtomicBool,
     /// Batches given to the shards.
     dispatched: AtomicU64,
+    /// Who waits for more to be durable.
+    followers: Notify,
     /// Cells of the view in use.
     view_cells: AtomicUsize,
     /// The journal has stopped, having written and answered everything.
@@ -263,6 +281,7 @@ impl RunningEngine {
             draining: AtomicBool::new(false),
             sequenced_all: AtomicBool::new(false),
             dispatched: AtomicU64::new(0),
+            followers: Notify::new(),
             view_cells: AtomicUsize::new(publisher.cells()),
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
@@ -415,6 +434,46 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Is over when more is durable than there was when it was enabled.
+    pub fn moved(&self) -> Notified<'_> {
+        self.shared.followers.notified()
+    }
+
+    /// What the journal says of some commands from an LSN on, of one channel's reservations or all; `None` where it
+    /// has forgotten that. Reads the disk: not for async tasks.
+    pub fn happened(&self, from: Lsn, channel: Option<ChannelId>) -> Result<Option<Found>, JournalError> {
+        let durable = self.view().durable();
+        let mut found = Found { next: from, ..Found::default() };
+        let (mut records, mut forgotten) = (0, false);
+        let mut skus = HashSet::new();
+        self.shared.reader.scan(from, &mut |first, bytes| {
+            // What the reader finds beyond what is published is told when it is.
+            if first > found.next || first > durable {
+                forgotten = records == 0 && first > found.next;
+                return Ok(false);
+            }
+            records += 1;
+            let decoded = stockline_core::journal::decode(first, bytes)?;
+            for entry in decoded.entries.iter().filter(|entry| (from..=durable).contains(&entry.lsn)) {
+                let notices = feed::notices(&decoded, entry);
+                let own = notices.filter(|notice| channel.is_none_or(|channel| channel == notice.channel));
+                found.notices.extend(own.map(NoticeRec::from));
+                match feed::skus(&decoded, entry) {
+                    Some(changed) => skus.extend(changed),
+                    None => found.redefined = true,
+                }
+                found.next = entry.lsn.next();
+                if found.notices.len() >= limit::FOLLOW_NOTICES_MAX || skus.len() >= limit::FOLLOW_SKUS_MAX {
+                    return Ok(false);
+                }
+            }
+            Ok(records < limit::FOLLOW_RECORDS_PER_TURN)
+        })?;
+        found.skus = skus.into_iter().collect();
+        found.skus.sort_unstable();
+        Ok((!forgotten).then_some(found))
     }
 
     /// Copies journal and snapshot into a new directory; answers the anchor behind the last record copied.

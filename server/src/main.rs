@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use stockline_server::command::{
-    allocation, backup, define, explain, import, query, restore, serve, token, verify,
+    allocation, backup, define, explain, follow, import, query, restore, serve, token, verify,
 };
 use stockline_server::exit;
 
@@ -26,6 +26,8 @@ enum Command {
     Query(query::Options),
     /// Say what a reservation would be told, and why
     Explain(explain::Options),
+    /// Tell what happens to reservations and availability, from a cursor on
+    Follow(follow::Options),
     /// Send stock events from a file: JSON lines or CSV
     Import(import::Options),
     /// Check a data directory that no server is using
@@ -52,6 +54,7 @@ fn main() {
         Command::Serve(options) => serve::run(options),
         Command::Query(options) => query::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Follow(options) => follow::run(&options),
         Command::Import(options) => import::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Backup(options) => backup::run(&options),

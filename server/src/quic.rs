@@ -1,5 +1,6 @@
 //! The QUIC face: accepts connections within limits and gives each a `session`.
 
+mod follow;
 mod session;
 
 use std::net::SocketAddr;

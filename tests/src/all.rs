@@ -19,6 +19,7 @@
 //! | [`loom`] | every interleaving of view cells, votes and bells |
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
+//! | [`follow`] | what followers are told over QUIC: expiries, steps, promises, thresholds, cursors |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
@@ -42,6 +43,7 @@ mod disk;
 mod door;
 mod engine;
 mod faulty;
+mod follow;
 mod group;
 mod kill;
 mod loom;

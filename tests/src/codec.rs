@@ -103,6 +103,10 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::ReadAllocations, &ReadAllocations { channel: 0, skus: vec![3] }),
         frame(FrameType::Explain, &wire::Reservations { reservations: vec![reserve], lines: vec![line] }),
         frame(
+            FrameType::Follow,
+            &Follow { from_lsn: 42, channel: 1, what: 3, wait_ms: 20_000, gather_ms: 0 },
+        ),
+        frame(
             FrameType::Welcome,
             &Welcome {
                 now_ms: T0,
@@ -192,6 +196,28 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     why: 0,
                     late: 0,
                 }],
+            },
+        ),
+        frame(
+            FrameType::Changes,
+            &Changes {
+                next_lsn: 44,
+                as_of_lsn: 43,
+                notices: vec![NoticeRec {
+                    reservation: 9,
+                    lsn: 43,
+                    at_ms: 1_700_000_600_000,
+                    due_ms: 0,
+                    sku: 0,
+                    quantity: 0,
+                    node: u16::MAX,
+                    channel: 1,
+                    what: 1,
+                    state: 5,
+                    reason: 0,
+                }],
+                changes: vec![ChangeRec { available: 12, sku: 3, status: 1, before: 3 }],
+                redefined: 0,
             },
         ),
         frame(FrameType::Refusal, &Refusal { code: 3, text: b"no".to_vec() }),

@@ -22,21 +22,26 @@ use stockline_server::principal::token_sha256;
 use stockline_server::quic::QuicFace;
 
 /// A server in this process.
-struct Server {
+pub(crate) struct Server {
     running: Option<RunningEngine>,
     face: Arc<QuicFace>,
-    profile: Profile,
+    pub(crate) profile: Profile,
 }
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 impl Server {
-    async fn start(dir: &Path, shards: u32, address: Option<SocketAddr>) -> Server {
+    pub(crate) async fn start(dir: &Path, shards: u32, address: Option<SocketAddr>) -> Server {
+        let window = WindowSize { commands: 10_000, ms: 60_000 };
+        let config = EngineConfig { data: dir.to_owned(), shards, retain_journal: true, window };
+        Server::with(config, address).await
+    }
+
+    pub(crate) async fn with(config: EngineConfig, address: Option<SocketAddr>) -> Server {
+        let dir = &config.data;
         let data = DataDir::open(dir).expect("a directory");
         let certificate = data.certificate(&[]).expect("a certificate");
         let token = data.admin_token().expect("a token");
-        let window = WindowSize { commands: 10_000, ms: 60_000 };
-        let config = EngineConfig { data: dir.to_owned(), shards, retain_journal: true, window };
         let running = RunningEngine::start(&config, |failure| panic!("{failure:?}")).expect("starts");
         let face = QuicFace::listen(address.unwrap_or(LOOPBACK.into()), certificate).expect("listens");
         let face = Arc::new(face);
@@ -81,26 +86,26 @@ impl Server {
         }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let running = self.running.take().expect("runs");
         tokio::task::spawn_blocking(move || running.stop()).await.expect("stops");
         self.face.close().await;
     }
 
-    fn with_token(&self, token: &str) -> Profile {
+    pub(crate) fn with_token(&self, token: &str) -> Profile {
         Profile { token: token.into(), ..self.profile.clone() }
     }
 }
 
 /// Ids on the stage below.
-struct Stage {
-    skus: Vec<u32>,
-    nodes: Vec<u16>,
-    web: u16,
+pub(crate) struct Stage {
+    pub(crate) skus: Vec<u32>,
+    pub(crate) nodes: Vec<u16>,
+    pub(crate) web: u16,
 }
 
 /// Two nodes, channels web and edi, a principal for each role, four skus with 100 units at the first node.
-async fn stage(admin: &Client) -> Stage {
+pub(crate) async fn stage(admin: &Client) -> Stage {
     let channel = |name: &str| Definition::channel(name);
     let principal = |name: &str, role, channel: Option<&str>, nodes: &[&str]| Definition::Principal {
         name: name.into(),

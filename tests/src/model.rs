@@ -31,7 +31,7 @@ fn play(shards: u32, seed: u64, steps: u64) -> u64 {
     let mut bench = Bench::with_sku_rules(shards);
     bench.now = Millis(bench.now.0 + pick(&mut dice, 1_000));
     let mut model = Model::new(setup_with_sku_rules());
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         bench.now = Millis(bench.now.0 + pick(&mut dice, 100_000));
         for definition in days() {
             let (node, day) = model_day(&definition).expect("it is a node");

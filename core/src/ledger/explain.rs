@@ -65,7 +65,7 @@ impl Ledger {
         let plan = plan.or(alone.as_ref());
         let (mut effects, mut traces) = (Effects::default(), Vec::new());
         let decision =
-            self.decide_reserve(moment, rules, reserve, all_lines, &mut effects, plan, Some(&mut traces))?;
+            self.decide_reserve(moment, rules, (reserve, all_lines), &mut effects, plan, Some(&mut traces))?;
         Some(Answer::Explanation { decision, effects, traces })
     }
 

@@ -70,6 +70,8 @@ fn dated(eta: Millis) -> Millis {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Promise {
     pub reservation: ReservationId,
+    /// Whose it is.
+    pub channel: ChannelId,
     pub sku: SkuId,
     pub node: NodeId,
     /// The same as `to` where only the date is another.
@@ -318,14 +320,19 @@ impl Ledger {
 
     /// Says what was promised by movements from `first` on, which are in their order.
     #[cold]
-    pub(super) fn note_promises(&self, id: ReservationId, first: usize, effects: &mut Effects) {
+    pub(super) fn note_promises(
+        &self,
+        (reservation, channel): (ReservationId, ChannelId),
+        first: usize,
+        effects: &mut Effects,
+    ) {
         let Effects { movements, promises, .. } = effects;
         for movement in movements[first..].iter().filter(|movement| movement.pool.is_supply()) {
             let Movement { sku, node, pool, to, quantity, .. } = *movement;
             let (held, confirmed) = if to == Bucket::Held { (quantity, 0) } else { (0, quantity) };
             let (from, to, at) = (pool, pool, self.promised_at(sku, node, pool));
             let reason = Reason::Placed;
-            promises.push(Promise { reservation: id, sku, node, from, to, held, confirmed, at, reason });
+            promises.push(Promise { reservation, channel, sku, node, from, to, held, confirmed, at, reason });
         }
     }
 
@@ -421,19 +428,19 @@ impl Ledger {
                 let units = wanted.min(*away);
                 wanted -= units;
                 *away -= units;
-                self.push_promise(id, claim, to, units as u32, effects);
+                self.push_promise((id, part.channel), claim, to, units as u32, effects);
             }
         }
         for claim in &mut has {
             let (pool, units) = (claim.pool, claim.quantity);
-            self.push_promise(id, claim, pool, units, effects);
+            self.push_promise((id, part.channel), claim, pool, units, effects);
         }
     }
 
     /// Takes units out of a claim and promises them from a pool, if that is news.
     fn push_promise(
         &self,
-        reservation: ReservationId,
+        (reservation, channel): (ReservationId, ChannelId),
         claim: &mut Claim,
         to: ChannelId,
         units: u32,
@@ -451,7 +458,18 @@ impl Ledger {
             return;
         }
         let reason = Reason::of(before, at);
-        effects.promises.push(Promise { reservation, sku, node, from, to, held, confirmed, at, reason });
+        effects.promises.push(Promise {
+            reservation,
+            channel,
+            sku,
+            node,
+            from,
+            to,
+            held,
+            confirmed,
+            at,
+            reason,
+        });
         for (bucket, quantity) in [(Bucket::Held, held), (Bucket::Confirmed, confirmed)] {
             if quantity > 0 && from != to {
                 let out = Movement { sku, node, pool: from, from: bucket, to: Bucket::Inbound, quantity };

@@ -15,7 +15,7 @@ use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::ledger::Outcome;
 use crate::limit;
-use crate::outcome::{Code, State};
+use crate::outcome::State;
 
 /// Units of one sku at one node and from one pool that belong to a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,7 +150,7 @@ impl Reservation {
 
     pub fn outcome(&self) -> Outcome {
         let expires_at = self.expires_at();
-        Outcome { state: self.state, expires_at, partly: self.partly, ..Outcome::of(Code::Ok) }
+        Outcome { state: self.state, expires_at, partly: self.partly, ..Outcome::ok(self.channel) }
     }
 
     fn is_remembered(&self, at: Lsn) -> bool {

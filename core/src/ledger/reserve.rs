@@ -82,8 +82,7 @@ impl Ledger {
         &mut self,
         moment: Moment,
         rules: &Rules,
-        reserve: &Reserve,
-        all_lines: &[Line],
+        (reserve, all_lines): (&Reserve, &[Line]),
         effects: &mut Effects,
         plan: Option<&Plan>,
         mut traces: Option<&mut Vec<Trace>>,
@@ -155,14 +154,14 @@ impl Ledger {
         };
         merge_movements(&mut effects.movements, movements_before);
         if rules.skus.waits() {
-            self.note_promises(reserve.id, movements_before, effects);
+            self.note_promises((reserve.id, reserve.channel), movements_before, effects);
         }
         // What it is if all agree.
         let outcome = Outcome {
             state: State::Held,
             expires_at: moment.now.plus(u64::from(reserve.ttl_ms)),
             counted,
-            ..Outcome::of(Code::Ok)
+            ..Outcome::ok(reserve.channel)
         };
         Some(Decision { outcome, ballot, waits: true })
     }

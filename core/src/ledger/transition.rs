@@ -123,14 +123,14 @@ impl Ledger {
             push_claim(claim, transition.verb, effects);
         }
         if late {
-            self.note_promises(transition.reservation, first, effects);
+            self.note_promises((transition.reservation, part.channel), first, effects);
         }
         if transition.verb == Verb::Fulfil {
             // Whether all of it is there, not every part knows.
             return Some(Decision { outcome: told, ballot: Ballot::NONE, waits: true });
         }
         let state = last_state(transition.verb);
-        Some(Decision::alone(Outcome { state, reacquired: late, ..Outcome::of(Code::Ok) }))
+        Some(Decision::alone(Outcome { state, reacquired: late, ..Outcome::ok(part.channel) }))
     }
 
     /// Takes units line by line, each line seeing what those before it took.
@@ -302,8 +302,8 @@ impl Ledger {
             movement.to = Bucket::Confirmed;
         }
         super::merge_movements(&mut effects.movements, before);
-        self.note_promises(id, before, effects);
-        let outcome = Outcome { state: State::Confirmed, reacquired: true, ..Outcome::of(Code::Ok) };
+        self.note_promises((id, channel.id()), before, effects);
+        let outcome = Outcome { state: State::Confirmed, reacquired: true, ..Outcome::ok(channel.id()) };
         Decision { outcome, ballot: Ballot::NONE, waits: true }
     }
 
@@ -329,7 +329,7 @@ impl Ledger {
             });
         }
         let state = if part.partly { State::Confirmed } else { State::Expired };
-        Some(Outcome { state, ..Outcome::of(Code::Ok) })
+        Some(Outcome { state, ..Outcome::ok(part.channel) })
     }
 
     /// What becomes of a step with lines, or of a late confirmation, when all parts have said what they have.
@@ -345,15 +345,15 @@ impl Ledger {
             };
         }
         if outcome.code == Code::Ok && transition.lines.is_empty() && transition.verb == Verb::Fulfil {
-            return Outcome { state: State::Fulfilled, ..Outcome::of(Code::Ok) };
+            return Outcome { state: State::Fulfilled, ..Outcome::ok(outcome.channel) };
         }
         if outcome.code != Code::Ok || transition.lines.is_empty() {
             return outcome;
         }
         match (said.says(Ballot::HELD), said.says(Ballot::CONFIRMED)) {
             (true, confirmed) => Outcome { partly: confirmed || said.says(Ballot::SHIPPED), ..outcome },
-            (false, true) => Outcome { state: State::Confirmed, ..Outcome::of(Code::Ok) },
-            (false, false) => Outcome { state: last_state(transition.verb), ..Outcome::of(Code::Ok) },
+            (false, true) => Outcome { state: State::Confirmed, ..Outcome::ok(outcome.channel) },
+            (false, false) => Outcome { state: last_state(transition.verb), ..Outcome::ok(outcome.channel) },
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::feed::Notice;
 use crate::ledger::Share;
 use crate::limit;
 use crate::merge::FrameReply;
@@ -210,6 +211,68 @@ impl Explanations {
         });
         Explanations { as_of_lsn: reply.as_of.0, results, parts, traces: traces.collect() }
     }
+}
+
+/// What happened to a reservation.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct NoticeRec {
+    pub reservation: u128,
+    pub lsn: u64,
+    pub at_ms: u64,
+    /// Promised: for when; 0: at once, 18446744073709551615: no supply brings them. Else when the hold ends; 0: never.
+    pub due_ms: u64,
+    pub sku: u32,
+    pub quantity: u32,
+    pub node: u16,
+    pub channel: u16,
+    /// 1 expired, 2 reserved, 3 confirmed, 4 released, 5 extended, 6 fulfilled, 7 moved, 8 picked, 9 shipped, 10 promised.
+    pub what: u8,
+    /// 1 held, 2 confirmed, 3 fulfilled, 4 released, 5 expired.
+    pub state: u8,
+    /// Promised: 1 placed, 2 arrived, 3 sooner, 4 later, 5 moved, 6 lost; else 0.
+    pub reason: u8,
+}
+
+impl From<Notice> for NoticeRec {
+    fn from(notice: Notice) -> NoticeRec {
+        NoticeRec {
+            reservation: notice.reservation.0,
+            lsn: notice.lsn.0,
+            at_ms: notice.at.0,
+            due_ms: notice.due.0,
+            sku: notice.sku.0,
+            quantity: notice.quantity,
+            node: notice.node.0,
+            channel: notice.channel.0,
+            what: notice.what as u8,
+            state: notice.state as u8,
+            reason: notice.reason.map_or(0, |reason| reason as u8),
+        }
+    }
+}
+
+/// What a channel can be promised of a sku, where that is not what it was told before.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct ChangeRec {
+    pub available: u64,
+    pub sku: u32,
+    /// As in answers to availability.
+    pub status: u8,
+    /// The status told before over this connection; 255 where it was told none.
+    pub before: u8,
+}
+
+/// What happened from an LSN on.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// From where to ask next.
+    pub next_lsn: u64,
+    /// The state that the changes tell, which may be a later one than `next_lsn`.
+    pub as_of_lsn: u64,
+    pub notices: Vec<NoticeRec>,
+    pub changes: Vec<ChangeRec>,
+    /// 1: something was defined, so that any sku may be another.
+    pub redefined: u8,
 }
 
 /// A frame turned away as a whole; nothing in it was looked at further.

@@ -101,6 +101,21 @@ pub struct ReadAllocations {
     pub skus: Vec<u32>,
 }
 
+/// Asks what happened from an LSN on.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Follow {
+    /// The first LSN that was not told yet; 0: whatever comes.
+    pub from_lsn: u64,
+    /// Whose reservations and availability; 65535: reservations of all channels.
+    pub channel: u16,
+    /// Bit 0: what happened to reservations, 1: skus whose status is another, 2: and those whose number is another.
+    pub what: u8,
+    /// Answered when there is something to tell, or after so many milliseconds.
+    pub wait_ms: u32,
+    /// So long may what happens be gathered: of one sku only the last is told.
+    pub gather_ms: u32,
+}
+
 /// Commands and lines of a frame, ready for the order.
 #[derive(Default, Debug, PartialEq)]
 pub struct Commands {

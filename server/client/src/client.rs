@@ -20,11 +20,12 @@ use stockline_core::record::{
     AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
 };
 use stockline_core::wire::{
-    self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedExplanations,
-    ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec, ArchivedResults,
-    Availability, AvailabilityAnswer, ClaimRec, Events, FrameType, ItemRec, LaterRec, NodeRec, PartRec,
-    PlaceRec, PositionRec, ReadAllocations, ReadPositions, ReadReservations, Reservations, Resolve,
-    ResolveRec, ShareRec, TraceRec, Transitions, Welcome,
+    self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedChanges,
+    ArchivedExplanations, ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec,
+    ArchivedResults, Availability, AvailabilityAnswer, ChangeRec, Changes, ClaimRec, Events, Follow,
+    FrameType, ItemRec, LaterRec, NodeRec, NoticeRec, PartRec, PlaceRec, PositionRec, ReadAllocations,
+    ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec, ShareRec, TraceRec, Transitions,
+    Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -342,6 +343,40 @@ impl Client {
             }));
         }
         Ok(found)
+    }
+
+    /// What happened from an LSN on; waits until there is something to tell, as long as the question says. One call at
+    /// a time.
+    pub async fn follow(&self, asked: &Follow) -> Result<Changes, ClientError> {
+        let (kind, archive) = self.call(FrameType::Follow, asked).await?;
+        expect(kind, FrameType::Changes)?;
+        let answer = access::<ArchivedChanges>(&archive)?;
+        let notices = answer.notices.iter().map(|notice| NoticeRec {
+            reservation: notice.reservation.to_native(),
+            lsn: notice.lsn.to_native(),
+            at_ms: notice.at_ms.to_native(),
+            due_ms: notice.due_ms.to_native(),
+            sku: notice.sku.to_native(),
+            quantity: notice.quantity.to_native(),
+            node: notice.node.to_native(),
+            channel: notice.channel.to_native(),
+            what: notice.what,
+            state: notice.state,
+            reason: notice.reason,
+        });
+        let changes = answer.changes.iter().map(|change| ChangeRec {
+            available: change.available.to_native(),
+            sku: change.sku.to_native(),
+            status: change.status,
+            before: change.before,
+        });
+        Ok(Changes {
+            next_lsn: answer.next_lsn.to_native(),
+            as_of_lsn: answer.as_of_lsn.to_native(),
+            notices: notices.collect(),
+            changes: changes.collect(),
+            redefined: answer.redefined,
+        })
     }
 
     /// Reservations as they stand.

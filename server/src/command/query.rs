@@ -4,6 +4,7 @@ use stockline_core::catalogue::NameKind;
 use stockline_core::id::GroupId;
 use stockline_core::wire::{Availability, QueryRec};
 
+use crate::availability::Status;
 use crate::command::{ProfileOption, with_client};
 use crate::exit;
 
@@ -44,13 +45,7 @@ pub fn run(options: &Options) -> i32 {
         for (name, sku) in names.iter().zip(&skus) {
             match sku.ok().and_then(|_| items.next()) {
                 Some((index, item)) if item.status != 0 => {
-                    let status = match item.status {
-                        1 => "in_stock",
-                        2 => "low",
-                        4 => "backorder",
-                        5 => "preorder",
-                        _ => "out",
-                    };
+                    let status = Status::name(item.status).unwrap_or("unknown");
                     let later = answer.later.iter().find(|later| later.item as usize == index);
                     let later = later.map_or_else(String::new, |later| {
                         format!(" later={} later_from_ms={}", later.units, later.from_ms)

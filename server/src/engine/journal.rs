@@ -51,6 +51,7 @@ pub(super) fn run(
             shared.checkpoint_bell.ring();
         }
         shared.view_cells.store(publisher.cells(), Ordering::Relaxed);
+        shared.followers.notify_waiters();
         // Lanes that have their share go on now.
         shared.sequencer_bell.ring();
         for done in commit.finish() {

@@ -12,12 +12,12 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Read};
-use stockline_core::id::{ChannelId, GroupId, Millis, PrincipalId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, PrincipalId, SkuId};
 use stockline_core::ledger::Why;
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
-use stockline_core::view::{Later, Reader, Stale};
+use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
     self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, Explanations,
     FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results,
@@ -25,8 +25,11 @@ use stockline_core::wire::{
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::follow::{Asked, Followed, Told};
+use crate::availability;
 use crate::engine::{Answered, Clock, Engine, Refused, Tag};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
@@ -40,9 +43,9 @@ const OUT_BYTES: usize = 256 << 10;
 static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
 
 /// Why a frame is turned away as a whole.
-struct Turned {
-    code: Code,
-    text: String,
+pub(super) struct Turned {
+    pub code: Code,
+    pub text: String,
 }
 
 impl From<WireError> for Turned {
@@ -92,6 +95,9 @@ pub(super) struct Session {
     waiting: Option<Box<Frame<Tag>>>,
     /// Kept between queries for its memory.
     answer: AvailabilityAnswer,
+    /// What a follower was told; with its answer while that is waited for.
+    told: Option<Told>,
+    follows: JoinSet<Followed>,
 }
 
 impl Session {
@@ -153,6 +159,8 @@ impl Session {
                     paused: None,
                     waiting: None,
                     answer: AvailabilityAnswer::default(),
+                    told: Some(Told::new()),
+                    follows: JoinSet::new(),
                 })
             }
             Err(turned) => {
@@ -222,6 +230,9 @@ impl Session {
                         self.offer(*frame);
                     }
                 }
+                Some(Ok(followed)) = self.follows.join_next(), if !self.follows.is_empty() => {
+                    self.tell(followed);
+                }
                 _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
                     for answered in replies.drain(..) {
                         self.reply(answered);
@@ -288,6 +299,9 @@ impl Session {
     fn take(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
         if raw.kind == FrameType::Availability {
             return self.answer_availability(raw);
+        }
+        if raw.kind == FrameType::Follow {
+            return self.follow(raw);
         }
         let scope = match self.principal.role {
             Role::Channel => self.principal.channel,
@@ -410,6 +424,26 @@ impl Session {
         Ok(())
     }
 
+    /// Begins to answer a follower; each connection has one answer waiting at a time.
+    fn follow(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
+        let principal = (self.principal.role, self.principal.channel);
+        let asked = Asked::of(raw, principal, &self.engine)?;
+        let told = self.told.take().ok_or_else(|| Turned {
+            code: Code::Overloaded,
+            text: "an answer is waited for already; one at a time on a connection".into(),
+        })?;
+        self.follows.spawn(asked.answer(self.engine.clone(), raw.request, told));
+        Ok(())
+    }
+
+    fn tell(&mut self, followed: Followed) {
+        self.told = Some(followed.told);
+        match followed.answer {
+            Ok(changes) => wire::encode(&mut self.out, FrameType::Changes, followed.request, &changes),
+            Err(turned) => refuse(&mut self.out, followed.request, turned.code, &turned.text),
+        }
+    }
+
     fn reply(&mut self, answered: Answered) {
         if answered.reply.repeats().next().is_some() {
             self.look_up(answered);
@@ -520,8 +554,7 @@ fn answer_all(
     answer.nodes.clear();
     answer.later.clear();
     let mut next = 0;
-    // What is late already is promised to nobody.
-    let now = if reader.rules.skus.waits() { clock.now() } else { Millis(0) };
+    let now = availability::now(reader, clock);
     for (index, query) in question.queries.iter().enumerate() {
         if query.detail > 1 {
             let text = format!("query {index}: detail must be 0 or 1");
@@ -548,32 +581,25 @@ fn answer_all(
                     format!("query {index}: more than 65536 nodes to list; ask for fewer skus at once");
                 return Ok(Err(Turned { code: Code::Malformed, text }));
             }
-            let available = reader.available(rule, nodes, SkuId(sku.to_native()), |node, free| {
-                if query.detail != 0 {
-                    listed.push(NodeRec { available: free as u64, node: node.0 });
-                }
-            })?;
+            let offer =
+                availability::offer(reader, now, rule, nodes, SkuId(sku.to_native()), |node, free| {
+                    if query.detail != 0 {
+                        listed.push(NodeRec { available: free as u64, node: node.0 });
+                    }
+                })?;
             // No node has more for the channel than all of them.
             for node in &mut answer.nodes[first_node..] {
-                node.available = node.available.min(available.units as u64);
+                node.available = node.available.min(offer.units as u64);
             }
-            let later = reader.later(now, rule, nodes, SkuId(sku.to_native()))?;
-            let later =
-                Later { units: rule.policy.capped(available.units + later.units) - available.units, ..later };
-            if later.units > 0 {
-                let (units, item) = (later.units.min(i64::from(u32::MAX)) as u32, answer.items.len() as u32);
-                answer.later.push(LaterRec { from_ms: later.from.0, units, item });
+            if offer.later.units > 0 {
+                let units = offer.later.units.min(i64::from(u32::MAX)) as u32;
+                let item = answer.items.len() as u32;
+                answer.later.push(LaterRec { from_ms: offer.later.from.0, units, item });
             }
             answer.items.push(ItemRec {
-                available: available.units as u64,
+                available: offer.units as u64,
                 node_count: (answer.nodes.len() - first_node) as u16,
-                status: match available {
-                    found if !found.known => 0,
-                    found if found.units > i64::from(rule.policy.low) => 1,
-                    found if found.units > 0 => 2,
-                    _ if later.units > 0 => 4 + u8::from(later.preorder),
-                    _ => 3,
-                },
+                status: offer.status as u8,
             });
         }
         next += count;

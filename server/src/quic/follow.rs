@@ -1,0 +1,196 @@
+//! Following: what happened from an LSN on, read out of the journal by whoever asks, when they ask.
+//!
+//! A follower keeps its own cursor, so nobody is kept waiting by one that is slow, and one that comes back misses
+//! nothing. An answer waits until there is something to tell.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use stockline_core::catalogue::Role;
+use stockline_core::id::{ChannelId, Lsn};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
+use stockline_core::view::Stale;
+use stockline_core::wire::{self, ArchivedFollow, ChangeRec, Changes, RawFrame};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::session::Turned;
+use crate::availability;
+use crate::engine::{Engine, Found};
+
+/// Reading the journal decodes whole records: a few followers at a time, in turns.
+static READERS: Semaphore = Semaphore::const_new(limit::FOLLOW_READERS_MAX);
+
+/// What a follower wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    from: Lsn,
+    /// None: all reservations.
+    channel: Option<ChannelId>,
+    notices: bool,
+    statuses: bool,
+    numbers: bool,
+    until: Instant,
+    gather: Duration,
+}
+
+/// Number and status last told of a sku to a channel.
+pub(super) type Told = HashMap<(ChannelId, u32), (u64, u8)>;
+
+/// How a follower was answered, and what it knows now.
+pub(super) struct Followed {
+    pub request: u32,
+    pub answer: Result<Changes, Turned>,
+    pub told: Told,
+}
+
+impl Asked {
+    /// Reads the question of a principal.
+    pub(super) fn of(
+        raw: RawFrame<'_>,
+        (role, own): (Role, Option<ChannelId>),
+        engine: &Engine,
+    ) -> Result<Asked, Turned> {
+        let turned = |code, text: &str| Err(Turned { code, text: text.into() });
+        let asked = wire::access::<ArchivedFollow>(raw.archive)?;
+        let channel = Some(ChannelId(asked.channel.to_native())).filter(|id| *id != ChannelId::SHARED);
+        let known = |id| {
+            let read = engine.view().read(|reader| Ok(reader.rules.channel(id).is_some()));
+            read.is_ok_and(|(_, known)| known)
+        };
+        match (role, channel) {
+            (Role::Warehouse, _) => return turned(Code::Forbidden, "a warehouse may not follow channels"),
+            (Role::Channel, channel) if channel != own => {
+                return turned(Code::UnknownChannel, "no such channel for this token");
+            }
+            (_, Some(channel)) if !known(channel) => return turned(Code::UnknownChannel, "no such channel"),
+            _ => {}
+        }
+        let bit = |bit: u8| asked.what >> bit & 1 == 1;
+        let (notices, statuses, numbers) = (bit(0), bit(1), bit(2));
+        if asked.what == 0 || asked.what >= 8 {
+            return turned(
+                Code::Malformed,
+                "what must be a sum of 1 (reservations), 2 (statuses) and 4 (numbers)",
+            );
+        }
+        if channel.is_none() && (statuses || numbers) {
+            return turned(Code::Malformed, "availability is followed for one channel: name it");
+        }
+        let most = |ms: u32| Duration::from_millis(u64::from(ms.min(limit::FOLLOW_WAIT_MS_MAX)));
+        let until = Instant::now() + most(asked.wait_ms.to_native());
+        let gather = most(asked.gather_ms.to_native());
+        let from = Lsn(asked.from_lsn.to_native());
+        Ok(Asked { from, channel, notices, statuses, numbers, until, gather })
+    }
+
+    /// Waits until there is something to tell, or no longer.
+    pub(super) async fn answer(self, engine: Engine, request: u32, mut told: Told) -> Followed {
+        let answer = self.wait(&engine, &mut told).await;
+        Followed { request, answer, told }
+    }
+
+    async fn wait(self, engine: &Engine, told: &mut Told) -> Result<Changes, Turned> {
+        let from_now_on = self.from == Lsn::NONE;
+        let mut next = if from_now_on { engine.view().durable().next() } else { self.from };
+        if from_now_on {
+            // Whoever begins learns where.
+            return Ok(Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() });
+        }
+        let durable = engine.view().durable();
+        if next > durable.next() {
+            let text =
+                format!("LSN {next} lies ahead of this server, which is at {durable}: was it restored?");
+            return Err(Turned { code: Code::CursorUnknown, text });
+        }
+        let mut gathered = self.gather.is_zero();
+        loop {
+            let moved = engine.moved();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if next <= engine.view().durable() {
+                if !gathered {
+                    gathered = true;
+                    sleep(self.gather).await;
+                }
+                let found = read(engine, next, self.channel).await?;
+                next = found.next;
+                let changes = self.changes(engine, found, told)?;
+                if !changes.notices.is_empty() || !changes.changes.is_empty() || changes.redefined != 0 {
+                    return Ok(changes);
+                }
+                // Others may want to read too, and there may be more.
+                if next <= engine.view().durable() && Instant::now() < self.until {
+                    continue;
+                }
+            }
+            if Instant::now() >= self.until || engine.is_draining() {
+                return Ok(Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() });
+            }
+            tokio::select! {
+                () = moved => {}
+                () = sleep_until(self.until) => {}
+            }
+        }
+    }
+
+    /// What of all that happened the follower wants to hear.
+    fn changes(self, engine: &Engine, found: Found, told: &mut Told) -> Result<Changes, Turned> {
+        let mut changes = Changes {
+            next_lsn: found.next.0,
+            as_of_lsn: found.next.0 - 1,
+            notices: if self.notices { found.notices } else { Vec::new() },
+            changes: Vec::new(),
+            redefined: u8::from(found.redefined && (self.statuses || self.numbers)),
+        };
+        let Some(channel) = self.channel.filter(|_| self.statuses || self.numbers) else {
+            return Ok(changes);
+        };
+        if told.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
+            told.clear();
+        }
+        let mut offers = Vec::with_capacity(found.skus.len());
+        let read = engine.view().read(|reader| {
+            offers.clear();
+            let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
+            let now = availability::now(reader, engine.clock());
+            for sku in &found.skus {
+                let offer = availability::offer(reader, now, rule, None, *sku, |_, _| {})?;
+                offers.push((sku.0, offer.units as u64, offer.status as u8));
+            }
+            Ok(())
+        });
+        let (as_of, ()) = read.map_err(|Stale| Turned {
+            code: Code::Overloaded,
+            text: "these skus change faster than they can be read at once; ask again".into(),
+        })?;
+        changes.as_of_lsn = as_of.0;
+        for (sku, available, status) in offers {
+            let before = told.insert((channel, sku), (available, status));
+            let other_status = before.is_none_or(|before| before.1 != status);
+            if other_status || (self.numbers && before.is_none_or(|before| before.0 != available)) {
+                let before = before.map_or(u8::MAX, |before| before.1);
+                changes.changes.push(ChangeRec { available, sku, status, before });
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Reads some of the journal, off this task.
+async fn read(engine: &Engine, from: Lsn, channel: Option<ChannelId>) -> Result<Found, Turned> {
+    let failed = |text: String| Turned { code: Code::Overloaded, text };
+    // It is never closed, so a place is always granted in time.
+    let _place = READERS.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
+    let reading = engine.clone();
+    let found = tokio::task::spawn_blocking(move || reading.happened(from, channel)).await;
+    let found = found.map_err(|_| failed("the journal could not be read; ask again".into()))?;
+    match found.map_err(|error| failed(format!("the journal could not be read: {error}")))? {
+        Some(found) => Ok(found),
+        None => Err(Turned {
+            code: Code::CursorUnknown,
+            text: format!("what happened from LSN {from} on is not kept any more; ask for what is now"),
+        }),
+    }
+}
