@@ -8,9 +8,10 @@
 //!
 //! `plain`: nothing is configured. `configured`: 1,000 channels and 10,000 rules, none of them for these skus.
 //! `matched`: the same, and rules that withhold 5 units of each sku from all channels and 7 from this one.
+//! `planned`: the node has a cut-off and a capacity, so that every reservation is planned.
 
 use stockline_benches::{Ground, START};
-use stockline_core::catalogue::{Definition, Effect};
+use stockline_core::catalogue::{Day, Definition, Effect};
 use stockline_core::command::{Body, Command};
 use stockline_core::id::Key;
 use stockline_core::outcome::Code;
@@ -50,7 +51,14 @@ fn main() {
             }
             definitions.push(rule("z".into(), &format!("{prefix}*"), String::new(), 5));
         }
-        other => panic!("{other:?} is none of plain, configured, matched"),
+        "planned" => {
+            let mut node = Definition::node("n", 1);
+            if let Definition::Node { day, .. } = &mut node {
+                *day = Day { cut_off: 56, ahead: 0, capacity: 1_000_000 };
+            }
+            definitions.push(node);
+        }
+        other => panic!("{other:?} is none of plain, configured, matched, planned"),
     }
     let define = |definition| Command {
         key: Key(0),

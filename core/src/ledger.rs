@@ -24,14 +24,13 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::bucket::{Bucket, Movement, Place};
 use crate::catalogue::Rules;
-use crate::command::{Body, Line, Read, Reserve};
+use crate::command::{Body, Line, Read};
 use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
 use crate::later::Item;
 use crate::limit;
 use crate::outcome::{Code, State};
-use crate::plan::Plan;
 
 pub use crate::vote::Ballot;
 pub use allocation::Share;
@@ -255,8 +254,6 @@ pub struct Ledger {
     /// Nodes that go last for this command, and by how many days.
     late: Vec<(NodeId, u8)>,
     pub pace: Pace,
-    /// When what is being settled took effect.
-    now: Millis,
 }
 
 impl Ledger {
@@ -282,7 +279,6 @@ impl Ledger {
             taken_of_groups: Vec::new(),
             late: Vec::new(),
             pace: Pace::default(),
-            now: Millis(0),
         }
     }
 
@@ -310,10 +306,7 @@ impl Ledger {
     ) -> Option<Decision> {
         match body {
             Body::Reserve(reserve) => {
-                if rules.plans(reserve) {
-                    return self.decide_alone(moment, rules, (reserve, lines), effects);
-                }
-                self.decide_reserve(moment, rules, (reserve, lines), effects, None, None)
+                self.decide_reserve(moment, rules, (reserve, reserve.lines(lines)), effects, None, None)
             }
             Body::Transition(transition) => self.decide_transition(moment, rules, transition, effects),
             Body::Expire(id) => self.decide_expiry(moment, *id, effects).map(Decision::alone),
@@ -331,34 +324,6 @@ impl Ledger {
             }
             Body::Define(_) | Body::Read(_) => None,
         }
-    }
-
-    /// Decides a reservation that is planned as a whole and of which all parts are here.
-    #[cold]
-    fn decide_alone(
-        &mut self,
-        moment: Moment,
-        rules: &Rules,
-        (reserve, lines): (&Reserve, &[Line]),
-        effects: &mut Effects,
-    ) -> Option<Decision> {
-        if !self.has_part(rules, reserve, lines) {
-            return None;
-        }
-        let plan = self.plan_alone(moment, rules, reserve, lines);
-        self.decide_planned(moment, rules, (reserve, lines), &plan, effects)
-    }
-
-    /// Decides a reservation by a plan that all its parts made.
-    pub fn decide_planned(
-        &mut self,
-        moment: Moment,
-        rules: &Rules,
-        (reserve, lines): (&Reserve, &[Line]),
-        plan: &Plan,
-        effects: &mut Effects,
-    ) -> Option<Decision> {
-        self.decide_reserve(moment, rules, (reserve, lines), effects, Some(plan), None)
     }
 
     /// The outcome of a decision, where `said` is what all parts said together; of what is refused, nothing that was

@@ -45,11 +45,11 @@ codes! {
     KeyConflict = 6, "KEY_CONFLICT";
     /// Issued before the idempotency window: whether it was executed can no longer be known.
     KeyTooOld = 7, "KEY_TOO_OLD";
+    /// `issued_at` lies too far ahead of the server's clock.
+    ClockAhead = 8, "CLOCK_AHEAD";
     /// What happened from there on is not kept any more, or has not happened here; ask for what is now, and follow from
     /// its LSN.
     CursorUnknown = 9, "CURSOR_UNKNOWN";
-    /// `issued_at` lies too far ahead of the server's clock.
-    ClockAhead = 8, "CLOCK_AHEAD";
 
     // Checked against the catalogue, in the order.
     InvalidQuantity = 20, "INVALID_QUANTITY";

@@ -52,17 +52,6 @@ struct Waiting {
     mark: Mark,
 }
 
-/// Who plans a reservation.
-#[derive(Debug)]
-enum Planning {
-    /// Nobody, or this shard alone.
-    Alone,
-    /// Others: no part of it is here.
-    Elsewhere,
-    /// Several have agreed.
-    Agreed(Plan),
-}
-
 /// How far a shard is with a batch.
 #[derive(Default, Debug)]
 pub struct Progress {
@@ -75,6 +64,12 @@ pub struct Progress {
     is_open: bool,
     waiting: Option<Waiting>,
     output: Output,
+}
+
+/// Where the parts of a command lay open what they have, if it is planned by several.
+#[inline]
+fn table<T>(batch: &Batch<T>, vote: u32) -> Option<&Table> {
+    if vote == NO_VOTE { None } else { batch.votes[vote as usize].table.as_deref() }
 }
 
 /// Executes this shard's part of a batch. `pause` is called while the other parts of a command have not
@@ -112,18 +107,14 @@ impl Progress {
                         let answer = match &command.body {
                             Body::Read(Read::Explain(reserve)) => {
                                 let asked = (reserve, &frame.lines[..]);
-                                match self.plan(ledger, batch, moment, vote, asked)? {
-                                    Planning::Elsewhere => None,
-                                    Planning::Alone => {
-                                        ledger.explain(moment, &batch.rules, reserve, &frame.lines, None)
+                                match table(batch, vote) {
+                                    None => ledger.explain(moment, &batch.rules, asked, None),
+                                    Some(table) => {
+                                        let plan = self.plan(ledger, &batch.rules, moment, table, asked)?;
+                                        plan.and_then(|plan| {
+                                            ledger.explain(moment, &batch.rules, asked, Some(&plan))
+                                        })
                                     }
-                                    Planning::Agreed(plan) => ledger.explain(
-                                        moment,
-                                        &batch.rules,
-                                        reserve,
-                                        &frame.lines,
-                                        Some(&plan),
-                                    ),
                                 }
                             }
                             Body::Read(read) => ledger.read(moment.lsn, read),
@@ -153,35 +144,23 @@ impl Progress {
         Some(output)
     }
 
-    /// Comes to the plan of a reservation that several shards plan together. `None` while not all have laid open what
-    /// they have.
-    #[inline]
-    fn plan<T>(
-        &mut self,
-        ledger: &mut Ledger,
-        batch: &Batch<T>,
-        moment: Moment,
-        vote: u32,
-        asked: (&Reserve, &[Line]),
-    ) -> Option<Planning> {
-        let table = if vote == NO_VOTE { None } else { batch.votes[vote as usize].table.as_deref() };
-        table.map_or(Some(Planning::Alone), |table| self.plan_at(ledger, &batch.rules, moment, table, asked))
-    }
-
+    /// Comes to the plan of a reservation that several shards plan together; of which no part is here: to none. `None`
+    /// while not all have laid open what they have.
     #[cold]
-    fn plan_at(
+    fn plan(
         &mut self,
         ledger: &mut Ledger,
         rules: &Rules,
         moment: Moment,
         table: &Table,
         (reserve, lines): (&Reserve, &[Line]),
-    ) -> Option<Planning> {
-        if !ledger.has_part(rules, reserve, lines) {
-            return Some(Planning::Elsewhere);
+    ) -> Option<Option<Plan>> {
+        let lines = reserve.lines(lines);
+        if !ledger.has_part(rules, (reserve, lines)) {
+            return Some(None);
         }
         if !std::mem::replace(&mut self.is_open, true) {
-            ledger.lay_open(moment, rules, reserve, lines, |cell, number| table.tell(cell, number));
+            ledger.lay_open(moment, rules, (reserve, lines), |cell, number| table.tell(cell, number));
             table.close();
         }
         if !table.is_closed() {
@@ -189,8 +168,25 @@ impl Progress {
         }
         self.is_open = false;
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
-        let plan = Plan::make(moment.now, rules, channel, reserve.lines(lines), |cell| table.read(cell));
-        Some(Planning::Agreed(plan))
+        Some(Some(Plan::make(moment.now, rules, channel, lines, |cell| table.read(cell))))
+    }
+
+    /// Decides such a reservation; as above.
+    #[cold]
+    fn decide_planned(
+        &mut self,
+        ledger: &mut Ledger,
+        rules: &Rules,
+        moment: Moment,
+        table: &Table,
+        (body, lines): (&Body, &[Line]),
+    ) -> Option<Option<Decision>> {
+        let Body::Reserve(reserve) = body else { unreachable!("only reservations are planned") };
+        let Some(plan) = self.plan(ledger, rules, moment, table, (reserve, lines))? else {
+            return Some(None);
+        };
+        let asked = (reserve, reserve.lines(lines));
+        Some(ledger.decide_planned(moment, rules, asked, &mut self.output.effects, &plan, None))
     }
 
     /// Decides a command, agrees with the other parts and settles it. `None` while they have not voted.
@@ -206,18 +202,10 @@ impl Progress {
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
             None => {
-                let planning = match body {
-                    Body::Reserve(reserve) => self.plan(ledger, batch, moment, vote, (reserve, lines))?,
-                    _ => Planning::Alone,
-                };
-                let effects = &mut self.output.effects;
-                let mark = effects.mark();
-                let decided = match (&planning, body) {
-                    (Planning::Elsewhere, _) => return Some(()),
-                    (Planning::Agreed(plan), Body::Reserve(reserve)) => {
-                        ledger.decide_planned(moment, &batch.rules, (reserve, lines), plan, effects)
-                    }
-                    _ => ledger.decide(moment, &batch.rules, body, lines, effects),
+                let mark = self.output.effects.mark();
+                let decided = match table(batch, vote) {
+                    None => ledger.decide(moment, &batch.rules, body, lines, &mut self.output.effects),
+                    Some(table) => self.decide_planned(ledger, &batch.rules, moment, table, (body, lines))?,
                 };
                 let cast = |ballot| {
                     if vote != NO_VOTE {

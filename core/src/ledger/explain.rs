@@ -53,19 +53,15 @@ impl Ledger {
         &mut self,
         moment: Moment,
         rules: &Rules,
-        reserve: &Reserve,
-        all_lines: &[Line],
+        (reserve, lines): (&Reserve, &[Line]),
         plan: Option<&Plan>,
     ) -> Option<Answer> {
-        let alone = rules.plans(reserve) && plan.is_none();
-        if alone && !self.has_part(rules, reserve, all_lines) {
-            return None;
-        }
-        let alone = alone.then(|| self.plan_alone(moment, rules, reserve, all_lines));
-        let plan = plan.or(alone.as_ref());
         let (mut effects, mut traces) = (Effects::default(), Vec::new());
-        let decision =
-            self.decide_reserve(moment, rules, (reserve, all_lines), &mut effects, plan, Some(&mut traces))?;
+        let asked = (reserve, reserve.lines(lines));
+        let decision = match plan {
+            Some(plan) => self.decide_planned(moment, rules, asked, &mut effects, plan, Some(&mut traces))?,
+            None => self.decide_reserve(moment, rules, asked, &mut effects, None, Some(&mut traces))?,
+        };
         Some(Answer::Explanation { decision, effects, traces })
     }
 

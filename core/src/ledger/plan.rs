@@ -4,7 +4,7 @@ use crate::catalogue::{ChannelRule, Rules, Strategy};
 use crate::command::{Fill, Line, Reserve};
 use crate::id::{NodeId, ZoneId};
 use crate::ledger::reserve::{Asking, specificity};
-use crate::ledger::{Effects, Ledger, Moment};
+use crate::ledger::{Decision, Effects, Ledger, Moment, Trace};
 use crate::plan::{self, Offer, Plan};
 
 /// Classes of lines, by how much they say of where they go.
@@ -18,11 +18,9 @@ impl Ledger {
         &mut self,
         moment: Moment,
         rules: &Rules,
-        reserve: &Reserve,
-        all_lines: &[Line],
+        (reserve, lines): (&Reserve, &[Line]),
         mut tell: impl FnMut(usize, u64),
     ) {
-        let lines = reserve.lines(all_lines);
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
         let places = plan::places(rules, channel, lines);
         let asking = Asking { now: moment.now, fill: Fill::All, zone: reserve.zone, later: false };
@@ -53,24 +51,47 @@ impl Ledger {
     }
 
     /// Whether this shard has something to say of a planned reservation.
-    pub fn has_part(&self, rules: &Rules, reserve: &Reserve, all_lines: &[Line]) -> bool {
-        let shards = plan::shards(rules, reserve, reserve.lines(all_lines), self.shard.count);
-        shards >> self.shard.index & 1 == 1
+    pub fn has_part(&self, rules: &Rules, (reserve, lines): (&Reserve, &[Line])) -> bool {
+        plan::shards(rules, reserve, lines, self.shard.count) >> self.shard.index & 1 == 1
     }
 
-    /// The plan of a reservation of which all parts are here.
-    pub fn plan_alone(
+    /// Decides a planned reservation of which all parts are here; `None`: they are all elsewhere.
+    #[cold]
+    pub(super) fn decide_alone(
         &mut self,
         moment: Moment,
         rules: &Rules,
-        reserve: &Reserve,
-        all_lines: &[Line],
-    ) -> Plan {
-        let lines = reserve.lines(all_lines);
+        asked: (&Reserve, &[Line]),
+        effects: &mut Effects,
+        traces: Option<&mut Vec<Trace>>,
+    ) -> Option<Decision> {
+        if !self.has_part(rules, asked) {
+            return None;
+        }
+        let (reserve, lines) = asked;
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
         let mut cells = vec![0; plan::cells(rules, channel, lines)];
-        self.lay_open(moment, rules, reserve, all_lines, |at, number| cells[at] += number);
-        Plan::make(moment.now, rules, channel, lines, |at| cells[at])
+        self.lay_open(moment, rules, asked, |at, number| cells[at] += number);
+        let plan = Plan::make(moment.now, rules, channel, lines, |at| cells[at]);
+        self.decide_planned(moment, rules, asked, effects, &plan, traces)
+    }
+
+    /// Decides a reservation by a plan that all its parts made.
+    pub fn decide_planned(
+        &mut self,
+        moment: Moment,
+        rules: &Rules,
+        (reserve, lines): (&Reserve, &[Line]),
+        effects: &mut Effects,
+        plan: &Plan,
+        traces: Option<&mut Vec<Trace>>,
+    ) -> Option<Decision> {
+        self.late.clone_from(&plan.late);
+        let planned = lines.iter().zip(&plan.lines);
+        let lines: Vec<Line> = planned.map(|(line, planned)| Line { sku: planned.sku, ..*line }).collect();
+        let decision = self.decide_reserve(moment, rules, (reserve, &lines), effects, Some(plan), traces);
+        self.late.clear();
+        decision
     }
 
     /// Takes a line if it is there whole; says so, and which nodes alone would have it.

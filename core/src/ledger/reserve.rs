@@ -82,13 +82,15 @@ impl Ledger {
         &mut self,
         moment: Moment,
         rules: &Rules,
-        (reserve, all_lines): (&Reserve, &[Line]),
+        (reserve, lines): (&Reserve, &[Line]),
         effects: &mut Effects,
         plan: Option<&Plan>,
         mut traces: Option<&mut Vec<Trace>>,
     ) -> Option<Decision> {
-        let lines = reserve.lines(all_lines);
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
+        if reserve.line_count >= channel.planned_from && plan.is_none() {
+            return self.decide_alone(moment, rules, (reserve, lines), effects, traces);
+        }
         let counted = channel.policy.counts_holds();
         let counts_here = counted && self.shard.counts(reserve.channel);
         if plan.is_none() && !counts_here && !lines.iter().any(|line| self.shard.owns(line.sku)) {
@@ -103,8 +105,6 @@ impl Ledger {
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
         let (mut classes, mut is_later) = (CLASSES, false);
-        let planned = plan.map(|plan| self.follow(plan, lines));
-        let lines = planned.as_deref().unwrap_or(lines);
         // Most reservations have one line.
         if let ([only], None) = (lines, &traces) {
             if self.shard.owns(only.sku) {
@@ -139,7 +139,6 @@ impl Ledger {
             }
         }
         self.give_back_from(0, 0);
-        self.late.clear();
         let short = effects.shorts.len() > shorts_before;
         if short {
             if std::mem::take(&mut self.crowded) {
@@ -183,13 +182,6 @@ impl Ledger {
         }
         self.takes.truncate(takes);
         self.taken_of_groups.truncate(of_groups);
-    }
-
-    /// The lines as a plan has them, which nodes go last in mind.
-    #[cold]
-    fn follow(&mut self, plan: &Plan, lines: &[Line]) -> Vec<Line> {
-        self.late.clone_from(&plan.late);
-        lines.iter().zip(&plan.lines).map(|(line, planned)| Line { sku: planned.sku, ..*line }).collect()
     }
 
     /// Serves a line whole at the node that its plan says, or as ever.

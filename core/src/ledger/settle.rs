@@ -24,7 +24,6 @@ impl Ledger {
         promises: &[Promise],
     ) {
         self.reservations.forget(moment.lsn);
-        self.now = moment.now;
         if let Body::Balance(sku) = body {
             self.unbalanced.remove(sku);
         }
@@ -69,7 +68,7 @@ impl Ledger {
             Body::Expire(id) => self.settle_step(moment, *id, outcome, movements),
             Body::Event(event) if self.shard.owns(event.sku) => self.settle_event(moment, event, movements),
             Body::Allocate(_) => self.shift_all(movements),
-            Body::Balance(_) => self.settle_balance(movements, promises),
+            Body::Balance(_) => self.settle_balance(moment.now, movements, promises),
             Body::Event(_) | Body::Define(_) | Body::Read(_) => {}
         }
     }
@@ -90,6 +89,7 @@ impl Ledger {
                 self.remember(moment.now, movement.sku, change);
             }
         }
+        self.note_given(moment.now, movements);
         let Some(part) = self.reservations.part_mut(id) else { return };
         part.book(outcome, own().copied());
         let (partly, channel) = (outcome.partly, part.channel);
@@ -100,11 +100,22 @@ impl Ledger {
     }
 
     #[inline(never)]
-    fn settle_balance(&mut self, movements: &[Movement], promises: &[Promise]) {
+    fn settle_balance(&mut self, now: Millis, movements: &[Movement], promises: &[Promise]) {
         self.shift_all(movements);
+        self.note_given(now, movements);
         self.settle_promises(promises);
         if let Some(promise) = promises.first() {
             self.touch(promise.sku, promise.node);
+        }
+    }
+
+    /// Notes what nodes are given to pick.
+    fn note_given(&mut self, now: Millis, movements: &[Movement]) {
+        for movement in movements.iter().filter(|movement| movement.to == Bucket::Confirmed) {
+            let is_there = !movement.node.is_group() && !movement.pool.is_supply();
+            if is_there && self.shard.owns(movement.sku) {
+                self.pace.give(now, movement.node, movement.quantity);
+            }
         }
     }
 
@@ -129,9 +140,6 @@ impl Ledger {
         }
         if movement.pool != ChannelId::SHARED {
             self.shift_share(movement);
-        }
-        if movement.to == Bucket::Confirmed && !movement.node.is_group() {
-            self.pace.give(self.now, movement.node, movement.quantity);
         }
         let position = self.touch(movement.sku, movement.node);
         for (bucket, change) in [(movement.from, -units), (movement.to, units)] {
