@@ -79,11 +79,16 @@ pub fn notices<'a>(decoded: &'a Decoded, entry: &'a Entry) -> impl Iterator<Item
             },
         )),
         Body::Expire(id) => Some(about(*id, What::Expired)),
-        Body::Event(event) => event.reservation.map(|id| {
-            let what = if event.kind == EventKind::Ship { What::Shipped } else { What::Picked };
+        Body::Event(event) => {
+            let what = match event.kind {
+                EventKind::Pick => Some(What::Picked),
+                EventKind::Ship => Some(What::Shipped),
+                _ => None,
+            };
             let quantity = event.quantity.unsigned_abs() as u32;
-            Notice { sku: event.sku, node: event.node, quantity, ..about(id, what) }
-        }),
+            let of = |(id, what)| Notice { sku: event.sku, node: event.node, quantity, ..about(id, what) };
+            event.reservation.zip(what).map(of)
+        }
         Body::Allocate(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => None,
     };
     let promised =

@@ -343,12 +343,14 @@ impl Ledger {
             Body::Transition(transition) if decision.waits => {
                 Ledger::conclude_transition(transition, decision.outcome, said)
             }
-            _ => return decision.outcome,
+            _ => decision.outcome,
         };
-        if outcome.code != Code::Ok {
-            effects.undo(mark);
+        if outcome.code == Code::Ok {
+            return outcome;
         }
-        outcome
+        effects.undo(mark);
+        // Whose it was to be, not every part that refuses knows.
+        Outcome { channel: ChannelId::SHARED, ..outcome }
     }
 
     /// Answers a read of this shard's state; `None`: this shard has no part in it.

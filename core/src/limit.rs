@@ -101,8 +101,12 @@ pub const FOLLOW_RECORDS_PER_TURN: usize = 16;
 pub const FOLLOW_READERS_MAX: usize = 2;
 /// Milliseconds that a follower may wait for an answer, and for others to be gathered into it.
 pub const FOLLOW_WAIT_MS_MAX: u32 = 25_000;
-/// Skus whose last answer is remembered for a connection that follows.
-pub const FOLLOWED_SKUS_MAX: usize = 1 << 20;
+/// Skus whose last answer is remembered for a connection that follows; of more, what was told is forgotten.
+pub const FOLLOWED_SKUS_MAX: usize = 1 << 14;
+/// Skus that are read at once for a follower.
+pub const FOLLOW_SKUS_PER_READ: usize = 64;
+/// Journal records that are kept decoded for followers.
+pub const FOLLOW_RECORDS_KEPT: usize = 8;
 /// Bytes of the frame that signs in.
 pub const SIGN_IN_BYTES_MAX: usize = 4_096;
 /// Bytes of a token.
@@ -200,6 +204,7 @@ const _: () = {
     assert!(RESERVATION_LINES_MAX <= u16::MAX as usize);
     assert!(FRAME_COMMANDS_MAX <= CONNECTION_COMMANDS_IN_FLIGHT_MAX);
     assert!(FRAME_SKUS_MAX * 4 < FRAME_BYTES_MAX);
+    assert!(FOLLOW_SKUS_MAX < FOLLOWED_SKUS_MAX);
     // The largest answers fit: parts have 20 bytes, items 11 and 16 for what is to come, nodes 10.
     assert!(REPLY_PARTS_MAX * 20 + FRAME_COMMANDS_MAX * 28 < REPLY_BYTES_MAX);
     assert!(FRAME_SKUS_MAX * (11 + 16) + ANSWER_NODES_MAX * 10 < REPLY_BYTES_MAX);

@@ -13,6 +13,7 @@ mod backup;
 mod bell;
 mod checkpoint;
 mod clock;
+mod decoded;
 mod journal;
 mod lanes;
 mod pause;
@@ -55,6 +56,7 @@ use crate::principal::Principals;
 pub use backup::backup_files;
 use bell::Bell;
 pub use clock::Clock;
+use decoded::DecodedRecords;
 use lanes::Lanes;
 
 /// What the engine is told at its start.
@@ -174,8 +176,9 @@ struct Shared {
     sequenced_all: AtomicBool,
     /// Batches given to the shards.
     dispatched: AtomicU64,
-    /// Who waits for more to be durable.
+    /// Who waits for more to be durable, and records that were read for them.
     followers: Notify,
+    decoded: DecodedRecords,
     /// Cells of the view in use.
     view_cells: AtomicUsize,
     /// The journal has stopped, having written and answered everything.
@@ -282,6 +285,7 @@ impl RunningEngine {
             sequenced_all: AtomicBool::new(false),
             dispatched: AtomicU64::new(0),
             followers: Notify::new(),
+            decoded: DecodedRecords::default(),
             view_cells: AtomicUsize::new(publisher.cells()),
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
@@ -441,9 +445,14 @@ impl Engine {
         self.shared.followers.notified()
     }
 
-    /// What the journal says of some commands from an LSN on, of one channel's reservations or all; `None` where it
-    /// has forgotten that. Reads the disk: not for async tasks.
-    pub fn happened(&self, from: Lsn, channel: Option<ChannelId>) -> Result<Option<Found>, JournalError> {
+    /// What the journal says of some commands from an LSN on, of one channel's reservations or all, with the skus that
+    /// changed or without; `None` where it has forgotten that. Reads the disk: not for async tasks.
+    pub fn happened(
+        &self,
+        from: Lsn,
+        channel: Option<ChannelId>,
+        with_skus: bool,
+    ) -> Result<Option<Found>, JournalError> {
         let durable = self.view().durable();
         let mut found = Found { next: from, ..Found::default() };
         let (mut records, mut forgotten) = (0, false);
@@ -455,13 +464,14 @@ impl Engine {
                 return Ok(false);
             }
             records += 1;
-            let decoded = stockline_core::journal::decode(first, bytes)?;
+            let decoded = self.shared.decoded.get(first, bytes)?;
             for entry in decoded.entries.iter().filter(|entry| (from..=durable).contains(&entry.lsn)) {
                 let notices = feed::notices(&decoded, entry);
                 let own = notices.filter(|notice| channel.is_none_or(|channel| channel == notice.channel));
                 found.notices.extend(own.map(NoticeRec::from));
                 match feed::skus(&decoded, entry) {
-                    Some(changed) => skus.extend(changed),
+                    Some(changed) if with_skus => skus.extend(changed),
+                    Some(_) => {}
                     None => found.redefined = true,
                 }
                 found.next = entry.lsn.next();

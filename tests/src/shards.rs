@@ -4,9 +4,13 @@ use stockline_core::command::{Line, Verb};
 use stockline_core::id::{Lsn, ShardOf};
 use stockline_core::journal;
 use stockline_core::ledger::Ledger;
+use stockline_core::outcome::Code;
+use stockline_loadgen::chance::pick;
 use stockline_loadgen::dice::Dice;
 
 use crate::bench::{Bench, Told, any_line};
+use crate::chance::{body, chance, days};
+use crate::rounds::rounds;
 
 /// Plays the same random commands and answers all replies.
 fn play(bench: &mut Bench, seed: u64, steps: u64) -> Vec<Told> {
@@ -47,6 +51,45 @@ fn one_and_four_shards_give_the_same_replies_and_state() {
         assert_eq!(one.hash(), four.hash(), "seed {seed}");
         assert_eq!(one.journal, four.journal, "seed {seed}: byte by byte");
     }
+}
+
+/// Random commands of every kind, with everything configured; answers a fingerprint of each record.
+fn play_all(shards: u32, seed: u64, steps: u64) -> (Vec<(Lsn, Vec<u8>)>, String) {
+    let mut dice = Dice::new(seed);
+    let mut bench = Bench::with_sku_rules(shards);
+    if seed.is_multiple_of(2) {
+        days().into_iter().for_each(|definition| assert_eq!(bench.define(definition), Code::Ok));
+    }
+    let (chance, mut last_id) = (chance(), 0);
+    for _ in 0..steps {
+        if pick(&mut dice, 12) == 0 {
+            bench.now = bench.now.plus(pick(&mut dice, 300));
+            let mut due = bench.due();
+            due.sort_by_key(|body| format!("{body:?}"));
+            due.into_iter().for_each(|body| drop(bench.send_body(body, &[])));
+        }
+        let act = chance.act(&mut dice, 0, &mut last_id, bench.now.0);
+        let mut lines = Vec::new();
+        let body = body(&act, &mut lines);
+        bench.send_body(body, &lines);
+    }
+    bench.assert_sound();
+    let hash = bench.hash();
+    (bench.journal, hash)
+}
+
+#[test]
+fn every_command_leaves_the_same_bytes_in_the_journal_of_one_and_of_four_shards() {
+    rounds("shards::every_command", "commands", 30, |seed| {
+        let (one, four) = (play_all(1, seed, 2_000), play_all(4, seed, 2_000));
+        let other = one.0.iter().zip(&four.0).find(|(one, four)| one != four);
+        if let Some((one, four)) = other {
+            let decoded = [one, four].map(|(first, bytes)| journal::decode(*first, bytes).expect("valid"));
+            panic!("{:?}\n{:?}", decoded[0], decoded[1]);
+        }
+        assert_eq!(one.1, four.1);
+        2_000
+    });
 }
 
 #[test]

@@ -51,13 +51,13 @@ pub(super) fn run(
             shared.checkpoint_bell.ring();
         }
         shared.view_cells.store(publisher.cells(), Ordering::Relaxed);
-        shared.followers.notify_waiters();
         // Lanes that have their share go on now.
         shared.sequencer_bell.ring();
         for done in commit.finish() {
             spread(shared, &done);
             answer(done, &mut unfinished);
         }
+        shared.followers.notify_waiters();
     }
     shared.written_all.store(true, Ordering::SeqCst);
     shared.checkpoint_bell.ring();

@@ -4,16 +4,18 @@
 //! nothing. An answer waits until there is something to tell.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stockline_core::catalogue::Role;
-use stockline_core::id::{ChannelId, Lsn};
+use stockline_core::id::{ChannelId, Lsn, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
 use stockline_core::wire::{self, ArchivedFollow, ChangeRec, Changes, RawFrame};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::session::Turned;
 use crate::availability;
@@ -40,7 +42,6 @@ pub(super) type Told = HashMap<(ChannelId, u32), (u64, u8)>;
 
 /// How a follower was answered, and what it knows now.
 pub(super) struct Followed {
-    pub request: u32,
     pub answer: Result<Changes, Turned>,
     pub told: Told,
 }
@@ -80,23 +81,23 @@ impl Asked {
         }
         let most = |ms: u32| Duration::from_millis(u64::from(ms.min(limit::FOLLOW_WAIT_MS_MAX)));
         let until = Instant::now() + most(asked.wait_ms.to_native());
-        let gather = most(asked.gather_ms.to_native());
+        let gather = most(asked.gather_ms.to_native().min(asked.wait_ms.to_native()));
         let from = Lsn(asked.from_lsn.to_native());
         Ok(Asked { from, channel, notices, statuses, numbers, until, gather })
     }
 
     /// Waits until there is something to tell, or no longer.
-    pub(super) async fn answer(self, engine: Engine, request: u32, mut told: Told) -> Followed {
-        let answer = self.wait(&engine, &mut told).await;
-        Followed { request, answer, told }
+    pub(super) async fn answer(self, engine: Engine, turn: Arc<Semaphore>, mut told: Told) -> Followed {
+        let answer = self.wait(&engine, &turn, &mut told).await;
+        Followed { answer, told }
     }
 
-    async fn wait(self, engine: &Engine, told: &mut Told) -> Result<Changes, Turned> {
+    async fn wait(self, engine: &Engine, turn: &Semaphore, told: &mut Told) -> Result<Changes, Turned> {
         let from_now_on = self.from == Lsn::NONE;
         let mut next = if from_now_on { engine.view().durable().next() } else { self.from };
         if from_now_on {
             // Whoever begins learns where.
-            return Ok(Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() });
+            return Ok(nothing(next));
         }
         let durable = engine.view().durable();
         if next > durable.next() {
@@ -114,9 +115,12 @@ impl Asked {
                     gathered = true;
                     sleep(self.gather).await;
                 }
-                let found = read(engine, next, self.channel).await?;
+                let Ok(found) = timeout_at(self.until, self.read(engine, turn, next)).await else {
+                    return Ok(nothing(next));
+                };
+                let found = found?;
                 next = found.next;
-                let changes = self.changes(engine, found, told)?;
+                let changes = self.changes(engine, found, told).await?;
                 if !changes.notices.is_empty() || !changes.changes.is_empty() || changes.redefined != 0 {
                     return Ok(changes);
                 }
@@ -126,7 +130,7 @@ impl Asked {
                 }
             }
             if Instant::now() >= self.until || engine.is_draining() {
-                return Ok(Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() });
+                return Ok(nothing(next));
             }
             tokio::select! {
                 () = moved => {}
@@ -135,8 +139,26 @@ impl Asked {
         }
     }
 
+    /// Reads some of the journal, off this task and when it is its principal's turn.
+    async fn read(self, engine: &Engine, turn: &Semaphore, from: Lsn) -> Result<Found, Turned> {
+        let failed = |text: String| Turned { code: Code::Overloaded, text };
+        // Neither is ever closed, so a place is always granted in time.
+        let _own = turn.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
+        let _place = READERS.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
+        let (reading, skus) = (engine.clone(), self.statuses || self.numbers);
+        let found = tokio::task::spawn_blocking(move || reading.happened(from, self.channel, skus)).await;
+        let found = found.map_err(|_| failed("the journal could not be read; ask again".into()))?;
+        match found.map_err(|error| failed(format!("the journal could not be read: {error}")))? {
+            Some(found) => Ok(found),
+            None => Err(Turned {
+                code: Code::CursorUnknown,
+                text: format!("what happened from LSN {from} on is not kept any more; ask for what is now"),
+            }),
+        }
+    }
+
     /// What of all that happened the follower wants to hear.
-    fn changes(self, engine: &Engine, found: Found, told: &mut Told) -> Result<Changes, Turned> {
+    async fn changes(self, engine: &Engine, found: Found, told: &mut Told) -> Result<Changes, Turned> {
         let mut changes = Changes {
             next_lsn: found.next.0,
             as_of_lsn: found.next.0 - 1,
@@ -147,25 +169,28 @@ impl Asked {
         let Some(channel) = self.channel.filter(|_| self.statuses || self.numbers) else {
             return Ok(changes);
         };
-        if told.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
-            told.clear();
+        // Behind a definition whoever follows asks anew, and what was told before is nothing to compare with.
+        if found.redefined || told.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
+            *told = Told::new();
         }
         let mut offers = Vec::with_capacity(found.skus.len());
-        let read = engine.view().read(|reader| {
-            offers.clear();
-            let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
-            let now = availability::now(reader, engine.clock());
-            for sku in &found.skus {
-                let offer = availability::offer(reader, now, rule, None, *sku, |_, _| {})?;
-                offers.push((sku.0, offer.units as u64, offer.status as u8));
-            }
-            Ok(())
-        });
-        let (as_of, ()) = read.map_err(|Stale| Turned {
-            code: Code::Overloaded,
-            text: "these skus change faster than they can be read at once; ask again".into(),
-        })?;
-        changes.as_of_lsn = as_of.0;
+        let mut as_of = Lsn(u64::MAX);
+        for skus in found.skus.chunks(limit::FOLLOW_SKUS_PER_READ) {
+            let read = offers_of(engine, channel, skus, &mut offers);
+            // Those that change too fast to be read together are read one by one.
+            let read = read.or_else(|Stale| {
+                let mut each = skus.iter().map(|sku| offers_of(engine, channel, &[*sku], &mut offers));
+                each.try_fold(Lsn(u64::MAX), |least, read| Ok(least.min(read?)))
+            });
+            as_of = as_of.min(read.map_err(|Stale| Turned {
+                code: Code::Overloaded,
+                text: "these skus change faster than they can be read; ask again".into(),
+            })?);
+            yield_now().await;
+        }
+        if !found.skus.is_empty() {
+            changes.as_of_lsn = as_of.0;
+        }
         for (sku, available, status) in offers {
             let before = told.insert((channel, sku), (available, status));
             let other_status = before.is_none_or(|before| before.1 != status);
@@ -178,19 +203,31 @@ impl Asked {
     }
 }
 
-/// Reads some of the journal, off this task.
-async fn read(engine: &Engine, from: Lsn, channel: Option<ChannelId>) -> Result<Found, Turned> {
-    let failed = |text: String| Turned { code: Code::Overloaded, text };
-    // It is never closed, so a place is always granted in time.
-    let _place = READERS.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
-    let reading = engine.clone();
-    let found = tokio::task::spawn_blocking(move || reading.happened(from, channel)).await;
-    let found = found.map_err(|_| failed("the journal could not be read; ask again".into()))?;
-    match found.map_err(|error| failed(format!("the journal could not be read: {error}")))? {
-        Some(found) => Ok(found),
-        None => Err(Turned {
-            code: Code::CursorUnknown,
-            text: format!("what happened from LSN {from} on is not kept any more; ask for what is now"),
-        }),
+/// What a channel is offered of some skus, appended; answers the state that was.
+fn offers_of(
+    engine: &Engine,
+    channel: ChannelId,
+    skus: &[SkuId],
+    offers: &mut Vec<(u32, u64, u8)>,
+) -> Result<Lsn, Stale> {
+    let before = offers.len();
+    let read = engine.view().read(|reader| {
+        offers.truncate(before);
+        let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
+        let now = availability::now(reader, engine.clock());
+        for sku in skus {
+            let offer = availability::offer(reader, now, rule, None, *sku, |_, _| {})?;
+            offers.push((sku.0, offer.units as u64, offer.status as u8));
+        }
+        Ok(())
+    });
+    if read.is_err() {
+        offers.truncate(before);
     }
+    read.map(|(as_of, ())| as_of)
+}
+
+/// That nothing happened up to there.
+fn nothing(next: Lsn) -> Changes {
+    Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() }
 }

@@ -25,7 +25,7 @@ use stockline_core::wire::{
 };
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::follow::{Asked, Followed, Told};
@@ -95,9 +95,11 @@ pub(super) struct Session {
     waiting: Option<Box<Frame<Tag>>>,
     /// Kept between queries for its memory.
     answer: AvailabilityAnswer,
-    /// What a follower was told; with its answer while that is waited for.
-    told: Option<Told>,
+    /// What a follower was told; its answer has that while it is waited for.
+    told: Told,
+    /// The answer that is waited for, and to which request.
     follows: JoinSet<Followed>,
+    following: Option<u32>,
 }
 
 impl Session {
@@ -159,8 +161,9 @@ impl Session {
                     paused: None,
                     waiting: None,
                     answer: AvailabilityAnswer::default(),
-                    told: Some(Told::new()),
+                    told: Told::new(),
                     follows: JoinSet::new(),
+                    following: None,
                 })
             }
             Err(turned) => {
@@ -183,6 +186,9 @@ impl Session {
             let more = self.taken >= limit::SESSION_TURN_COMMANDS;
             let held_back = !self.has_room();
             // What is ready now goes along; waiting for more would only delay it.
+            if let Some(followed) = self.follows.try_join_next() {
+                self.tell(followed);
+            }
             while self.out.len() < OUT_BYTES
                 && let Ok(answered) = self.answered.try_recv()
             {
@@ -230,7 +236,7 @@ impl Session {
                         self.offer(*frame);
                     }
                 }
-                Some(Ok(followed)) = self.follows.join_next(), if !self.follows.is_empty() => {
+                Some(followed) = self.follows.join_next(), if self.following.is_some() => {
                     self.tell(followed);
                 }
                 _ = self.answered.recv_many(&mut replies, REPLIES), if self.frames_in_flight > 0 => {
@@ -260,6 +266,10 @@ impl Session {
             && let Some(answered) = self.answered.recv().await
         {
             self.reply(answered);
+        }
+        if let Some(request) = self.following.take() {
+            let text = "nothing happened before the connection was ended; ask again over another";
+            refuse(&mut self.out, request, Code::ShuttingDown, text);
         }
         if let Some(error) = error {
             refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
@@ -428,19 +438,26 @@ impl Session {
     fn follow(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
         let principal = (self.principal.role, self.principal.channel);
         let asked = Asked::of(raw, principal, &self.engine)?;
-        let told = self.told.take().ok_or_else(|| Turned {
-            code: Code::Overloaded,
-            text: "an answer is waited for already; one at a time on a connection".into(),
-        })?;
-        self.follows.spawn(asked.answer(self.engine.clone(), raw.request, told));
+        if self.following.is_some() {
+            let text = "an answer is waited for already; one at a time on a connection".into();
+            return Err(Turned { code: Code::Overloaded, text });
+        }
+        self.following = Some(raw.request);
+        let (engine, turn) = (self.engine.clone(), Arc::clone(&self.present.lookup));
+        self.follows.spawn(asked.answer(engine, turn, std::mem::take(&mut self.told)));
         Ok(())
     }
 
-    fn tell(&mut self, followed: Followed) {
-        self.told = Some(followed.told);
-        match followed.answer {
-            Ok(changes) => wire::encode(&mut self.out, FrameType::Changes, followed.request, &changes),
-            Err(turned) => refuse(&mut self.out, followed.request, turned.code, &turned.text),
+    fn tell(&mut self, followed: Result<Followed, JoinError>) {
+        let Some(request) = self.following.take() else { return };
+        let turned = |text: &str| Turned { code: Code::Overloaded, text: text.into() };
+        let answer = followed.map_err(|_| turned("the answer was lost; ask again")).and_then(|followed| {
+            self.told = followed.told;
+            followed.answer
+        });
+        match answer {
+            Ok(changes) => wire::encode(&mut self.out, FrameType::Changes, request, &changes),
+            Err(turned) => refuse(&mut self.out, request, turned.code, &turned.text),
         }
     }
 
