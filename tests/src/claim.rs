@@ -253,6 +253,7 @@ fn a_late_confirmation_claims_again_what_there_is_and_says_so() {
     let take = |node, quantity| {
         move |bench: &mut Bench| drop(bench.reserve(8, 0, TTL, &[node_line(1, node, quantity)]))
     };
+    let mut refusals = Vec::new();
     for shards in [1, 4] {
         // Not expired yet: it simply keeps its units.
         let (bench, told) = late(shards, false, |_| {});
@@ -278,7 +279,16 @@ fn a_late_confirmation_claims_again_what_there_is_and_says_so() {
         assert_eq!((outcome.code, outcome.state, outcome.reacquired), due, "{shards} shards");
         assert_eq!(bench.units(1, 0)[..3], [4, 0, 0], "{shards} shards");
         assert!(told.parts.is_empty());
+        // Whichever part refuses, the journal is told the same.
+        refusals.push([1, 2].map(|sku| {
+            let (_, told) = late(shards, true, |bench| {
+                bench.reserve_filled(Fill::Partial, 8, (0, TTL), &[any_line(sku, 1_000)]);
+            });
+            assert_eq!(told.reply.outcome.code, Code::InsufficientStock);
+            told.reply.outcome
+        }));
     }
+    assert_eq!(refusals[0], refusals[1]);
 }
 
 #[test]
