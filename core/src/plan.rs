@@ -3,7 +3,8 @@
 //! A line alone cannot know from which node the others come, nor how full a node's day is with skus of other shards, nor
 //! whether a substitute in another shard is there. So where a channel asks for it ([`Rules::plans`]), each part of a
 //! reservation first lays open what it has, as numbers in a table that all parts read alike, and all make the same
-//! [`Plan`] of it. What a plan says are preferences: each line is decided as ever, and takes what is there.
+//! [`Plan`] of it. Which sku serves a line is settled by that; which nodes are preferences: each line is decided as ever,
+//! and where those of a sku are short by a plan's preferences they are decided without.
 
 use crate::catalogue::{ChannelRule, Rules, Strategy};
 use crate::command::{Line, Reserve};
@@ -38,8 +39,11 @@ impl Offer {
 pub struct Planned {
     /// Its own sku, or a substitute.
     pub sku: SkuId,
+    pub is_substitute: bool,
     /// The node to be tried first, or [`NodeId::ANY`].
     pub first: NodeId,
+    /// Who ships today matters.
+    pub heeds_days: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -93,7 +97,7 @@ pub fn shards(rules: &Rules, reserve: &Reserve, lines: &[Line], count: u32) -> u
     if !rules.plans(reserve) {
         return lines.iter().fold(set, |set, line| set | of(line.sku));
     }
-    if days(rules, channel).next().is_some() {
+    if days(rules, channel).any(|(_, day)| day.capacity > 0) {
         return u64::MAX >> (64 - count);
     }
     for line in lines {
@@ -114,12 +118,21 @@ impl Plan {
         let places = places(rules, channel, lines);
         let mut plan = Plan::default();
         let mut open = Vec::with_capacity(lines.len());
+        let mut used = Vec::new();
         for (line, first) in lines.iter().zip(&places) {
             let mut offers = alternatives(rules, channel, line).zip(*first..);
+            // Offers of substitutes do not see one another: each serves one line.
+            let is_free = |sku| sku == line.sku || !used.contains(&sku);
             let (sku, offer) = offers
-                .find_map(|(sku, at)| Some((sku, Offer::of(cell(at)))).filter(|(_, offer)| offer.served))
+                .find_map(|(sku, at)| {
+                    Some((sku, Offer::of(cell(at)))).filter(|(sku, offer)| offer.served && is_free(*sku))
+                })
                 .unwrap_or((line.sku, Offer::default()));
-            plan.lines.push(Planned { sku, first: NodeId::ANY });
+            let is_substitute = sku != line.sku;
+            if is_substitute {
+                used.push(sku);
+            }
+            plan.lines.push(Planned { sku, is_substitute, first: NodeId::ANY, heeds_days: true });
             open.push(offer.nodes);
         }
         let behind_lines = places.last().copied().unwrap_or(0);
@@ -133,6 +146,16 @@ impl Plan {
             plan.gather(channel, lines, open);
         }
         plan
+    }
+
+    /// The same, where lines of some skus have no preferences; `None` if they had none.
+    pub fn without_preferences(&self, skus: &[SkuId]) -> Option<Plan> {
+        let mut plan = self.clone();
+        for line in plan.lines.iter_mut().filter(|line| skus.contains(&line.sku)) {
+            (line.first, line.heeds_days) = (NodeId::ANY, false);
+        }
+        let preferred = |line: &Planned| line.first != NodeId::ANY || !self.late.is_empty();
+        self.lines.iter().any(|line| skus.contains(&line.sku) && preferred(line)).then_some(plan)
     }
 
     pub fn late(&self, node: NodeId) -> u8 {

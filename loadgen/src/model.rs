@@ -231,6 +231,8 @@ pub struct Model {
     given: BTreeMap<(u16, u64), i64>,
     /// Nodes that do not ship today what is decided now, and by how many days.
     late: BTreeMap<u16, i64>,
+    /// Skus whose lines are decided without preferences.
+    plain: BTreeSet<u32>,
     now_ms: u64,
 }
 

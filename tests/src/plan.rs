@@ -121,8 +121,19 @@ fn a_line_is_served_with_the_first_substitute_that_is_there_whole() {
                 vec![any_line(1, 5), any_line(2, 4)],
                 (Code::Ok, vec![(2, 0, 3), (2, 1, 1), (3, 2, 5)]),
             ),
-            // Two lines want the same substitute, and it is not there for both.
-            (Fill::All, vec![any_line(1, 5), any_line(1, 6)], short(vec![(2, ANY, 1)])),
+            // Each substitute serves one line.
+            (
+                Fill::All,
+                vec![any_line(1, 5), any_line(1, 6)],
+                (Code::Ok, vec![(2, 0, 3), (2, 1, 2), (3, 2, 6)]),
+            ),
+            (Fill::All, vec![any_line(1, 5), any_line(1, 6), any_line(3, 4)], short(vec![(1, ANY, 4)])),
+            // What lines get of their own skus, in part too, is no substitute's: line 2 gets 9 of 10.
+            (
+                Fill::Partial,
+                vec![any_line(1, 7), any_line(3, 10)],
+                (Code::Ok, vec![(1, 0, 4), (3, 2, 9), (1, ANY, 4), (3, ANY, 9)]),
+            ),
         ] {
             assert_eq!(try_out(&mut bench, fill, &lines), due, "{lines:?} on {shards}");
         }
@@ -181,6 +192,29 @@ fn nodes_that_do_not_ship_today_go_last() {
             bench.now = quarter(4 * 7);
             assert_eq!(serves(&mut bench), 0, "05:00");
         }
+    }
+}
+
+#[test]
+fn no_preference_refuses_what_would_be_granted_without() {
+    for shards in [1, 4] {
+        // With at most two nodes a line of 15 needs both that have 10.
+        let policy = Policy { splits_max: 2, ..Policy::default() };
+        let mut few = bench(shards, policy, &[(1, 0, 10), (1, 1, 10), (1, 2, 1), (2, 0, 1), (2, 1, 1)]);
+        assert_eq!(few.define(node_of("n0", 10, Day { cut_off: 1, ahead: 0, capacity: 0 })), Code::Ok);
+        let lines = [any_line(1, 15), any_line(2, 1)];
+        let told = ask(&mut few, Fill::All, &lines);
+        assert_eq!(told, (Code::Ok, vec![(1, 0, 10), (1, 1, 5), (2, 1, 1)]), "sku 2 still goes by the day");
+        // Line 1 would go to node 2 with lines 3 and 4, and line 2 may go nowhere else.
+        let policy = Policy { strategy: Strategy::FewestSplits, ..Policy::default() };
+        let mut few = bench(shards, policy, &[(1, 1, 3), (1, 2, 3), (2, 2, 3), (3, 2, 3)]);
+        let group = Definition::Group { name: "g9".into(), nodes: vec!["n2".into()] };
+        assert_eq!(few.define(group), Code::Ok);
+        let only = |sku, quantity| Line { group: GroupId(2), ..any_line(sku, quantity) };
+        let lines =
+            [Line { group: GroupId(0), ..any_line(1, 3) }, only(1, 3), any_line(2, 1), any_line(3, 1)];
+        let told = ask(&mut few, Fill::All, &lines);
+        assert_eq!(told, (Code::Ok, vec![(1, 1, 3), (1, 2, 3), (2, 2, 1), (3, 2, 1)]));
     }
 }
 

@@ -8,17 +8,17 @@ use crate::limit::{QUARTER_MS, QUARTERS_PER_DAY};
 
 const QUARTERS: usize = QUARTERS_PER_DAY as usize;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Quarter {
-    /// Since 1970.
-    number: u32,
-    units: u32,
+/// Which quarters since 1970 a day's quarters are, and their units.
+#[derive(Clone, Debug)]
+struct Quarters {
+    numbers: [u32; QUARTERS],
+    units: [u32; QUARTERS],
 }
 
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// By node, then by quarter of the day.
-    nodes: Vec<Option<Box<[Quarter; QUARTERS]>>>,
+    /// By node.
+    nodes: Vec<Option<Box<Quarters>>>,
 }
 
 /// Units that a node was given in one quarter of an hour since 1970.
@@ -41,31 +41,34 @@ impl Pace {
         if self.nodes.len() <= at {
             self.nodes.resize(at + 1, None);
         }
-        let quarters = self.nodes[at].get_or_insert_with(|| Box::new([Quarter::default(); QUARTERS]));
-        let slot = &mut quarters[quarter as usize % QUARTERS];
-        if slot.number < quarter {
-            *slot = Quarter { number: quarter, units: 0 };
+        let empty = || Box::new(Quarters { numbers: [0; QUARTERS], units: [0; QUARTERS] });
+        let quarters = self.nodes[at].get_or_insert_with(empty);
+        let slot = quarter as usize % QUARTERS;
+        let (number, sum) = (&mut quarters.numbers[slot], &mut quarters.units[slot]);
+        if *number < quarter {
+            (*number, *sum) = (quarter, 0);
         }
-        if slot.number == quarter {
-            slot.units = slot.units.saturating_add(units);
+        if *number == quarter {
+            *sum = sum.saturating_add(units);
         }
     }
 
     /// Units since a quarter, at most a day ago.
     pub fn since(&self, node: NodeId, first: u32) -> u64 {
-        let quarters = self.nodes.get(usize::from(node.0)).into_iter().flatten().flat_map(|node| node.iter());
-        quarters.filter(|quarter| quarter.number >= first).map(|quarter| u64::from(quarter.units)).sum()
+        let Some(Some(quarters)) = self.nodes.get(usize::from(node.0)) else { return 0 };
+        let pairs = quarters.numbers.iter().zip(&quarters.units);
+        pairs.map(|(number, units)| if *number >= first { u64::from(*units) } else { 0 }).sum()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Given> {
         self.nodes.iter().enumerate().flat_map(|(node, quarters)| {
-            let some =
-                quarters.iter().flat_map(|quarters| quarters.iter()).filter(|quarter| quarter.units > 0);
-            some.map(move |quarter| Given {
+            let pairs = quarters.iter().flat_map(|quarters| quarters.numbers.iter().zip(&quarters.units));
+            let given = move |(quarter, units): (&u32, &u32)| Given {
                 node: NodeId(node as u16),
-                quarter: quarter.number,
-                units: quarter.units,
-            })
+                quarter: *quarter,
+                units: *units,
+            };
+            pairs.map(given).filter(|given| given.units > 0)
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::catalogue::{ChannelRule, Rules, Strategy};
 use crate::command::{Fill, Line, Reserve};
-use crate::id::{NodeId, ZoneId};
+use crate::id::{NodeId, SkuId, ZoneId};
 use crate::ledger::reserve::{Asking, specificity};
 use crate::ledger::{Decision, Effects, Ledger, Moment, Trace};
 use crate::plan::{self, Offer, Plan};
@@ -25,15 +25,28 @@ impl Ledger {
         let places = plan::places(rules, channel, lines);
         let asking = Asking { now: moment.now, fill: Fill::All, zone: reserve.zone, later: false };
         let gathers = channel.policy.strategy == Strategy::FewestSplits && lines.len() > 1;
+        let mut open: Vec<bool> = lines.iter().map(|line| self.shard.owns(line.sku)).collect();
         for class in CLASSES {
-            for (line, place) in lines.iter().zip(&places) {
-                if specificity(line) == class && self.shard.owns(line.sku) {
-                    tell(*place, self.try_line(rules, channel, (asking, gathers), line).number());
+            for ((line, place), open) in lines.iter().zip(&places).zip(&mut open) {
+                if specificity(line) == class && *open {
+                    let offer = self.try_line(rules, channel, (asking, gathers), line);
+                    tell(*place, offer.number());
+                    *open = !offer.served;
                 }
             }
         }
+        // What those get in part that are not there whole, no substitute is offered.
+        if reserve.fill == Fill::Partial {
+            let part = Asking { fill: Fill::Partial, ..asking };
+            for (line, _) in lines.iter().zip(&open).filter(|(_, open)| **open) {
+                self.try_line(rules, channel, (part, false), line);
+            }
+        }
         let (shard, takes, of_groups) = (self.shard, self.takes.len(), self.taken_of_groups.len());
-        for (line, place) in lines.iter().zip(&places) {
+        for ((line, place), open) in lines.iter().zip(&places).zip(&open) {
+            if shard.owns(line.sku) && !open {
+                continue;
+            }
             let others = plan::alternatives(rules, channel, line).zip(*place..).skip(1);
             for (sku, place) in others.filter(|(sku, _)| shard.owns(*sku)) {
                 let other = Line { sku, ..*line };
@@ -76,7 +89,9 @@ impl Ledger {
         self.decide_planned(moment, rules, asked, effects, &plan, traces)
     }
 
-    /// Decides a reservation by a plan that all its parts made.
+    /// Decides a reservation by a plan that all its parts made. Lines of a sku that are short by its preferences are
+    /// decided without: a plan refuses nothing that would be granted else. Skus do not know of one another, so it is the
+    /// same for any number of shards.
     pub fn decide_planned(
         &mut self,
         moment: Moment,
@@ -84,12 +99,23 @@ impl Ledger {
         (reserve, lines): (&Reserve, &[Line]),
         effects: &mut Effects,
         plan: &Plan,
-        traces: Option<&mut Vec<Trace>>,
+        mut traces: Option<&mut Vec<Trace>>,
     ) -> Option<Decision> {
-        self.late.clone_from(&plan.late);
         let planned = lines.iter().zip(&plan.lines);
         let lines: Vec<Line> = planned.map(|(line, planned)| Line { sku: planned.sku, ..*line }).collect();
-        let decision = self.decide_reserve(moment, rules, (reserve, &lines), effects, Some(plan), traces);
+        let (mark, traced) = (effects.mark(), traces.as_ref().map_or(0, |traces| traces.len()));
+        self.late.clone_from(&plan.late);
+        let seen = traces.as_deref_mut();
+        let mut decision = self.decide_reserve(moment, rules, (reserve, &lines), effects, Some(plan), seen);
+        let short: Vec<SkuId> = effects.shorts[mark.shorts..].iter().map(|short| short.sku).collect();
+        if let Some(plan) = plan.without_preferences(&short) {
+            effects.undo(mark);
+            effects.shorts.truncate(mark.shorts);
+            if let Some(traces) = traces.as_deref_mut() {
+                traces.truncate(traced);
+            }
+            decision = self.decide_reserve(moment, rules, (reserve, &lines), effects, Some(&plan), traces);
+        }
         self.late.clear();
         decision
     }

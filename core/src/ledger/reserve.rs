@@ -19,7 +19,7 @@ use crate::ledger::explain::{Trace, Why};
 use crate::ledger::plan::CLASSES;
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short, SupplyState};
 use crate::outcome::{Code, State};
-use crate::plan::Plan;
+use crate::plan::{Plan, Planned};
 
 /// A position that could serve a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,32 +104,39 @@ impl Ledger {
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
+        // Substitutes of skus are decided behind what lines ask for themselves.
         let (mut classes, mut is_later) = (CLASSES, false);
+        if plan.is_some() {
+            classes.end *= 2;
+        }
         // Most reservations have one line.
-        if let ([only], None) = (lines, &traces) {
+        if let ([only], None, None) = (lines, plan, &traces) {
             if self.shard.owns(only.sku) {
                 self.serve_line(rules, channel, asking, (0, only), effects);
             }
             classes = 0..0;
         }
         for class in classes {
-            if class == 3 && !is_later {
+            if class == 3 && !is_later && plan.is_none() {
                 break;
             }
             for (index, line) in lines.iter().enumerate() {
-                let its_class = specificity(line);
+                let mut its_class = specificity(line);
                 is_later |= its_class == 3;
+                if plan.is_some_and(|plan| plan.lines[index].is_substitute) {
+                    its_class += CLASSES.end;
+                }
                 if its_class != class || !self.shard.owns(line.sku) {
                     continue;
                 }
-                let first = plan.map_or(NodeId::ANY, |plan| plan.lines[index].first);
+                let planned = plan.map(|plan| plan.lines[index]);
                 let Some(traces) = traces.as_deref_mut() else {
-                    self.serve_planned(rules, channel, (asking, first), (index, line), effects);
+                    self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
                     continue;
                 };
                 let (traced, moved) = (traces.len(), effects.movements.len());
                 self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                self.serve_planned(rules, channel, (asking, first), (index, line), effects);
+                self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
                 for trace in &mut traces[traced..] {
                     let taken = effects.movements[moved..].iter();
                     let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
@@ -189,10 +196,19 @@ impl Ledger {
         &mut self,
         rules: &Rules,
         channel: &ChannelRule,
-        (asking, first): (Asking, NodeId),
+        (asking, planned): (Asking, Option<Planned>),
         (index, line): (usize, &Line),
         effects: &mut Effects,
     ) {
+        let Some(Planned { first, heeds_days, .. }) = planned else {
+            return self.serve_line(rules, channel, asking, (index, line), effects);
+        };
+        if !heeds_days {
+            let late = std::mem::take(&mut self.late);
+            self.serve_line(rules, channel, asking, (index, line), effects);
+            self.late = late;
+            return;
+        }
         if first != NodeId::ANY {
             let (now, shorts) = (Asking { fill: Fill::All, later: false, ..asking }, effects.shorts.len());
             self.take_line(rules, channel, now, (index, &Line { node: first, ..*line }), effects);
@@ -509,7 +525,8 @@ impl Ledger {
 
     /// Days by which a node ships later than today.
     pub(super) fn late_by(&self, node: NodeId) -> u8 {
-        self.late.iter().find(|(late, _)| *late == node).map_or(0, |(_, days)| *days)
+        let found = self.late.binary_search_by_key(&node, |(late, _)| *late);
+        found.map_or(0, |at| self.late[at].1)
     }
 
     /// What the channel's strategy goes by: less is better.

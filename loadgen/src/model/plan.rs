@@ -24,9 +24,42 @@ impl DaySetup {
     }
 }
 
+/// A line as it is to be decided.
+pub(super) struct PlannedLine {
+    pub line: LineRec,
+    pub is_substitute: bool,
+    /// The node to be tried first.
+    pub first: u16,
+}
+
+/// Lines in the order in which they choose: the more one says, the sooner.
+fn order_of(lines: &[LineRec]) -> Vec<usize> {
+    let class = |line: &LineRec| match line.node {
+        LATER => 3,
+        ANY => 1 + u8::from(line.group == ANY),
+        _ => 0,
+    };
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by_key(|index| class(&lines[*index]));
+    order
+}
+
+/// The same, those with substitutes last.
+pub(super) fn order_of_planned(planned: &[PlannedLine]) -> Vec<usize> {
+    let lines: Vec<LineRec> = planned.iter().map(|planned| planned.line).collect();
+    let mut order = order_of(&lines);
+    order.sort_by_key(|index| planned[*index].is_substitute);
+    order
+}
+
 impl Model {
-    /// Each line as it is to be decided, with the node to be tried first; notes who goes last.
-    pub(super) fn plan(&mut self, now_ms: u64, asking: (u16, u16), lines: &[LineRec]) -> Vec<(LineRec, u16)> {
+    /// Each line as it is to be decided; notes who goes last.
+    pub(super) fn plan(
+        &mut self,
+        now_ms: u64,
+        asking: (u16, u16),
+        (lines, partial): (&[LineRec], bool),
+    ) -> Vec<PlannedLine> {
         let rule = &self.setup.channels[&asking.0];
         let offered = self.offered(rule);
         let few = rule.strategy == 2 && lines.len() > 1;
@@ -34,26 +67,34 @@ impl Model {
         self.late.clear();
         let mut own = Taken::new();
         let mut has: Vec<Option<(LineRec, BTreeSet<u16>)>> = vec![None; lines.len()];
-        for index in self.order_of(lines) {
+        for index in order_of(lines) {
             let nodes = if few { self.whole_at(asking, &lines[index], &own) } else { BTreeSet::new() };
-            if self.is_there(now_ms, asking, &lines[index], &mut own) {
+            if self.is_there(now_ms, asking, (&lines[index], false), &mut own) {
                 has[index] = Some((lines[index], nodes));
             }
         }
-        for (line, found) in lines.iter().zip(&mut has) {
+        // A substitute is what is left behind all that lines get of their own skus, and serves one of them.
+        for (line, _) in lines.iter().zip(&has).filter(|(_, found)| partial && found.is_none()) {
+            self.is_there(now_ms, asking, (line, true), &mut own);
+        }
+        let mut used = BTreeSet::new();
+        for (line, found) in lines.iter().zip(&mut has).filter(|(_, found)| found.is_none()) {
             let others = self.setup.sku_substitutes.get(&line.sku).filter(|_| swaps);
             for sku in others.into_iter().flatten() {
                 let other = LineRec { sku: *sku, ..*line };
-                let nodes = if few { self.whole_at(asking, &other, &own) } else { BTreeSet::new() };
-                if found.is_none() && self.is_there(now_ms, asking, &other, &mut own.clone()) {
+                let is_free = found.is_none() && !used.contains(sku);
+                if is_free && self.is_there(now_ms, asking, (&other, false), &mut own.clone()) {
+                    let nodes = if few { self.whole_at(asking, &other, &own) } else { BTreeSet::new() };
                     *found = Some((other, nodes));
+                    used.insert(*sku);
                 }
             }
         }
         self.late = self.late_nodes(now_ms, &offered);
-        let mut planned: Vec<(LineRec, u16)> = Vec::new();
-        for (line, found) in lines.iter().zip(&has) {
-            planned.push((found.as_ref().map_or(*line, |(line, _)| *line), ANY));
+        let mut planned = Vec::new();
+        for (asked, found) in lines.iter().zip(&has) {
+            let line = found.as_ref().map_or(*asked, |(line, _)| *line);
+            planned.push(PlannedLine { line, is_substitute: line.sku != asked.sku, first: ANY });
         }
         let mut open: Vec<BTreeSet<u16>> =
             has.into_iter().map(|found| found.map_or(BTreeSet::new(), |(_, nodes)| nodes)).collect();
@@ -68,33 +109,27 @@ impl Model {
             for (nodes, planned) in open.iter_mut().zip(&mut planned) {
                 if nodes.contains(best) {
                     nodes.clear();
-                    planned.1 = *best;
+                    planned.first = *best;
                 }
             }
         }
         planned
     }
 
-    /// Lines in the order in which they choose: the more one says, the sooner.
-    pub(super) fn order_of(&self, lines: &[LineRec]) -> Vec<usize> {
-        let class = |line: &LineRec| match line.node {
-            LATER => 3,
-            ANY => 1 + u8::from(line.group == ANY),
-            _ => 0,
-        };
-        let mut order: Vec<usize> = (0..lines.len()).collect();
-        order.sort_by_key(|index| class(&lines[*index]));
-        order
-    }
-
-    /// Takes a line if all of it is in stock.
-    fn is_there(&self, now_ms: u64, asking: (u16, u16), line: &LineRec, taken: &mut Taken) -> bool {
+    /// Takes a line if all of it is in stock, or what there is of it.
+    fn is_there(
+        &self,
+        now_ms: u64,
+        asking: (u16, u16),
+        (line, partial): (&LineRec, bool),
+        taken: &mut Taken,
+    ) -> bool {
         if line.node == LATER {
             let place = self.group_place(asking.0, line);
-            return matches!(self.take_of_group((asking.0, place), (line, false), taken), Ok(None));
+            return matches!(self.take_of_group((asking.0, place), (line, partial), taken), Ok(None));
         }
         self.take_named(asking, line, taken)
-            || self.take_line(now_ms, asking, (line, false, false), taken).is_none()
+            || self.take_line(now_ms, asking, (line, partial, false), taken).is_none()
     }
 
     /// Nodes that have a line whole, of those that an order is gathered from.

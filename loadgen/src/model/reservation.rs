@@ -9,6 +9,7 @@ use stockline_client::record::{LineRec, StepLineRec};
 use stockline_client::wire::PartRec;
 
 use super::group::is_group;
+use super::plan::{PlannedLine, order_of_planned};
 use super::promise::is_supply;
 use super::{
     ANY, CONFIRMED, Change, Claim, Due, FREE, HELD, LATER, Model, PICKED, Reservation, Spot, Taken, bare,
@@ -43,41 +44,21 @@ impl Model {
         if self.reservations.contains_key(&id) {
             return bare(Code::ReservationExists);
         }
-        let mut taken = Taken::new();
-        let mut shorts = Vec::new();
         let asking = (channel, zone);
-        let planned = self.plan(now_ms.unwrap_or(0), asking, lines);
-        for index in self.order_of(lines) {
-            let (line, first) = &planned[index];
-            if self.take_at_first(asking, (line, *first), &mut taken) {
-                continue;
-            }
-            if line.node == LATER {
-                let place = self.group_place(channel, line);
-                match self.take_of_group((channel, place), (line, partial), &mut taken) {
-                    Err(code) => {
-                        self.late.clear();
-                        return bare(code);
-                    }
-                    Ok(None) => {}
-                    Ok(Some(most)) => {
-                        let (line, sku, quantity) = (index as u16, line.sku, most as u32);
-                        shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
-                    }
-                }
-                continue;
-            }
-            if self.take_named(asking, line, &mut taken) {
-                continue;
-            }
-            if let Some(most) = self.take_line(now_ms.unwrap_or(0), asking, (line, partial, true), &mut taken)
-            {
-                let (line, sku, quantity) = (index as u16, line.sku, most as u32);
-                shorts.push(PartRec { line, sku, node: ANY, quantity, at_ms: 0 });
-            }
+        let planned = self.plan(now_ms.unwrap_or(0), asking, (lines, partial));
+        self.plain.clear();
+        let mut served = self.serve(now_ms.unwrap_or(0), asking, partial, &planned);
+        if let Ok((_, shorts)) = &served {
+            // What is short as it was planned is decided without preferences.
+            self.plain = shorts.iter().map(|short| short.sku).collect();
+            served = self.serve(now_ms.unwrap_or(0), asking, partial, &planned);
         }
         self.late.clear();
-        shorts.sort_by_key(|short| short.line);
+        self.plain.clear();
+        let (taken, shorts) = match served {
+            Ok(served) => served,
+            Err(code) => return bare(code),
+        };
         if !shorts.is_empty() && (!partial || taken.is_empty()) {
             return Due { parts: shorts, ..bare(Code::InsufficientStock) };
         }
@@ -95,6 +76,41 @@ impl Model {
         let (counted, state) = (counts.then_some(customer), State::Held);
         self.reservations.insert(id, Reservation { channel, counted, state, partly: false, ends_ms, claims });
         Due { state, expires_at_ms: ends_ms, parts, ..bare(Code::Ok) }
+    }
+
+    /// Units for lines, and what they are short of.
+    fn serve(
+        &self,
+        now_ms: u64,
+        asking: (u16, u16),
+        partial: bool,
+        planned: &[PlannedLine],
+    ) -> Result<(Taken, Vec<PartRec>), Code> {
+        let (mut taken, mut shorts) = (Taken::new(), Vec::new());
+        for index in order_of_planned(planned) {
+            let PlannedLine { line, first, .. } = &planned[index];
+            let first = if self.plain.contains(&line.sku) { ANY } else { *first };
+            if self.take_at_first(asking, (line, first), &mut taken) {
+                continue;
+            }
+            let most = if line.node == LATER {
+                let place = self.group_place(asking.0, line);
+                self.take_of_group((asking.0, place), (line, partial), &mut taken)?
+            } else if self.take_named(asking, line, &mut taken) {
+                None
+            } else {
+                self.take_line(now_ms, asking, (line, partial, true), &mut taken)
+            };
+            shorts.extend(most.map(|most| PartRec {
+                line: index as u16,
+                sku: line.sku,
+                node: ANY,
+                quantity: most as u32,
+                at_ms: 0,
+            }));
+        }
+        shorts.sort_by_key(|short| short.line);
+        Ok((taken, shorts))
     }
 
     /// Takes a line whole at the node that its plan says.
@@ -153,7 +169,9 @@ impl Model {
                     4 => way(node).1,
                     _ => 0,
                 };
-                (self.late.get(node).copied().unwrap_or(0), by_strategy)
+                let heeds = !self.plain.contains(&line.sku);
+                let late = self.late.get(node).copied().filter(|_| heeds);
+                (late.unwrap_or(0), by_strategy)
             });
             nodes
         };
