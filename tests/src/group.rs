@@ -147,6 +147,25 @@ fn who_waits_for_a_supply_that_fails_does_not_get_what_a_group_needs() {
         bench.expire_due();
         assert_eq!(bench.units(1, 0)[..2], [0, 4]);
     });
+    // What a group needs elsewhere is nothing to them: 3 of nodes 1 and 2 are claimed.
+    both([0, 3, 0], |bench| {
+        let rule = crate::bench::sku_rule("a", ("s1", ""), (None, None), None, Effect::Backorder(9));
+        assert_eq!(bench.define(rule), Code::Ok);
+        assert_eq!(bench.reserve(1, 0, TTL, &[of_group(1, 0, 3)]).reply.outcome.code, Code::Ok);
+        let supply = |bench: &Bench, quantity| StockEvent {
+            supply: Some(SupplyId(7)),
+            eta: bench.now.plus(60_000),
+            ..bench.make(EventKind::Supply, 1, 0, quantity)
+        };
+        let event = supply(bench, 4);
+        bench.event(event);
+        assert_eq!(bench.reserve(2, 0, TTL, &[node_line(1, 0, 4)]).reply.outcome.code, Code::Ok);
+        bench.receive(1, 0, 10);
+        let event = supply(bench, 0);
+        bench.event(event);
+        bench.expire_due();
+        assert_eq!(bench.units(1, 0)[..2], [6, 4]);
+    });
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Ledger {
     }
 
     /// Units claimed of groups, `change` more or fewer of them free at each.
-    fn demands(&self, sku: SkuId, change: impl Fn(NodeId) -> i64) -> Demands {
+    pub(super) fn demands(&self, sku: SkuId, change: impl Fn(NodeId) -> i64) -> Demands {
         let positions = self.positions.range(self.shard.row(sku)).rev().map(|at| self.positions.at(at));
         let there = positions.take_while(|position| position.node().is_group());
         let there = there.map(|position| (position.node(), -(position.free + change(position.node()))));
@@ -49,7 +49,7 @@ impl Ledger {
     }
 
     /// Units free at each node, `change` more or fewer of them, less what is withheld.
-    fn usable(
+    pub(super) fn usable(
         &self,
         sku: SkuId,
         withheld: impl Fn(NodeId) -> i64,

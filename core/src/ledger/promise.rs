@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, Rules};
 use crate::command::Line;
+use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::later::{Asked, Item, Supply};
@@ -237,16 +238,41 @@ impl Ledger {
         self.owed_of(sku, position, position.free)
     }
 
-    /// The same of so many units free. What has come for those who wait is theirs; what they lack because a supply
-    /// does not bring it, is theirs as far as no claim on a group could need it.
+    /// Units that have come for those who wait at a node.
+    fn come(&self, sku: SkuId, node: NodeId) -> i64 {
+        self.supplies_at(sku, node).map(|open| i64::from(open.arrived.min(open.claimed))).sum()
+    }
+
+    /// The same of so many units free. What has come for those who wait is theirs. So is what they lack because a supply
+    /// does not bring it, but where units are claimed of groups: then they get of that, when they are promised anew, what
+    /// no group needs.
     fn owed_of(&self, sku: SkuId, position: &Position, free: i64) -> i64 {
         let node = position.node();
-        let come: i64 =
-            self.supplies_at(sku, node).map(|open| i64::from(open.arrived.min(open.claimed))).sum();
-        let lacking = (self.due_there(sku, node, None) - come).max(0);
-        let come = come.min(free).max(0);
-        let left = (free - come - self.claimed_of_groups(sku)).max(0);
-        come + lacking.min(left)
+        let owed = if self.claimed_of_groups(sku) > 0 {
+            self.come(sku, node)
+        } else {
+            self.due_there(sku, node, None)
+        };
+        owed.min(free).max(0)
+    }
+
+    /// Units free at a node for those who wait there: what they are owed, and of what they lack what no group needs
+    /// behind what nodes before it have `given`.
+    fn there_for_waiting(&self, rules: &Rules, sku: SkuId, node: NodeId, given: &[(NodeId, i64)]) -> i64 {
+        let position = self.position(sku, node).expect("who waits has a position");
+        let owed = self.owed(sku, position);
+        let lacking = self.due_there(sku, node, None) - self.come(sku, node);
+        let demands = self.demands(sku, |_| 0);
+        if lacking <= 0 || demands.is_empty() {
+            return owed;
+        }
+        let usable = self.usable(sku, |_| 0, |_| 0).map(|(node, units)| {
+            let given = given.iter().find(|(other, units)| *other == node && *units > 0);
+            let position = self.position(sku, node).expect("it has units");
+            (node, given.map_or(units, |(_, given)| (position.free - given).max(0)))
+        });
+        let here = (position.free - owed).max(0);
+        owed + lacking.min(Cover::new(rules, &demands, usable).room(rules, node, here))
     }
 
     /// Units that would be free at a position and owed to nobody, were `change` more or fewer free.
@@ -337,15 +363,13 @@ impl Ledger {
     }
 
     /// Whether those who wait at a node may have to be promised anew.
-    fn is_unpromised(&self, now: Millis, sku: SkuId, node: NodeId) -> bool {
+    fn is_unpromised(&self, now: Millis, (sku, node): (SkuId, NodeId), there: impl Fn() -> i64) -> bool {
         let claimed = || self.supplies_at(sku, node).filter(|open| open.claimed > 0);
         let last = claimed().map(SupplyState::order).max();
         let better = |open: &SupplyState| open.has_units(now) && last.is_some_and(|last| open.order() < last);
         claimed().any(|open| match open.pool {
             // Who waits for nothing goes on doing so until something is there for them.
-            ChannelId::NO_SUPPLY => {
-                self.position(sku, node).is_some_and(|position| self.owed(sku, position) > 0)
-            }
+            ChannelId::NO_SUPPLY => there() > 0,
             _ => open.over() > 0 || open.told != open.eta,
         }) || self.supplies_at(sku, node).any(better)
     }
@@ -357,10 +381,15 @@ impl Ledger {
         let mut nodes: SmallVec<[NodeId; 8]> = extra.waiting.iter().map(|(node, _)| *node).collect();
         nodes.sort_unstable();
         nodes.dedup();
-        for node in nodes.into_iter().filter(|node| self.is_unpromised(now, sku, *node)) {
-            // What there is: what is owed, then supplies, the earliest first, then nothing without end.
-            let position = self.position(sku, node).expect("who waits has a position");
-            let mut pools: Vec<(ChannelId, i64)> = vec![(ChannelId::SHARED, self.owed(sku, position))];
+        let mut given: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
+        for node in nodes {
+            let there = || self.there_for_waiting(rules, sku, node, &given);
+            if !self.is_unpromised(now, (sku, node), there) {
+                continue;
+            }
+            // What there is: what is there for them, then supplies, the earliest first, then nothing without end.
+            let there = there();
+            let mut pools: Vec<(ChannelId, i64)> = vec![(ChannelId::SHARED, there)];
             let mut supplies: SmallVec<[&SupplyState; 8]> =
                 self.supplies_at(sku, node).filter(|open| open.quantity > 0 && open.eta > THERE).collect();
             supplies.sort_by_key(|open| open.order());
@@ -381,6 +410,7 @@ impl Ledger {
             for (_, _, id) in waiting {
                 self.promise_one((sku, node, id), &mut pools, &mut next, effects);
             }
+            given.push((node, there - pools[0].1));
         }
         merge_movements(&mut effects.movements, first);
     }

@@ -120,8 +120,8 @@ impl Model {
         self.owed_of(sku, node, self.at(sku, node)[FREE])
     }
 
-    /// The same of other units free.
-    pub(super) fn owed_of(&self, sku: u32, node: u16, free: i64) -> i64 {
+    /// Units that supplies do not bring to those who wait at a node or that have come, and of these the latter.
+    fn over_and_came(&self, sku: u32, node: u16) -> (i64, i64) {
         let (mut over, mut came) = (0, 0);
         for (pool, (claimed, come)) in self.pools_at(sku, node) {
             over += self.over((sku, node, pool), (claimed, come));
@@ -129,10 +129,23 @@ impl Model {
                 if pool == NO_SUPPLY { 0 } else { self.dates[&self.key((sku, node, pool))].arrived };
             came += arrived.min(claimed);
         }
-        let claimed = self.claimed_of_groups(sku, &Taken::new());
-        let needed: i64 = claimed.into_iter().map(|(_, units)| units).sum();
-        let first = came.min(free).max(0);
-        first + (over - came).min(free - first - needed).max(0)
+        (over, came)
+    }
+
+    /// The same of other units free.
+    pub(super) fn owed_of(&self, sku: u32, node: u16, free: i64) -> i64 {
+        let (over, came) = self.over_and_came(sku, node);
+        let of_groups = !self.claimed_of_groups(sku, &Taken::new()).is_empty();
+        if of_groups { came.min(free).max(0) } else { over.min(free).max(0) }
+    }
+
+    /// Units free at a node for those who wait there: of what no supply brings them, what no group needs.
+    fn there_for_waiting(&self, sku: u32, node: u16) -> i64 {
+        let ((over, came), owed) = (self.over_and_came(sku, node), self.owed(sku, node));
+        if self.claimed_of_groups(sku, &Taken::new()).is_empty() {
+            return owed;
+        }
+        owed + (over - came).min(self.spare(sku, node, 0)).max(0)
     }
 
     /// By which supplies are used.
@@ -297,7 +310,7 @@ impl Model {
             let ahead = self.is_ahead(now_ms, (sku, node, *pool));
             let better = ahead && last.is_some_and(|last| order(pool) < last);
             let bad = match *pool {
-                NO_SUPPLY => self.owed(sku, node) > 0,
+                NO_SUPPLY => self.there_for_waiting(sku, node) > 0,
                 _ => self.over((sku, node, *pool), (*claimed, *come)) > 0 || slipped(),
             };
             *claimed > 0 && bad || come > claimed && better
@@ -324,7 +337,7 @@ impl Model {
         come.retain(|pool| self.date((sku, node, *pool)) < NEVER);
         come.sort_by_key(|pool| self.order((sku, node, *pool)));
         let pools = self.pools_at(sku, node);
-        let mut left = vec![(ANY, self.owed(sku, node))];
+        let mut left = vec![(ANY, self.there_for_waiting(sku, node))];
         left.extend(come.into_iter().map(|pool| {
             let (claimed, come) = pools[&pool];
             (pool, if self.is_ahead(now_ms, (sku, node, pool)) { come } else { come.min(claimed) })
