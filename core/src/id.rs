@@ -110,6 +110,11 @@ impl Millis {
         Millis(self.0.saturating_add(ms))
     }
 
+    /// Quarters of an hour since 1970.
+    pub fn quarter(self) -> u32 {
+        (self.0 / crate::limit::QUARTER_MS) as u32
+    }
+
     /// Milliseconds from `earlier` to this moment, 0 if it lies ahead.
     pub fn since(self, earlier: Millis) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -108,6 +108,13 @@ impl Decision {
     }
 }
 
+/// Nothing of it stays. Whose it was to be, not every part that refuses knows.
+#[cold]
+fn refuse(outcome: Outcome, effects: &mut Effects, mark: Mark) -> Outcome {
+    effects.undo(mark);
+    Outcome { channel: ChannelId::SHARED, ..outcome }
+}
+
 /// A line that could not be served: at most `available` of `quantity` units.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Short {
@@ -253,6 +260,8 @@ pub struct Ledger {
     taken_of_groups: Vec<(SkuId, NodeId, i64)>,
     /// Nodes that go last for this command, and by how many days.
     late: Vec<(NodeId, u8)>,
+    /// What came of trying a line for a plan; kept for its memory.
+    tried: Effects,
     pub pace: Pace,
 }
 
@@ -278,6 +287,7 @@ impl Ledger {
             takes: Vec::new(),
             taken_of_groups: Vec::new(),
             late: Vec::new(),
+            tried: Effects::default(),
             pace: Pace::default(),
         }
     }
@@ -345,12 +355,7 @@ impl Ledger {
             }
             _ => decision.outcome,
         };
-        if outcome.code == Code::Ok {
-            return outcome;
-        }
-        effects.undo(mark);
-        // Whose it was to be, not every part that refuses knows.
-        Outcome { channel: ChannelId::SHARED, ..outcome }
+        if outcome.code == Code::Ok { outcome } else { refuse(outcome, effects, mark) }
     }
 
     /// Answers a read of this shard's state; `None`: this shard has no part in it.

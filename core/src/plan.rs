@@ -150,12 +150,16 @@ impl Plan {
 
     /// The same, where lines of some skus have no preferences; `None` if they had none.
     pub fn without_preferences(&self, skus: &[SkuId]) -> Option<Plan> {
+        let of = |line: &Planned| skus.contains(&line.sku);
+        let prefers = |line: &Planned| of(line) && (line.first != NodeId::ANY || !self.late.is_empty());
+        if !self.lines.iter().any(prefers) {
+            return None;
+        }
         let mut plan = self.clone();
-        for line in plan.lines.iter_mut().filter(|line| skus.contains(&line.sku)) {
+        for line in plan.lines.iter_mut().filter(|line| of(line)) {
             (line.first, line.heeds_days) = (NodeId::ANY, false);
         }
-        let preferred = |line: &Planned| line.first != NodeId::ANY || !self.late.is_empty();
-        self.lines.iter().any(|line| skus.contains(&line.sku) && preferred(line)).then_some(plan)
+        Some(plan)
     }
 
     pub fn late(&self, node: NodeId) -> u8 {

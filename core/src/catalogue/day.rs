@@ -1,7 +1,7 @@
 //! A node's day: until when it ships orders the same day, and how many units a day.
 
 use crate::id::Millis;
-use crate::limit::{QUARTER_MS, QUARTERS_PER_DAY};
+use crate::limit::QUARTERS_PER_DAY;
 
 const QUARTERS: i64 = QUARTERS_PER_DAY as i64;
 
@@ -23,7 +23,7 @@ impl Day {
 
     /// Quarters since 1970 by the node's clock.
     fn local(&self, now: Millis) -> i64 {
-        (now.0 / QUARTER_MS) as i64 + i64::from(self.ahead)
+        i64::from(now.quarter()) + i64::from(self.ahead)
     }
 
     /// Whether what is ordered now waits for the next day.

@@ -4,7 +4,7 @@
 //! released again stays counted, and it is no part of the state hash.
 
 use crate::id::{Millis, NodeId};
-use crate::limit::{QUARTER_MS, QUARTERS_PER_DAY};
+use crate::limit::QUARTERS_PER_DAY;
 
 const QUARTERS: usize = QUARTERS_PER_DAY as usize;
 
@@ -32,7 +32,7 @@ pub struct Given {
 impl Pace {
     #[inline(never)]
     pub fn give(&mut self, now: Millis, node: NodeId, units: u32) {
-        self.add(Given { node, quarter: (now.0 / QUARTER_MS) as u32, units });
+        self.add(Given { node, quarter: now.quarter(), units });
     }
 
     /// Adds to a quarter, which takes the place of the one a day before.
@@ -53,11 +53,12 @@ impl Pace {
         }
     }
 
-    /// Units since a quarter, at most a day ago.
-    pub fn since(&self, node: NodeId, first: u32) -> u64 {
+    /// Units from one quarter to another, at most a day later.
+    pub fn between(&self, node: NodeId, first: u32, last: u32) -> u64 {
         let Some(Some(quarters)) = self.nodes.get(usize::from(node.0)) else { return 0 };
-        let pairs = quarters.numbers.iter().zip(&quarters.units);
-        pairs.map(|(number, units)| if *number >= first { u64::from(*units) } else { 0 }).sum()
+        let slots = (first..=last).map(|quarter| (quarter, quarter as usize % QUARTERS));
+        let there = slots.filter(|(quarter, slot)| quarters.numbers[*slot] == *quarter);
+        there.map(|(_, slot)| u64::from(quarters.units[slot])).sum()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Given> {

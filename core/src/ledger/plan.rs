@@ -58,7 +58,8 @@ impl Ledger {
         let behind_lines = places.last().copied().unwrap_or(0);
         for ((node, day), place) in plan::days(rules, channel).zip(behind_lines..) {
             if day.capacity > 0 {
-                tell(place, self.pace.since(node, day.begins(moment.now)));
+                let (first, last) = (day.begins(moment.now), moment.now.quarter());
+                tell(place, self.pace.between(node, first, last));
             }
         }
     }
@@ -132,10 +133,12 @@ impl Ledger {
         if gathers && line.node == NodeId::ANY {
             offer.nodes = self.nodes_with_all(rules, channel, asking.zone, line);
         }
-        let mut effects = Effects::default();
-        self.serve_line(rules, channel, asking, (0, line), &mut effects);
+        let mut tried = std::mem::take(&mut self.tried);
+        tried.clear();
+        self.serve_line(rules, channel, asking, (0, line), &mut tried);
         self.crowded = false;
-        offer.served = effects.shorts.is_empty();
+        offer.served = tried.shorts.is_empty();
+        self.tried = tried;
         offer
     }
 

@@ -275,6 +275,7 @@ impl Ends {
         end.0.div_ceil(limit::TICK_MS)
     }
 
+    #[inline]
     fn push(&mut self, end: Millis, id: ReservationId) {
         self.ticks.entry(Ends::tick(end)).or_default().push(id);
         self.len += 1;

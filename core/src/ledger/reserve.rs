@@ -85,7 +85,7 @@ impl Ledger {
         (reserve, lines): (&Reserve, &[Line]),
         effects: &mut Effects,
         plan: Option<&Plan>,
-        mut traces: Option<&mut Vec<Trace>>,
+        traces: Option<&mut Vec<Trace>>,
     ) -> Option<Decision> {
         let channel = rules.channel(reserve.channel).expect("the channel was checked before");
         if reserve.line_count >= channel.planned_from && plan.is_none() {
@@ -104,46 +104,13 @@ impl Ledger {
         }
         let (movements_before, shorts_before) = (effects.movements.len(), effects.shorts.len());
         let asking = Asking { now: moment.now, fill: reserve.fill, zone: reserve.zone, later: true };
-        // Substitutes of skus are decided behind what lines ask for themselves.
-        let (mut classes, mut is_later) = (CLASSES, false);
-        if plan.is_some() {
-            classes.end *= 2;
-        }
         // Most reservations have one line.
         if let ([only], None, None) = (lines, plan, &traces) {
             if self.shard.owns(only.sku) {
                 self.serve_line(rules, channel, asking, (0, only), effects);
             }
-            classes = 0..0;
-        }
-        for class in classes {
-            if class == 3 && !is_later && plan.is_none() {
-                break;
-            }
-            for (index, line) in lines.iter().enumerate() {
-                let mut its_class = specificity(line);
-                is_later |= its_class == 3;
-                if plan.is_some_and(|plan| plan.lines[index].is_substitute) {
-                    its_class += CLASSES.end;
-                }
-                if its_class != class || !self.shard.owns(line.sku) {
-                    continue;
-                }
-                let planned = plan.map(|plan| plan.lines[index]);
-                let Some(traces) = traces.as_deref_mut() else {
-                    self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
-                    continue;
-                };
-                let (traced, moved) = (traces.len(), effects.movements.len());
-                self.trace_line(rules, channel, reserve.zone, (index, line), traces);
-                self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
-                for trace in &mut traces[traced..] {
-                    let taken = effects.movements[moved..].iter();
-                    let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
-                    trace.taken = here.map(|taken| taken.quantity).sum();
-                    trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
-                }
-            }
+        } else {
+            self.serve_lines(rules, channel, (asking, lines), plan, effects, traces);
         }
         self.give_back_from(0, 0);
         let short = effects.shorts.len() > shorts_before;
@@ -170,6 +137,53 @@ impl Ledger {
             ..Outcome::ok(reserve.channel)
         };
         Some(Decision { outcome, ballot, waits: true })
+    }
+
+    /// Serves all lines, class by class.
+    #[inline(never)]
+    fn serve_lines(
+        &mut self,
+        rules: &Rules,
+        channel: &ChannelRule,
+        (asking, lines): (Asking, &[Line]),
+        plan: Option<&Plan>,
+        effects: &mut Effects,
+        mut traces: Option<&mut Vec<Trace>>,
+    ) {
+        // Substitutes of skus are decided behind what lines ask for themselves.
+        let (mut classes, mut is_later) = (CLASSES, false);
+        if plan.is_some() {
+            classes.end *= 2;
+        }
+        for class in classes {
+            if class == 3 && !is_later && plan.is_none() {
+                break;
+            }
+            for (index, line) in lines.iter().enumerate() {
+                let mut its_class = specificity(line);
+                is_later |= its_class == 3;
+                if plan.is_some_and(|plan| plan.lines[index].is_substitute) {
+                    its_class += CLASSES.end;
+                }
+                if its_class != class || !self.shard.owns(line.sku) {
+                    continue;
+                }
+                let planned = plan.map(|plan| plan.lines[index]);
+                let Some(traces) = traces.as_deref_mut() else {
+                    self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
+                    continue;
+                };
+                let (traced, moved) = (traces.len(), effects.movements.len());
+                self.trace_line(rules, channel, asking.zone, (index, line), traces);
+                self.serve_planned(rules, channel, (asking, planned), (index, line), effects);
+                for trace in &mut traces[traced..] {
+                    let taken = effects.movements[moved..].iter();
+                    let here = taken.filter(|taken| taken.node == trace.node && !taken.pool.is_supply());
+                    trace.taken = here.map(|taken| taken.quantity).sum();
+                    trace.why = if trace.taken > 0 { Why::Taken } else { trace.why };
+                }
+            }
+        }
     }
 
     /// Granted where no part says no and, filled partly, one has something.
