@@ -56,6 +56,8 @@ pub struct Batch<T> {
     pub change: Option<Box<CatalogueChange>>,
     pub commands: usize,
     pub lines: usize,
+    /// Something of it was defined.
+    pub defines: bool,
 }
 
 /// The catalogue's new face, to be published with the batch that changed it.

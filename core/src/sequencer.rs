@@ -118,6 +118,7 @@ impl Sequencer {
             keep_from: self.window.first(),
             commands: 0,
             lines: 0,
+            defines: false,
         }
     }
 
@@ -138,6 +139,7 @@ impl Sequencer {
             slots.push(self.place(batch, frame.principal, command, &frame.lines));
         }
         batch.last = self.last;
+        batch.defines |= slots.iter().any(|slot| matches!(slot, Slot::Defined { .. }));
         batch.commands += frame.commands.len();
         batch.lines += frame.line_count();
         if may_change_rules && slots.iter().any(|slot| matches!(slot, Slot::Defined { .. })) {

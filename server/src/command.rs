@@ -9,7 +9,6 @@ pub mod follow;
 pub mod import;
 pub mod query;
 pub mod restore;
-mod row;
 pub mod serve;
 pub mod token;
 pub mod verify;

@@ -30,6 +30,7 @@ use std::time::Instant;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use stockline_core::admission::WindowSize;
 use stockline_core::batch::Batch;
+use stockline_core::catalogue::NameKind;
 use stockline_core::chain::Anchor;
 use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
@@ -52,6 +53,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::names::Names;
 use crate::principal::Principals;
 pub use backup::backup_files;
 use bell::Bell;
@@ -147,6 +149,7 @@ struct Shared {
     clock: Clock,
     view: Arc<View>,
     principals: Principals,
+    names: Names,
     reader: Box<dyn JournalReader>,
     submissions: Lanes,
     sequencer_bell: Bell,
@@ -249,6 +252,9 @@ impl RunningEngine {
             active += ledger.reservations().active();
         }
         publisher.raise(recovered.last);
+        let names = Names::default();
+        names.learn_all(&recovered.catalogue.definitions());
+        recovered.catalogue.skus().for_each(|(name, sku)| names.put(NameKind::Sku, name, sku.0));
         let principals = Principals::default();
         principals.replace(recovered.catalogue.principals());
         let recovery = Recovery {
@@ -265,6 +271,7 @@ impl RunningEngine {
             clock: Clock::not_before(recovered.now),
             view,
             principals,
+            names,
             reader,
             submissions: Lanes::new(),
             sequencer_bell: Bell::default(),
@@ -403,6 +410,10 @@ impl Engine {
 
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.shared.names
     }
 
     pub fn principals(&self) -> &Principals {

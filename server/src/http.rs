@@ -1,29 +1,28 @@
-//! The HTTP face: liveness and readiness for those who operate the server. Everything else answers 404 as a
-//! problem document; the API grows here.
+//! The HTTP face: JSON over the same engine as QUIC, with no rules of its own. docs/http.md shows every call.
+//!
+//! A handler turns names and text into commands, hands them to `call`, and tells in names and text what came of them.
+
+mod availability;
+mod call;
+mod catalogue;
+mod changes;
+mod problem;
+mod reservation;
+mod stock;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 
 use crate::engine::Engine;
+use problem::Problem;
 
-fn problem(status: StatusCode, code: &str, detail: String) -> Response {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "code": code,
-        "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
-}
-
-async fn ready(State(engine): State<Engine>) -> Response {
+async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
     if engine.is_draining() {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "SHUTTING_DOWN", "the server is draining".into());
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "SHUTTING_DOWN", "the server is draining"));
     }
     let (slices, wrong) = engine.self_audit();
     let body = serde_json::json!({
@@ -31,19 +30,42 @@ async fn ready(State(engine): State<Engine>) -> Response {
         "durable_lsn": engine.view().durable().0,
         "self_audit": { "slices": slices, "wrong": wrong },
     });
-    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response())
 }
 
-async fn unknown(uri: Uri) -> Response {
-    problem(StatusCode::NOT_FOUND, "NOT_FOUND", format!("there is nothing at {}", uri.path()))
+async fn unknown(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", format!("there is nothing at {}", uri.path()))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not for {}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
+}
+
+/// Every call, and what answers it.
+fn routes(engine: Engine) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/v1/events", post(stock::tell))
+        .route("/v1/availability", post(availability::ask))
+        .route("/v1/availability/{sku}", get(availability::ask_one))
+        .route("/v1/reservations", post(reservation::reserve))
+        .route("/v1/reservations/{id}", get(reservation::read))
+        .route("/v1/reservations/{id}/{verb}", post(reservation::step))
+        .route("/v1/positions/{sku}/{node}", get(stock::position))
+        .route("/v1/allocations", post(stock::allocate))
+        .route("/v1/nodes/{name}", put(catalogue::node))
+        .route("/v1/groups/{name}", put(catalogue::group))
+        .route("/v1/channels/{name}", put(catalogue::channel))
+        .route("/v1/skus/{name}", put(catalogue::sku))
+        .route("/v1/changes", get(changes::follow))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(engine)
 }
 
 /// Serves until the listener's task is dropped.
 pub async fn serve(listener: TcpListener, engine: Engine) -> std::io::Result<()> {
-    let routes = Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .fallback(unknown)
-        .with_state(engine);
-    axum::serve(listener, routes).await
+    axum::serve(listener, routes(engine)).await
 }

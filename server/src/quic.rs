@@ -1,6 +1,5 @@
 //! The QUIC face: accepts connections within limits and gives each a `session`.
 
-mod follow;
 mod session;
 
 use std::net::SocketAddr;

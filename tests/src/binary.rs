@@ -29,6 +29,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) quic: String,
+    pub(crate) http: String,
 }
 
 impl Drop for Serving {
@@ -63,7 +64,7 @@ pub(crate) fn serve_with(data: &Path, more: &[&str], environment: &[(&str, Strin
         .strip_prefix("ready quic=")
         .and_then(|rest| rest.split_once(" http="))
         .unwrap_or_else(|| panic!("{line:?} is no ready line"));
-    Serving { child, quic: quic.0.to_owned() }
+    Serving { child, quic: quic.0.to_owned(), http: quic.1.trim().to_owned() }
 }
 
 impl Serving {

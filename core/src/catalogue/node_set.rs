@@ -10,7 +10,7 @@ pub enum NodeSet {
 }
 
 impl NodeSet {
-    pub(super) fn of(nodes: &[NodeId]) -> NodeSet {
+    pub fn of(nodes: &[NodeId]) -> NodeSet {
         let words = nodes.iter().map(|node| node.0 as usize / 64 + 1).max().unwrap_or(0);
         let mut bits = vec![0u64; words];
         for node in nodes {

@@ -25,6 +25,13 @@ pub enum Why {
     NotChosen = 5,
 }
 
+impl Why {
+    /// As HTTP says it.
+    pub fn name(self) -> &'static str {
+        ["taken", "not_offered", "not_in_group", "other_node", "nothing", "not_chosen"][self as usize]
+    }
+}
+
 /// What was seen of one node for one line, when it was the line's turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trace {

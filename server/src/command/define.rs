@@ -216,13 +216,13 @@ fn quarters(text: &str) -> Option<i8> {
     whole.then_some((hours * 4 + minutes / 15) as i8)
 }
 
-fn cut_off(text: &str) -> Result<u8, String> {
+pub fn cut_off(text: &str) -> Result<u8, String> {
     let found = quarters(text).filter(|quarters| *quarters > 0);
     let reason = || format!("{text:?} is no time after midnight as HH:MM in quarters of an hour, as 14:30");
     found.map(|quarters| quarters as u8).ok_or_else(reason)
 }
 
-fn utc_offset(text: &str) -> Result<i8, String> {
+pub fn utc_offset(text: &str) -> Result<i8, String> {
     let (sign, size) = match text.strip_prefix('-') {
         Some(size) => (-1, size),
         None => (1, text.strip_prefix('+').unwrap_or(text)),

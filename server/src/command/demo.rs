@@ -9,7 +9,7 @@ use stockline_core::id::{Key, Millis, NodeId, SkuId};
 use stockline_core::outcome::Code;
 use stockline_core::record::EventRec;
 
-use crate::command::row::key_of;
+use crate::event_row::key_of;
 
 const CATALOGUE: &str = include_str!("../../demo/catalogue.csv");
 const NODES: [(&str, u16); 2] = [("warehouse", 1), ("overflow", 2)];

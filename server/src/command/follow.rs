@@ -9,6 +9,7 @@ use stockline_core::wire::{ChangeRec, Follow, NoticeRec};
 use crate::availability::Status;
 use crate::command::{ProfileOption, id, with_client};
 use crate::exit;
+use crate::follow::{reason_name, what_name};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -67,22 +68,8 @@ pub fn run(options: &Options) -> i32 {
     })
 }
 
-const WHAT: [&str; 10] = [
-    "expired",
-    "reserved",
-    "confirmed",
-    "released",
-    "extended",
-    "fulfilled",
-    "moved",
-    "picked",
-    "shipped",
-    "promised",
-];
-const REASON: [&str; 6] = ["placed", "arrived", "sooner", "later", "moved", "lost"];
-
 fn print_notice(notice: &NoticeRec) {
-    let what = WHAT.get(usize::from(notice.what).wrapping_sub(1)).copied().unwrap_or("changed");
+    let what = what_name(notice.what);
     print!(
         "lsn={} at_ms={} channel={} reservation={} {what}",
         notice.lsn,
@@ -96,7 +83,7 @@ fn print_notice(notice: &NoticeRec) {
     if notice.node != NodeId::ANY.0 {
         print!(" sku={} node={} quantity={}", notice.sku, notice.node, notice.quantity);
     }
-    match REASON.get(usize::from(notice.reason).wrapping_sub(1)) {
+    match reason_name(notice.reason) {
         Some(reason) if notice.due_ms == Millis(u64::MAX).0 => print!(" for=never reason={reason}"),
         Some(reason) => print!(" for_ms={} reason={reason}", notice.due_ms),
         None if notice.due_ms > 0 => print!(" expires_at_ms={}", notice.due_ms),

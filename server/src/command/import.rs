@@ -10,13 +10,12 @@ use std::time::Instant;
 
 use stockline_client::{Client, ClientError, EventStream};
 use stockline_core::catalogue::NameKind;
-use stockline_core::event::StockEvent;
-use stockline_core::id::{Millis, NodeId, SkuId};
+use stockline_core::id::{NodeId, SkuId};
 use stockline_core::outcome::Code;
 
 use crate::command::demo::event_record;
-use crate::command::row::{EventRow, ParsedRow};
 use crate::command::{ProfileOption, with_client};
+use crate::event_row::{EventRow, ParsedRow};
 use crate::exit;
 
 #[derive(Debug, clap::Args)]
@@ -131,7 +130,6 @@ async fn send(
     let nodes = ids(&client, NameKind::Node, node_names.collect(), false).await?;
     let skus = rows.iter().map(|(_, row)| row.sku.as_str()).collect();
     let skus = ids(&client, NameKind::Sku, skus, true).await?;
-    // A name without an id goes as one nobody has: the refusal is the ledger's and is recorded.
     let node = |name: &str| NodeId(nodes.get(name).map_or(NodeId::ANY.0, |id| *id as u16));
     let started = Instant::now();
     let progress = std::io::stderr().is_terminal();
@@ -141,19 +139,7 @@ async fn send(
     let mut stream = EventStream::new(client, batch, 16);
     for (index, (_, row)) in rows.iter().enumerate() {
         let sku = SkuId(skus.get(&row.sku).copied().unwrap_or(u32::MAX));
-        let occurred_at = Millis(row.occurred_at_ms);
-        let event = StockEvent {
-            reservation: row.reservation,
-            supply: row.supply,
-            to_node: row.to_node.as_deref().map_or(NodeId::ANY, node),
-            eta: Millis(row.eta_ms),
-            damaged: row.damaged,
-            expected: row.expected,
-            from: row.from,
-            to: row.to,
-            reason: row.reason,
-            ..StockEvent::new(row.kind, sku, node(&row.node), row.quantity, occurred_at)
-        };
+        let event = row.event(sku, node);
         stream.push(event_record(row.key, &event)).await?;
         outcomes.extend(stream.take_results());
         if shown.elapsed().as_millis() >= 500 && progress {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stockline_core::batch::Batch;
+use stockline_core::batch::{Batch, Slot};
+use stockline_core::command::Body;
 use stockline_core::commit::{Commit, Done};
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
@@ -90,6 +91,15 @@ fn collect(shared: &Shared, batch: &Arc<Batch<Tag>>, first: Output) -> Vec<Outpu
 fn spread(shared: &Shared, done: &Done<Tag>) {
     if shared.outputs.len() > 1 {
         done.learned(|learned| shared.learned.push(learned));
+    }
+    if done.batch.defines {
+        for stamped in &done.batch.frames {
+            for (command, slot) in stamped.frame.commands.iter().zip(&stamped.slots) {
+                if let (Body::Define(definition), Slot::Defined { id, .. }) = (&command.body, slot) {
+                    shared.names.learn(definition, *id);
+                }
+            }
+        }
     }
     if let Some(change) = &done.batch.change {
         shared.principals.replace(&change.principals);

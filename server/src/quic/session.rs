@@ -11,26 +11,25 @@ use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
-use stockline_core::command::{Body, Command, Frame, Read};
-use stockline_core::id::{ChannelId, GroupId, PrincipalId, SkuId};
-use stockline_core::ledger::Why;
+use stockline_core::command::Frame;
+use stockline_core::id::{ChannelId, GroupId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
-    self, AllocationAnswers, ArchivedAvailability, ArchivedSignIn, AvailabilityAnswer, Explanations,
-    FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal, ReservationAnswers, Results,
-    Welcome, WireError,
+    self, AllocationAnswers, ArchivedAvailability, ArchivedFollow, ArchivedSignIn, AvailabilityAnswer,
+    Explanations, Follow, FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal,
+    ReservationAnswers, Results, Welcome, WireError,
 };
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::follow::{Asked, Followed, Told};
+use crate::access::{self, Present, Turned};
 use crate::availability;
 use crate::engine::{Answered, Clock, Engine, Refused, Tag};
+use crate::follow::{Asked, Followed, Told};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -39,49 +38,13 @@ const REPLIES: usize = 256;
 /// Replies collected before they are written.
 const OUT_BYTES: usize = 256 << 10;
 
-/// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
-static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
-
-/// Why a frame is turned away as a whole.
-pub(super) struct Turned {
-    pub code: Code,
-    pub text: String,
-}
-
-impl From<WireError> for Turned {
-    fn from(error: WireError) -> Turned {
-        Turned { code: Code::Malformed, text: error.to_string() }
-    }
-}
-
-/// One connection of a principal, counted for as long as it lives.
-struct Present {
-    engine: Engine,
-    id: PrincipalId,
-    /// One look-up of repeats at a time, whatever its connections send.
-    lookup: Arc<Semaphore>,
-}
-
-impl Present {
-    fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
-        let lookup = engine.principals().enter(id)?;
-        Some(Present { engine: engine.clone(), id, lookup })
-    }
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.engine.principals().leave(self.id);
-    }
-}
-
 pub(super) struct Session {
     connection: Connection,
     send: SendStream,
     recv: RecvStream,
     engine: Engine,
     principal: Arc<Principal>,
-    present: Present,
+    present: Arc<Present>,
     inbox: Inbox,
     out: Vec<u8>,
     answers: UnboundedSender<Answered>,
@@ -122,7 +85,7 @@ impl Session {
                 code: Code::Overloaded,
                 text: format!("at most {} connections a token", limit::CONNECTIONS_PER_PRINCIPAL_MAX),
             })?;
-            Ok((request, principal, present))
+            Ok((request, principal, Arc::new(present)))
         });
         match signed_in {
             Ok((request, principal, present)) => {
@@ -318,7 +281,7 @@ impl Session {
             Role::Admin | Role::Warehouse => None,
         };
         let read = wire::read_commands(raw, scope, self.engine.clock().now())?;
-        self.allow(raw.kind, &read.commands)?;
+        access::allow(&self.principal, raw.kind, &read.commands)?;
         let frame = Frame {
             tag: Tag {
                 reply_to: Some(self.answers.clone()),
@@ -354,58 +317,6 @@ impl Session {
         }
     }
 
-    /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
-    fn allow(&self, kind: FrameType, commands: &[Command]) -> Result<(), Turned> {
-        let principal = &*self.principal;
-        let allowed = match principal.role {
-            Role::Admin => true,
-            Role::Channel => matches!(
-                kind,
-                FrameType::Resolve
-                    | FrameType::Reserve
-                    | FrameType::Transitions
-                    | FrameType::ReadReservations
-                    | FrameType::ReadAllocations
-                    | FrameType::Explain
-            ),
-            Role::Warehouse => {
-                matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
-            }
-        };
-        if !allowed {
-            let text = format!("a {:?} may not send {kind:?} frames", principal.role);
-            return Err(Turned { code: Code::Forbidden, text });
-        }
-        let own = |node| principal.role != Role::Warehouse || principal.nodes.contains(&node);
-        for (index, command) in commands.iter().enumerate() {
-            let (known, code, what) = match &command.body {
-                Body::Reserve(reserve) | Body::Read(Read::Explain(reserve)) => (
-                    principal.channel.is_none_or(|channel| channel == reserve.channel)
-                        || principal.role == Role::Admin,
-                    Code::UnknownChannel,
-                    "channel",
-                ),
-                Body::Event(event) => (own(event.node), Code::UnknownNode, "node"),
-                Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
-                // Whoever acts for one channel asks for that one's allocations.
-                Body::Read(Read::Allocations { channel, .. }) => (
-                    principal.role == Role::Admin || *channel == principal.channel,
-                    Code::UnknownChannel,
-                    "channel",
-                ),
-                Body::Define(_) if kind == FrameType::Resolve && principal.role == Role::Channel => {
-                    (false, Code::Forbidden, "right to create skus")
-                }
-                _ => (true, Code::Ok, ""),
-            };
-            if !known {
-                let text = format!("command {index}: no such {what} for this token");
-                return Err(Turned { code, text });
-            }
-        }
-        Ok(())
-    }
-
     fn answer_availability(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
         let malformed = |text: &str| Turned { code: Code::Malformed, text: text.into() };
         let question = wire::access::<ArchivedAvailability>(raw.archive)?;
@@ -436,14 +347,21 @@ impl Session {
 
     /// Begins to answer a follower; each connection has one answer waiting at a time.
     fn follow(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
-        let principal = (self.principal.role, self.principal.channel);
-        let asked = Asked::of(raw, principal, &self.engine)?;
+        let asked = wire::access::<ArchivedFollow>(raw.archive)?;
+        let asked = Follow {
+            from_lsn: asked.from_lsn.to_native(),
+            channel: asked.channel.to_native(),
+            what: asked.what,
+            wait_ms: asked.wait_ms.to_native(),
+            gather_ms: asked.gather_ms.to_native(),
+        };
+        let asked = Asked::new(&self.principal, &self.engine, &asked)?;
         if self.following.is_some() {
             let text = "an answer is waited for already; one at a time on a connection".into();
             return Err(Turned { code: Code::Overloaded, text });
         }
         self.following = Some(raw.request);
-        let (engine, turn) = (self.engine.clone(), Arc::clone(&self.present.lookup));
+        let (engine, turn) = (self.engine.clone(), self.present.turn());
         self.follows.spawn(asked.answer(engine, turn, std::mem::take(&mut self.told)));
         Ok(())
     }
@@ -463,42 +381,33 @@ impl Session {
 
     fn reply(&mut self, answered: Answered) {
         if answered.reply.repeats().next().is_some() {
-            self.look_up(answered);
+            let (engine, answers) = (self.engine.clone(), self.answers.clone());
+            let present = Arc::clone(&self.present);
+            tokio::spawn(async move {
+                if let Some(answered) = present.look_up(&engine, answered, || answers.is_closed()).await {
+                    let _ = answers.send(answered);
+                }
+            });
             return;
         }
         self.frames_in_flight -= 1;
         self.commands_in_flight -= answered.commands;
         let request = (answered.mark >> 8) as u32;
-        let reply: &FrameReply = &answered.reply;
+        let mut reply: FrameReply = answered.reply;
         match FrameType::from_number(answered.mark as u8) {
             Some(FrameType::ReadPositions) => {
-                wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(reply));
+                wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(&reply));
             }
             Some(FrameType::ReadAllocations) => {
-                wire::encode(&mut self.out, FrameType::Allocations, request, &AllocationAnswers::of(reply));
+                wire::encode(&mut self.out, FrameType::Allocations, request, &AllocationAnswers::of(&reply));
             }
             Some(FrameType::Explain) => {
-                let mut told = Explanations::of(reply);
-                if self.principal.role != Role::Admin {
-                    // What lies at nodes that its channel is not offered is none of its business.
-                    told.traces.retain(|trace| trace.why != Why::NotOffered as u8);
-                    // And it is shown no more than its cap.
-                    let channel = self.principal.channel.unwrap_or(ChannelId::SHARED);
-                    let cap = self
-                        .engine
-                        .view()
-                        .read(|reader| Ok(reader.rules.channel(channel).map_or(0, |rule| rule.policy.cap)));
-                    if let Ok((_, cap @ 1..)) = cap {
-                        for trace in &mut told.traces {
-                            trace.free = trace.free.min(i64::from(cap));
-                            trace.own = trace.own.min(i64::from(cap));
-                        }
-                    }
-                }
+                access::hide(&self.engine, &self.principal, &mut reply.traces);
+                let told = Explanations::of(&reply);
                 wire::encode(&mut self.out, FrameType::Explanations, request, &told);
             }
             Some(FrameType::ReadReservations) => {
-                let answers = ReservationAnswers::of(reply);
+                let answers = ReservationAnswers::of(&reply);
                 if answers.claims.len() * 32 > limit::REPLY_BYTES_MAX / 2 {
                     let text = "too many claims for one reply; ask for fewer reservations at once";
                     refuse(&mut self.out, request, Code::Malformed, text);
@@ -506,41 +415,8 @@ impl Session {
                     wire::encode(&mut self.out, FrameType::Reservations, request, &answers);
                 }
             }
-            _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(reply)),
+            _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(&reply)),
         }
-    }
-
-    /// Reads the answers to repeats from the journal, off this task, and comes back to the reply then.
-    fn look_up(&self, mut answered: Answered) {
-        let (engine, answers) = (self.engine.clone(), self.answers.clone());
-        let lookup = Arc::clone(&self.present.lookup);
-        let mut repeats: Vec<_> = answered.reply.repeats().collect();
-        repeats.sort_unstable_by_key(|(_, lsn)| std::cmp::Reverse(*lsn));
-        tokio::spawn(async move {
-            // Neither is ever closed, so a place is always granted in time.
-            let Ok(_own) = lookup.acquire().await else { return };
-            while !repeats.is_empty() {
-                let Ok(_place) = LOOKUPS.acquire().await else { return };
-                if answers.is_closed() {
-                    // Whoever asked has gone.
-                    return;
-                }
-                let engine = engine.clone();
-                let some = tokio::task::spawn_blocking(move || {
-                    if engine.fill_repeats(&mut answered.reply, &mut repeats).is_err() {
-                        // Nothing can be said about these for now; the sender may ask again.
-                        for (at, _) in repeats.drain(..) {
-                            answered.reply.replies[at].outcome.code = Code::Overloaded;
-                        }
-                    }
-                    (answered, repeats)
-                });
-                let Ok(left) = some.await else { return };
-                (answered, repeats) = left;
-            }
-            answered.reply.settle_repeats();
-            let _ = answers.send(answered);
-        });
     }
 }
 

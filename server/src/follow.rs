@@ -7,17 +7,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stockline_core::catalogue::Role;
+use stockline_core::catalogue::{Principal, Role};
 use stockline_core::id::{ChannelId, Lsn, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
-use stockline_core::wire::{self, ArchivedFollow, ChangeRec, Changes, RawFrame};
+use stockline_core::wire::{ChangeRec, Changes, Follow};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::session::Turned;
+use crate::access::Turned;
 use crate::availability;
 use crate::engine::{Engine, Found};
 
@@ -26,7 +26,7 @@ static READERS: Semaphore = Semaphore::const_new(limit::FOLLOW_READERS_MAX);
 
 /// What a follower wants.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub struct Asked {
     from: Lsn,
     /// None: all reservations.
     channel: Option<ChannelId>,
@@ -38,31 +38,26 @@ pub(super) struct Asked {
 }
 
 /// Number and status last told of a sku to a channel.
-pub(super) type Told = HashMap<(ChannelId, u32), (u64, u8)>;
+pub type Told = HashMap<(ChannelId, u32), (u64, u8)>;
 
 /// How a follower was answered, and what it knows now.
-pub(super) struct Followed {
+pub struct Followed {
     pub answer: Result<Changes, Turned>,
     pub told: Told,
 }
 
 impl Asked {
-    /// Reads the question of a principal.
-    pub(super) fn of(
-        raw: RawFrame<'_>,
-        (role, own): (Role, Option<ChannelId>),
-        engine: &Engine,
-    ) -> Result<Asked, Turned> {
-        let turned = |code, text: &str| Err(Turned { code, text: text.into() });
-        let asked = wire::access::<ArchivedFollow>(raw.archive)?;
-        let channel = Some(ChannelId(asked.channel.to_native())).filter(|id| *id != ChannelId::SHARED);
+    /// What a principal may ask.
+    pub fn new(principal: &Principal, engine: &Engine, asked: &Follow) -> Result<Asked, Turned> {
+        let turned = |code, text: &str| Err(Turned::new(code, text));
+        let channel = Some(ChannelId(asked.channel)).filter(|id| *id != ChannelId::SHARED);
         let known = |id| {
             let read = engine.view().read(|reader| Ok(reader.rules.channel(id).is_some()));
             read.is_ok_and(|(_, known)| known)
         };
-        match (role, channel) {
+        match (principal.role, channel) {
             (Role::Warehouse, _) => return turned(Code::Forbidden, "a warehouse may not follow channels"),
-            (Role::Channel, channel) if channel != own => {
+            (Role::Channel, channel) if channel != principal.channel => {
                 return turned(Code::UnknownChannel, "no such channel for this token");
             }
             (_, Some(channel)) if !known(channel) => return turned(Code::UnknownChannel, "no such channel"),
@@ -80,14 +75,14 @@ impl Asked {
             return turned(Code::Malformed, "availability is followed for one channel: name it");
         }
         let most = |ms: u32| Duration::from_millis(u64::from(ms.min(limit::FOLLOW_WAIT_MS_MAX)));
-        let until = Instant::now() + most(asked.wait_ms.to_native());
-        let gather = most(asked.gather_ms.to_native().min(asked.wait_ms.to_native()));
-        let from = Lsn(asked.from_lsn.to_native());
+        let until = Instant::now() + most(asked.wait_ms);
+        let gather = most(asked.gather_ms.min(asked.wait_ms));
+        let from = Lsn(asked.from_lsn);
         Ok(Asked { from, channel, notices, statuses, numbers, until, gather })
     }
 
     /// Waits until there is something to tell, or no longer.
-    pub(super) async fn answer(self, engine: Engine, turn: Arc<Semaphore>, mut told: Told) -> Followed {
+    pub async fn answer(self, engine: Engine, turn: Arc<Semaphore>, mut told: Told) -> Followed {
         let answer = self.wait(&engine, &turn, &mut told).await;
         Followed { answer, told }
     }
@@ -182,9 +177,8 @@ impl Asked {
                 let mut each = skus.iter().map(|sku| offers_of(engine, channel, &[*sku], &mut offers));
                 each.try_fold(Lsn(u64::MAX), |least, read| Ok(least.min(read?)))
             });
-            as_of = as_of.min(read.map_err(|Stale| Turned {
-                code: Code::Overloaded,
-                text: "these skus change faster than they can be read; ask again".into(),
+            as_of = as_of.min(read.map_err(|Stale| {
+                Turned::new(Code::Overloaded, "these skus change faster than they can be read; ask again")
             })?);
             yield_now().await;
         }
@@ -230,4 +224,28 @@ fn offers_of(
 /// That nothing happened up to there.
 fn nothing(next: Lsn) -> Changes {
     Changes { next_lsn: next.0, as_of_lsn: next.0 - 1, ..Changes::default() }
+}
+
+const WHAT: [&str; 10] = [
+    "expired",
+    "reserved",
+    "confirmed",
+    "released",
+    "extended",
+    "fulfilled",
+    "moved",
+    "picked",
+    "shipped",
+    "promised",
+];
+const REASON: [&str; 6] = ["placed", "arrived", "sooner", "later", "moved", "lost"];
+
+/// The name of what happened to a reservation.
+pub fn what_name(number: u8) -> &'static str {
+    WHAT.get(usize::from(number).wrapping_sub(1)).copied().unwrap_or("changed")
+}
+
+/// The name of why a promise is another.
+pub fn reason_name(number: u8) -> Option<&'static str> {
+    REASON.get(usize::from(number).wrapping_sub(1)).copied()
 }

@@ -2,64 +2,64 @@
 
 use serde::Deserialize;
 use stockline_core::bucket::Bucket;
-use stockline_core::event::EventKind;
-use stockline_core::id::{Key, ReservationId, SupplyId};
+use stockline_core::event::{EventKind, StockEvent};
+use stockline_core::id::{Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// The fields of docs/protocol.md's canonical event. All text may be missing where its type does not need it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EventRow {
-    pub(super) id: String,
-    pub(super) source: String,
+pub struct EventRow {
+    pub id: String,
+    pub source: String,
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) occurred_at: String,
-    pub(super) sku: String,
-    pub(super) node: String,
-    pub(super) quantity: i64,
+    pub kind: String,
+    pub occurred_at: String,
+    pub sku: String,
+    pub node: String,
+    pub quantity: i64,
     #[serde(default)]
-    pub(super) reason: Option<String>,
+    pub reason: Option<String>,
     #[serde(default)]
-    pub(super) reservation: Option<String>,
+    pub reservation: Option<String>,
     #[serde(default)]
-    pub(super) supply: Option<String>,
+    pub supply: Option<String>,
     #[serde(default)]
-    pub(super) to_node: Option<String>,
+    pub to_node: Option<String>,
     #[serde(default)]
-    pub(super) eta: Option<String>,
+    pub eta: Option<String>,
     #[serde(default)]
-    pub(super) damaged: Option<u32>,
+    pub damaged: Option<u32>,
     #[serde(default)]
-    pub(super) expected: Option<i64>,
+    pub expected: Option<i64>,
     #[serde(default)]
-    pub(super) from: Option<String>,
+    pub from: Option<String>,
     #[serde(default)]
-    pub(super) to: Option<String>,
+    pub to: Option<String>,
 }
 
 /// A row whose every field makes sense; only its names have no ids yet.
 #[derive(Clone, Debug)]
-pub(super) struct ParsedRow {
-    pub(super) key: Key,
-    pub(super) kind: EventKind,
-    pub(super) occurred_at_ms: u64,
-    pub(super) sku: String,
-    pub(super) node: String,
-    pub(super) quantity: i64,
-    pub(super) reason: [u8; 16],
-    pub(super) reservation: Option<ReservationId>,
-    pub(super) supply: Option<SupplyId>,
-    pub(super) to_node: Option<String>,
-    pub(super) eta_ms: u64,
-    pub(super) damaged: u32,
-    pub(super) expected: Option<i64>,
-    pub(super) from: Bucket,
-    pub(super) to: Bucket,
+pub struct ParsedRow {
+    pub key: Key,
+    pub kind: EventKind,
+    pub occurred_at_ms: u64,
+    pub sku: String,
+    pub node: String,
+    pub quantity: i64,
+    pub reason: [u8; 16],
+    pub reservation: Option<ReservationId>,
+    pub supply: Option<SupplyId>,
+    pub to_node: Option<String>,
+    pub eta_ms: u64,
+    pub damaged: u32,
+    pub expected: Option<i64>,
+    pub from: Bucket,
+    pub to: Bucket,
 }
 
 /// The key of an event: its source and id as one number.
-pub(super) fn key_of(source: &str, id: &str) -> Key {
+pub fn key_of(source: &str, id: &str) -> Key {
     Key(xxh3_128(format!("{source}\0{id}").as_bytes()).max(1))
 }
 
@@ -83,8 +83,27 @@ fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
+impl ParsedRow {
+    /// With the ids behind its names; `node` answers the one that nobody has for a name without, so that the
+    /// refusal is the ledger's, and recorded.
+    pub fn event(&self, sku: SkuId, node: impl Fn(&str) -> NodeId) -> StockEvent {
+        StockEvent {
+            reservation: self.reservation,
+            supply: self.supply,
+            to_node: self.to_node.as_deref().map_or(NodeId::ANY, &node),
+            eta: Millis(self.eta_ms),
+            damaged: self.damaged,
+            expected: self.expected,
+            from: self.from,
+            to: self.to,
+            reason: self.reason,
+            ..StockEvent::new(self.kind, sku, node(&self.node), self.quantity, Millis(self.occurred_at_ms))
+        }
+    }
+}
+
 impl EventRow {
-    pub(super) fn parse(self) -> Result<ParsedRow, String> {
+    pub fn parse(self) -> Result<ParsedRow, String> {
         for (field, text) in
             [("id", &self.id), ("source", &self.source), ("sku", &self.sku), ("node", &self.node)]
         {

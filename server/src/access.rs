@@ -1,0 +1,163 @@
+//! Who may do what: by role, channel and node, for both faces alike. And what a principal's connections share.
+
+use std::sync::Arc;
+
+use stockline_core::catalogue::{Principal, Role};
+use stockline_core::command::{Body, Command, Read};
+use stockline_core::id::{ChannelId, PrincipalId};
+use stockline_core::ledger::{Trace, Why};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
+use stockline_core::wire::{FrameType, WireError};
+use tokio::sync::Semaphore;
+
+use crate::engine::{Answered, Engine};
+
+/// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
+static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
+
+/// Why a frame, or a request, is turned away as a whole.
+#[derive(Debug)]
+pub struct Turned {
+    pub code: Code,
+    pub text: String,
+}
+
+impl Turned {
+    pub fn new(code: Code, text: impl Into<String>) -> Turned {
+        Turned { code, text: text.into() }
+    }
+}
+
+impl From<WireError> for Turned {
+    fn from(error: WireError) -> Turned {
+        Turned { code: Code::Malformed, text: error.to_string() }
+    }
+}
+
+/// One connection of a principal, counted for as long as it lives.
+pub struct Present {
+    engine: Engine,
+    id: PrincipalId,
+    /// One look-up of repeats at a time, whatever its connections send.
+    lookup: Arc<Semaphore>,
+}
+
+impl Present {
+    pub fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
+        let lookup = engine.principals().enter(id)?;
+        Some(Present { engine: engine.clone(), id, lookup })
+    }
+
+    /// Who holds it reads the journal for the principal.
+    pub fn turn(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.lookup)
+    }
+
+    /// Puts the recorded answers in place of repeats; `None` if whoever asked has gone.
+    pub async fn look_up(
+        &self,
+        engine: &Engine,
+        mut answered: Answered,
+        has_gone: impl Fn() -> bool,
+    ) -> Option<Answered> {
+        let mut repeats: Vec<_> = answered.reply.repeats().collect();
+        repeats.sort_unstable_by_key(|(_, lsn)| std::cmp::Reverse(*lsn));
+        // Neither is ever closed, so a place is always granted in time.
+        let _own = self.lookup.acquire().await.ok()?;
+        while !repeats.is_empty() {
+            let _place = LOOKUPS.acquire().await.ok()?;
+            if has_gone() {
+                return None;
+            }
+            let engine = engine.clone();
+            let some = tokio::task::spawn_blocking(move || {
+                if engine.fill_repeats(&mut answered.reply, &mut repeats).is_err() {
+                    // Nothing can be said about these for now; the sender may ask again.
+                    for (at, _) in repeats.drain(..) {
+                        answered.reply.replies[at].outcome.code = Code::Overloaded;
+                    }
+                }
+                (answered, repeats)
+            });
+            (answered, repeats) = some.await.ok()?;
+        }
+        answered.reply.settle_repeats();
+        Some(answered)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.engine.principals().leave(self.id);
+    }
+}
+
+/// Leaves out of explanations what is none of the principal's business: nodes that its channel is not offered, and
+/// more units than it is shown.
+pub fn hide(engine: &Engine, principal: &Principal, traces: &mut Vec<(u32, Trace)>) {
+    if principal.role == Role::Admin {
+        return;
+    }
+    traces.retain(|(_, trace)| trace.why != Why::NotOffered);
+    let channel = principal.channel.unwrap_or(ChannelId::SHARED);
+    let cap =
+        engine.view().read(|reader| Ok(reader.rules.channel(channel).map_or(0, |rule| rule.policy.cap)));
+    if let Ok((_, cap @ 1..)) = cap {
+        for (_, trace) in traces {
+            trace.free = trace.free.min(i64::from(cap));
+            trace.own = trace.own.min(i64::from(cap));
+        }
+    }
+}
+
+/// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
+pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Result<(), Turned> {
+    let allowed = match principal.role {
+        Role::Admin => true,
+        Role::Channel => matches!(
+            kind,
+            FrameType::Resolve
+                | FrameType::Reserve
+                | FrameType::Transitions
+                | FrameType::ReadReservations
+                | FrameType::ReadAllocations
+                | FrameType::Explain
+        ),
+        Role::Warehouse => {
+            matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
+        }
+    };
+    if !allowed {
+        let text = format!("a {:?} may not send {kind:?} frames", principal.role);
+        return Err(Turned { code: Code::Forbidden, text });
+    }
+    let own = |node| principal.role != Role::Warehouse || principal.nodes.contains(&node);
+    for (index, command) in commands.iter().enumerate() {
+        let (known, code, what) = match &command.body {
+            Body::Reserve(reserve) | Body::Read(Read::Explain(reserve)) => (
+                principal.channel.is_none_or(|channel| channel == reserve.channel)
+                    || principal.role == Role::Admin,
+                Code::UnknownChannel,
+                "channel",
+            ),
+            Body::Event(event) => (own(event.node), Code::UnknownNode, "node"),
+            Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
+            // Whoever acts for one channel asks for that one's allocations.
+            Body::Read(Read::Allocations { channel, .. }) => (
+                principal.role == Role::Admin || *channel == principal.channel,
+                Code::UnknownChannel,
+                "channel",
+            ),
+            Body::Define(_) if kind == FrameType::Resolve && principal.role == Role::Channel => {
+                (false, Code::Forbidden, "right to create skus")
+            }
+            _ => (true, Code::Ok, ""),
+        };
+        if !known {
+            let text = format!("command {index}: no such {what} for this token");
+            return Err(Turned { code, text });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Availability: answered from the published view, without going through the order.
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stockline_core::catalogue::{NameKind, NodeSet, Principal, Role};
+use stockline_core::id::{ChannelId, GroupId, NodeId, SkuId};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
+use stockline_core::view::Stale;
+
+use super::call::{answer, id, json as read, moment, name, principal};
+use super::problem::Problem;
+use crate::availability::{self, Offer, Status};
+use crate::engine::Engine;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    channel: String,
+    skus: Vec<String>,
+    group: Option<String>,
+    nodes: Option<Vec<String>>,
+    #[serde(default)]
+    detail: Detail,
+}
+
+#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Detail {
+    #[default]
+    Total,
+    Nodes,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct One {
+    channel: String,
+    group: Option<String>,
+    #[serde(default)]
+    detail: Detail,
+}
+
+pub(super) async fn ask(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let question: Question = read(&headers, body).await?;
+    tell(&engine, &principal, &question)
+}
+
+pub(super) async fn ask_one(
+    State(engine): State<Engine>,
+    Path(sku): Path<String>,
+    query: Result<Query<One>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let Query(one) = query.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
+    let One { channel, group, detail } = one;
+    id(&engine, NameKind::Sku, &sku)?;
+    tell(&engine, &principal, &Question { channel, skus: vec![sku], group, nodes: None, detail })
+}
+
+fn tell(engine: &Engine, principal: &Principal, question: &Question) -> Result<Response, Problem> {
+    if principal.role == Role::Warehouse {
+        return Err(Problem::of(Code::Forbidden, "a warehouse may not ask for availability"));
+    }
+    if question.skus.len() > limit::FRAME_SKUS_MAX {
+        return Err(Problem::invalid(format!("at most {} skus at once", limit::FRAME_SKUS_MAX)));
+    }
+    let foreign = || Problem::of(Code::UnknownChannel, format!("no channel {:?}", question.channel));
+    let channel = id(engine, NameKind::Channel, &question.channel).map_err(|_| foreign())?;
+    let channel = ChannelId(channel as u16);
+    if principal.role == Role::Channel && principal.channel != Some(channel) {
+        return Err(foreign());
+    }
+    let group = match &question.group {
+        None => GroupId::ANY,
+        Some(name) => GroupId(id(engine, NameKind::Group, name)? as u16),
+    };
+    let named = match &question.nodes {
+        None => None,
+        Some(names) => {
+            let ids = names.iter().map(|name| Ok(NodeId(id(engine, NameKind::Node, name)? as u16)));
+            Some(NodeSet::of(&ids.collect::<Result<Vec<_>, Problem>>()?))
+        }
+    };
+    if named.is_some() && group != GroupId::ANY {
+        return Err(Problem::invalid("give a group or nodes, not both"));
+    }
+    let skus: Vec<SkuId> = question
+        .skus
+        .iter()
+        // One that nobody knows is told as such, in its place.
+        .map(|name| SkuId(engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX)))
+        .collect();
+    let mut items: Vec<(Offer, Vec<(NodeId, i64)>)> = Vec::with_capacity(skus.len());
+    let read = engine.view().read(|reader| {
+        items.clear();
+        let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
+        let (now, nodes) = (availability::now(reader, engine.clock()), reader.rules.group(group));
+        for sku in &skus {
+            let mut listed = Vec::new();
+            let offer =
+                availability::offer(reader, now, rule, named.as_ref().or(nodes), *sku, |node, free| {
+                    if question.detail == Detail::Nodes {
+                        listed.push((node, free));
+                    }
+                })?;
+            items.push((offer, listed));
+        }
+        Ok(())
+    });
+    let (as_of, ()) = read.map_err(|Stale| {
+        Problem::of(Code::Overloaded, "these skus change faster than they can be read at once; ask for fewer")
+    })?;
+    let told: Vec<Value> = question
+        .skus
+        .iter()
+        .zip(items)
+        .map(|(sku, (offer, listed))| {
+            let status = Status::name(offer.status as u8);
+            let mut item = json!({ "sku": sku, "available": offer.units, "status": status });
+            if question.detail == Detail::Nodes {
+                let node = |(node, free): (NodeId, i64)| {
+                    let name = name(engine, NameKind::Node, u32::from(node.0));
+                    json!({ "node": name, "available": free.min(offer.units) })
+                };
+                item["nodes"] = listed.into_iter().map(node).collect();
+            }
+            if offer.later.units > 0 {
+                item["next_supply"] =
+                    json!({ "quantity": offer.later.units, "from": moment(offer.later.from) });
+            }
+            item
+        })
+        .collect();
+    Ok(answer(StatusCode::OK, &json!({ "as_of_lsn": as_of.0, "items": told })))
+}

@@ -1,0 +1,143 @@
+//! What every call does: learn who asks, read the body, look names up, put commands in the order and wait.
+
+use std::time::Duration;
+
+use axum::body::Body as Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use stockline_core::catalogue::{NameKind, Principal};
+use stockline_core::command::{Body, Command, Frame, Line};
+use stockline_core::id::{Key, Millis};
+use stockline_core::limit;
+use stockline_core::merge::FrameReply;
+use stockline_core::outcome::Code;
+use stockline_core::record::digest;
+use stockline_core::wire::FrameType;
+use tokio::sync::mpsc::unbounded_channel;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::problem::Problem;
+use crate::access::{self, Present};
+use crate::engine::{Engine, Refused, Tag};
+
+/// How often a full lane is tried again before the caller hears of it.
+const OFFERS: u32 = 50;
+
+/// Who asks: `Authorization: Bearer TOKEN`.
+pub(super) fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let Some(token) = token else {
+        let text = "say who asks with the header Authorization: Bearer TOKEN; see admin.token in the data \
+                    directory, or `stockline token`";
+        return Err(Problem::of(Code::Unauthenticated, text));
+    };
+    let known = token.len() <= limit::TOKEN_BYTES_MAX;
+    let found = engine.principals().sign_in(token.as_bytes()).filter(|_| known);
+    found.ok_or_else(|| Problem::of(Code::Unauthenticated, "the token is not known here"))
+}
+
+/// The body as JSON; an empty one as `{}`.
+pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if kind.is_some_and(|kind| !kind.to_ascii_lowercase().contains("json")) {
+        let text = "send JSON, with Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", text));
+    }
+    let bytes = axum::body::to_bytes(body, limit::FRAME_BYTES_MAX).await.map_err(|_| {
+        let text = format!("the body is longer than {} bytes, or ended early", limit::FRAME_BYTES_MAX);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", text)
+    })?;
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|error| Problem::of(Code::Malformed, error.to_string()))
+}
+
+/// A JSON answer.
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// The id behind a name.
+pub(super) fn id(engine: &Engine, kind: NameKind, name: &str) -> Result<u32, Problem> {
+    let text = || format!("no {} {name:?}", kind.name());
+    engine.names().id(kind, name).ok_or_else(|| Problem::of(kind.unknown(), text()))
+}
+
+/// The name behind an id.
+pub(super) fn name(engine: &Engine, kind: NameKind, id: u32) -> Value {
+    engine.names().name(kind, id).map_or(Value::Null, |name| Value::from(&*name))
+}
+
+/// A moment as RFC 3339.
+pub(super) fn moment(at: Millis) -> Value {
+    let ms = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    ms.map_or(Value::Null, |moment| Value::from(moment.to_string()))
+}
+
+/// The number behind a key or an id given as text: a UUID's own, else that of its hash.
+pub(super) fn number(text: &str) -> u128 {
+    uuid::Uuid::parse_str(text).map_or_else(|_| xxh3_128(text.as_bytes()), |uuid| uuid.as_u128()).max(1)
+}
+
+/// The header `Idempotency-Key`, if there is one.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().map(str::trim).ok().filter(|text| !text.is_empty() && text.len() <= 255);
+    let text =
+        text.ok_or_else(|| Problem::invalid("Idempotency-Key must be 1 to 255 printable characters"))?;
+    Ok(Some(Key(number(text.trim_matches('"')))))
+}
+
+/// A key that nobody has.
+pub(super) fn new_key() -> Result<Key, Problem> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
+    Ok(Key(u128::from_le_bytes(bytes).max(1)))
+}
+
+/// A command that is sent now.
+pub(super) fn command(engine: &Engine, key: Key, body: Body, lines: &[Line]) -> Command {
+    Command { key, issued_at: engine.clock().now(), digest: digest(&body, lines), body }
+}
+
+/// Puts commands in the order for a principal and waits until what came of them is durable.
+pub(super) async fn submit(
+    engine: &Engine,
+    principal: &Principal,
+    kind: FrameType,
+    commands: Vec<Command>,
+    lines: Vec<Line>,
+) -> Result<FrameReply, Problem> {
+    access::allow(principal, kind, &commands)?;
+    let (reply_to, mut answered) = unbounded_channel();
+    let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false };
+    let mut frame = Frame { tag, principal: principal.id, commands, lines };
+    let mut offers = 0;
+    while let Err(refused) = engine.submit(frame) {
+        match refused {
+            Refused::LaneFull(full) if offers < OFFERS => frame = *full,
+            Refused::LaneFull(_) => {
+                return Err(Problem::of(Code::Overloaded, "too much of this token waits; try again"));
+            }
+            Refused::Turned(code) => {
+                return Err(Problem::of(code, "nothing was executed; send it again later with the same key"));
+            }
+        }
+        offers += 1;
+        tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
+    }
+    let gone = || Problem::of(Code::ShuttingDown, "the server is stopping; ask again with the same key");
+    let mut answered = answered.recv().await.ok_or_else(gone)?;
+    if answered.reply.repeats().next().is_some() {
+        let busy = || Problem::of(Code::Overloaded, "too many connections of this token; try again");
+        let present = Present::enter(engine, principal.id).ok_or_else(busy)?;
+        answered = present.look_up(engine, answered, || false).await.ok_or_else(gone)?;
+    }
+    Ok(answered.reply)
+}

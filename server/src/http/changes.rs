@@ -1,0 +1,197 @@
+//! Changes as server-sent events: what happens to a channel's reservations and availability, from a cursor on.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stockline_core::catalogue::{NameKind, Principal, Role};
+use stockline_core::id::{ChannelId, Millis, NodeId};
+use stockline_core::outcome::{Code, State as Stage};
+use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
+
+use super::call::{id, moment, name, principal};
+use super::problem::Problem;
+use crate::access::Present;
+use crate::availability::Status;
+use crate::engine::Engine;
+use crate::follow::{Asked, Followed, Told};
+
+/// How long nothing is said before a line tells that the stream goes on.
+const QUIET_MS: u32 = 15_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    channel: Option<String>,
+    #[serde(default)]
+    from_lsn: u64,
+    /// Of one sku at most one number in so many milliseconds.
+    #[serde(default)]
+    gather_ms: u32,
+    #[serde(default)]
+    what: Option<String>,
+}
+
+struct Following {
+    engine: Engine,
+    principal: Principal,
+    present: Present,
+    asked: Follow,
+    told: Told,
+    /// Events to be sent before more is asked for.
+    waiting: std::vec::IntoIter<Event>,
+    ended: bool,
+}
+
+pub(super) async fn follow(
+    State(engine): State<Engine>,
+    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let Query(options) = options.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
+    let channel = match (&options.channel, principal.role, principal.channel) {
+        (Some(name), ..) => ChannelId(id(&engine, NameKind::Channel, name)? as u16),
+        (None, Role::Channel, Some(own)) => own,
+        (None, ..) => ChannelId::SHARED,
+    };
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last: Option<u64> = last.and_then(|text| text.trim().parse().ok());
+    let asked = Follow {
+        from_lsn: last.unwrap_or(options.from_lsn),
+        channel: channel.0,
+        what: what(options.what.as_deref(), channel)?,
+        wait_ms: QUIET_MS,
+        gather_ms: options.gather_ms,
+    };
+    // What cannot be followed is said at once, as a problem.
+    let present = Present::enter(&engine, principal.id).ok_or_else(|| {
+        Problem::of(Code::Overloaded, "too many connections of this token; try again later")
+    })?;
+    let first = Follow { wait_ms: 0, gather_ms: 0, ..asked };
+    let first = Asked::new(&principal, &engine, &first)?;
+    let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::new()).await;
+    let changes = answer?;
+    let mut following =
+        Following { engine, principal, present, asked, told, waiting: Vec::new().into_iter(), ended: false };
+    following.take(&changes);
+    let events = stream::unfold(following, |mut following| async move {
+        let event = following.next().await?;
+        Some((Ok::<Event, Infallible>(event), following))
+    });
+    Ok(Sse::new(events).into_response())
+}
+
+/// What is followed: `reservations`, `statuses`, `numbers`, with commas.
+fn what(text: Option<&str>, channel: ChannelId) -> Result<u8, Problem> {
+    let Some(text) = text else { return Ok(if channel == ChannelId::SHARED { 1 } else { 5 }) };
+    text.split(',').try_fold(0, |what, word| match word.trim() {
+        "reservations" => Ok(what | 1),
+        "statuses" => Ok(what | 2),
+        "numbers" => Ok(what | 4),
+        other => Err(Problem::invalid(format!("what: {other:?} is none of reservations, statuses, numbers"))),
+    })
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.next() {
+                return Some(event);
+            }
+            if self.ended || self.engine.is_draining() {
+                return None;
+            }
+            let told = std::mem::take(&mut self.told);
+            let answer = match Asked::new(&self.principal, &self.engine, &self.asked) {
+                Ok(asked) => {
+                    let turn: Arc<tokio::sync::Semaphore> = self.present.turn();
+                    let followed = asked.answer(self.engine.clone(), turn, told).await;
+                    self.told = followed.told;
+                    followed.answer
+                }
+                Err(turned) => Err(turned),
+            };
+            match answer {
+                Ok(changes) if changes.next_lsn == self.asked.from_lsn => {
+                    return Some(Event::default().comment("nothing new"));
+                }
+                Ok(changes) => self.take(&changes),
+                Err(turned) if turned.code == Code::Overloaded => {}
+                Err(turned) => {
+                    self.ended = true;
+                    let body = json!({ "code": turned.code.name(), "detail": turned.text });
+                    return Some(Event::default().event("problem").data(body.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Makes events of an answer. The last one carries the cursor: whoever comes back with it misses nothing.
+    fn take(&mut self, changes: &Changes) {
+        let engine = &self.engine;
+        let mut events: Vec<(&str, Value)> = Vec::new();
+        events.extend(changes.notices.iter().map(|notice| ("reservation", told_of(engine, notice))));
+        let channel = name(engine, NameKind::Channel, u32::from(self.asked.channel));
+        for change in &changes.changes {
+            events.push(("change", change_of(engine, &channel, changes.as_of_lsn, change)));
+        }
+        if changes.redefined != 0 {
+            let text = "something was defined: any sku may be another, ask anew";
+            events.push(("redefined", json!({ "lsn": changes.next_lsn - 1, "detail": text })));
+        }
+        self.asked.from_lsn = changes.next_lsn;
+        let last = events.len().checked_sub(1);
+        let event = |(at, (kind, body)): (usize, (&str, Value))| {
+            let event = Event::default().event(kind).data(body.to_string());
+            if Some(at) == last { event.id(changes.next_lsn.to_string()) } else { event }
+        };
+        self.waiting = events.into_iter().enumerate().map(event).collect::<Vec<_>>().into_iter();
+    }
+}
+
+fn change_of(engine: &Engine, channel: &Value, lsn: u64, change: &ChangeRec) -> Value {
+    let mut body = json!({
+        "lsn": lsn,
+        "sku": name(engine, NameKind::Sku, change.sku),
+        "channel": channel,
+        "available": change.available,
+        "status": Status::name(change.status),
+    });
+    if let Some(before) = Status::name(change.before).filter(|_| change.before != change.status) {
+        body["was"] = before.into();
+    }
+    body
+}
+
+fn told_of(engine: &Engine, notice: &NoticeRec) -> Value {
+    let mut body = json!({
+        "lsn": notice.lsn,
+        "at": moment(Millis(notice.at_ms)),
+        "channel": name(engine, NameKind::Channel, u32::from(notice.channel)),
+        "reservation": uuid::Uuid::from_u128(notice.reservation).to_string(),
+        "what": crate::follow::what_name(notice.what),
+    });
+    if let Some(state) = Stage::from_number(notice.state).filter(|state| *state != Stage::None) {
+        body["state"] = state.name().into();
+    }
+    if notice.node != NodeId::ANY.0 {
+        body["sku"] = name(engine, NameKind::Sku, notice.sku);
+        body["node"] = name(engine, NameKind::Node, u32::from(notice.node));
+        body["quantity"] = notice.quantity.into();
+    }
+    if let Some(reason) = crate::follow::reason_name(notice.reason) {
+        body["reason"] = reason.into();
+        let never = notice.due_ms == u64::MAX;
+        body["promised_for"] = if never { Value::Null } else { moment(Millis(notice.due_ms)) };
+    } else if notice.due_ms > 0 {
+        body["expires_at"] = moment(Millis(notice.due_ms));
+    }
+    body
+}

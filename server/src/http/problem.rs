@@ -1,0 +1,133 @@
+//! Problems: what went wrong, as RFC 9457 has it, with the stable code that QUIC has too.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use stockline_core::outcome::Code;
+
+use crate::access::Turned;
+
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: String,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
+        Problem { status, code: code.into(), detail: detail.into(), more: Map::new() }
+    }
+
+    /// A refusal with its code.
+    pub(super) fn of(code: Code, detail: impl Into<String>) -> Problem {
+        Problem::new(status(code), code.name(), detail)
+    }
+
+    /// A refusal, with what its code means to whoever hears it.
+    pub(super) fn refused(code: Code) -> Problem {
+        Problem::of(code, meaning(code))
+    }
+
+    /// A request that makes no sense as it stands.
+    pub(super) fn invalid(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID", detail)
+    }
+
+    /// Besides, a member of its own.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Problem {
+        self.more.insert(name.into(), value);
+        self
+    }
+}
+
+/// What a refusal means, and what to do.
+fn meaning(code: Code) -> &'static str {
+    match code {
+        Code::InsufficientStock => "too little is free for it, and nothing was taken",
+        Code::KeyConflict => {
+            "the key, or the id, came before with another body: another request needs another key"
+        }
+        Code::KeyTooOld => "it was issued before what repeats are known of: ask what became of it first",
+        Code::Overloaded => "too much is waiting; send it again a little later with the same key",
+        Code::Expired => "the hold's time is over",
+        Code::WrongState => "the reservation's state does not allow that step",
+        Code::InsufficientClaim => "the reservation claims less of that sku there",
+        Code::HoldLimit => "as many holds are open as this channel, or its customer, may have",
+        Code::ReservationExists => "the id belongs to another reservation",
+        Code::UnknownReservation => "no such reservation",
+        Code::Backordered => "some of it has not come yet; take what is there line by line",
+        Code::NodeNotChosen => "for some of it the node is not chosen yet; a move chooses it",
+        Code::NodeNotOffered => "the channel is not offered that node",
+        Code::TooManyGroups => {
+            "units of the sku are claimed of as many groups as can be; choose nodes for some"
+        }
+        Code::InsufficientAllocation => "the channel's allocation has fewer units there",
+        Code::InvalidQuantity => "a quantity must be 1 to 1,000,000,000",
+        Code::InvalidTtl => "ttl_ms must be 1 to 2,592,000,000 (30 days)",
+        Code::NoLines => "a reservation needs lines",
+        Code::TooManyLines => "a reservation may have 4,096 lines",
+        Code::InvalidRule => "it contradicts itself, or is out of bounds",
+        Code::InvalidParent => "the parent is part of this channel, or levels would be more than 8",
+        Code::CatalogueFull => "there are as many of these as can be",
+        _ => "it was refused",
+    }
+}
+
+/// What a code is in HTTP.
+fn status(code: Code) -> StatusCode {
+    use Code::{
+        ClockAhead, CursorUnknown, Forbidden, InvalidEvent, InvalidName, InvalidQuantity, InvalidRule,
+        InvalidTtl, Malformed, NoLines, Ok, Overloaded, ShuttingDown, TooManyLines, Unauthenticated,
+        UnknownChannel, UnknownGroup, UnknownNode, UnknownReservation, UnknownSku, UnknownSupply,
+        UnknownZone,
+    };
+    match code {
+        Ok => StatusCode::OK,
+        Malformed => StatusCode::BAD_REQUEST,
+        Unauthenticated => StatusCode::UNAUTHORIZED,
+        Forbidden => StatusCode::FORBIDDEN,
+        Overloaded | ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        CursorUnknown => StatusCode::GONE,
+        InvalidQuantity | NoLines | TooManyLines | InvalidTtl | InvalidEvent | InvalidName | InvalidRule
+        | ClockAhead => StatusCode::UNPROCESSABLE_ENTITY,
+        UnknownSku | UnknownNode | UnknownChannel | UnknownGroup | UnknownZone | UnknownReservation
+        | UnknownSupply => StatusCode::NOT_FOUND,
+        _ => StatusCode::CONFLICT,
+    }
+}
+
+impl From<Turned> for Problem {
+    fn from(turned: Turned) -> Problem {
+        Problem::of(turned.code, turned.text)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+        });
+        if let Value::Object(members) = &mut body {
+            members.extend(self.more);
+        }
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, kind, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

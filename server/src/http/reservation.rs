@@ -1,0 +1,380 @@
+//! Reservations: made, asked for, and every step of their lives.
+
+use axum::body::Body as Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stockline_core::catalogue::{NameKind, Principal, Role};
+use stockline_core::command::{Body, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
+use stockline_core::id::{ChannelId, GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::ledger::{Claim, NEVER, Outcome};
+use stockline_core::merge::{FrameReply, Part};
+use stockline_core::outcome::Code;
+use stockline_core::wire::FrameType;
+
+use super::call::{answer, command, id, json as read_json, key, moment, name, new_key, principal, submit};
+use super::problem::Problem;
+use crate::access;
+use crate::engine::Engine;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewLine {
+    sku: String,
+    quantity: u32,
+    node: Option<String>,
+    group: Option<String>,
+    /// Claimed of the group: a move chooses the node later.
+    #[serde(default)]
+    choose_node: ChooseNode,
+}
+
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum ChooseNode {
+    #[default]
+    Now,
+    Later,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum FillText {
+    #[default]
+    All,
+    Partial,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewReservation {
+    id: Option<uuid::Uuid>,
+    channel: String,
+    /// The caller's own; it is not kept here.
+    #[serde(rename = "order")]
+    _order: Option<String>,
+    ttl_ms: u32,
+    #[serde(default)]
+    fill: FillText,
+    /// Whom it is for, as the channel numbers its customers.
+    #[serde(default)]
+    customer: u64,
+    zone: Option<String>,
+    lines: Vec<NewLine>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    /// Say what would come of it and why; take nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+pub(super) async fn reserve(
+    State(engine): State<Engine>,
+    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let Query(options) = options.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
+    let key = key(&headers)?;
+    let new: NewReservation = read_json(&headers, body).await?;
+    let own = new.id.map(|id| id.as_u128()).or(key.map(|key| key.0));
+    let own = match own {
+        Some(id) => id,
+        None if options.dry_run => 1,
+        None => {
+            let text =
+                "give an Idempotency-Key header (or an id): with it a repeat is told what the first was told";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "IDEMPOTENCY_KEY_MISSING", text));
+        }
+    };
+    let mut lines = Vec::with_capacity(new.lines.len());
+    for line in &new.lines {
+        let group = line.group.as_ref().map(|name| id(&engine, NameKind::Group, name)).transpose()?;
+        let node = line.node.as_ref().map(|name| id(&engine, NameKind::Node, name)).transpose()?;
+        if node.is_some() && line.choose_node == ChooseNode::Later {
+            return Err(Problem::invalid("a line names its node, or has it chosen later, not both"));
+        }
+        lines.push(Line {
+            sku: SkuId(id(&engine, NameKind::Sku, &line.sku)?),
+            node: match node {
+                Some(node) => NodeId(node as u16),
+                None if line.choose_node == ChooseNode::Later => NodeId::LATER,
+                None => NodeId::ANY,
+            },
+            group: group.map_or(GroupId::ANY, |group| GroupId(group as u16)),
+            quantity: line.quantity,
+        });
+    }
+    let zone = new.zone.as_ref().map(|name| id(&engine, NameKind::Zone, name)).transpose()?;
+    let reserve = Reserve {
+        id: ReservationId(own),
+        channel: ChannelId(id(&engine, NameKind::Channel, &new.channel)? as u16),
+        ttl_ms: new.ttl_ms,
+        fill: match new.fill {
+            FillText::All => Fill::All,
+            FillText::Partial => Fill::Partial,
+        },
+        customer: new.customer,
+        zone: zone.map_or(ZoneId::NONE, |zone| ZoneId(zone as u16)),
+        first_line: 0,
+        line_count: u32::try_from(lines.len()).unwrap_or(u32::MAX),
+    };
+    if options.dry_run {
+        let sent = command(&engine, Key(0), Body::Read(Read::Explain(reserve)), &lines);
+        let mut reply = submit(&engine, &principal, FrameType::Explain, vec![sent], lines.clone()).await?;
+        access::hide(&engine, &principal, &mut reply.traces);
+        return Ok(explained(&engine, &reply, &lines));
+    }
+    let key = key.unwrap_or(Key(own));
+    let sent = command(&engine, key, Body::Reserve(reserve), &lines);
+    let reply = submit(&engine, &principal, FrameType::Reserve, vec![sent], lines.clone()).await?;
+    let told = reply.replies[0];
+    let (parts, shorts) = split(&engine, &reply.parts, &lines);
+    if told.outcome.code != Code::Ok {
+        let problem = refused(told.outcome, told.lsn);
+        return Err(if shorts.is_empty() { problem } else { problem.with("short", shorts.into()) });
+    }
+    let id = text(ReservationId(own));
+    let mut body = json!({
+        "id": id,
+        "state": told.outcome.state.name(),
+        "lsn": told.lsn.0,
+        "expires_at": moment(told.outcome.expires_at),
+        "lines": parts,
+    });
+    if !shorts.is_empty() {
+        body["short"] = shorts.into();
+    }
+    let place = [(header::LOCATION, format!("/v1/reservations/{id}"))];
+    Ok((place, answer(StatusCode::CREATED, &body)).into_response())
+}
+
+/// A reservation's id as text.
+fn text(id: ReservationId) -> String {
+    uuid::Uuid::from_u128(id.0).to_string()
+}
+
+fn refused(outcome: Outcome, lsn: Lsn) -> Problem {
+    let problem = Problem::refused(outcome.code).with("lsn", lsn.0.into());
+    if outcome.state == stockline_core::outcome::State::None {
+        return problem;
+    }
+    problem.with("state", outcome.state.name().into())
+}
+
+/// Where units stand: a node, or a group of which the node is not chosen yet.
+fn place(engine: &Engine, node: NodeId, body: &mut Value) {
+    match node.group() {
+        None => body["node"] = name(engine, NameKind::Node, u32::from(node.0)),
+        Some(group) => {
+            body["node"] = Value::Null;
+            body["group"] = name(engine, NameKind::Group, u32::from(group.0));
+        }
+    }
+}
+
+/// When units are there that are not there yet.
+fn promise(at: Millis, body: &mut Value) {
+    if at.0 > 0 {
+        body["promised_for"] = if at == NEVER { Value::Null } else { moment(at) };
+    }
+}
+
+/// Claims and shortages of a reply.
+fn split(engine: &Engine, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Value>) {
+    let sku = |sku: SkuId| name(engine, NameKind::Sku, sku.0);
+    let (mut claims, mut shorts) = (Vec::new(), Vec::new());
+    for part in parts {
+        if part.node == NodeId::ANY {
+            let wanted = lines.get(usize::from(part.line)).map_or(0, |line| line.quantity);
+            shorts.push(json!({
+                "line": part.line, "sku": sku(part.sku), "quantity": wanted, "available": part.quantity,
+            }));
+            continue;
+        }
+        let mut claim = json!({ "sku": sku(part.sku), "quantity": part.quantity });
+        place(engine, part.node, &mut claim);
+        promise(part.at, &mut claim);
+        claims.push(claim);
+    }
+    (claims, shorts)
+}
+
+/// What would come of a reservation, and why.
+fn explained(engine: &Engine, reply: &FrameReply, lines: &[Line]) -> Response {
+    let (parts, shorts) = split(engine, &reply.parts, lines);
+    let traces: Vec<Value> = reply
+        .traces
+        .iter()
+        .map(|(_, trace)| trace)
+        .map(|trace| {
+            json!({
+                "line": trace.line,
+                "node": name(engine, NameKind::Node, u32::from(trace.node.0)),
+                "why": trace.why.name(),
+                "taken": trace.taken,
+                "free": trace.free,
+                "withheld": trace.withheld,
+                "own": trace.own,
+                "order": trace.order,
+                "rank": trace.rank,
+                "days_late": trace.late,
+            })
+        })
+        .collect();
+    let code = reply.replies[0].outcome.code;
+    let body = json!({
+        "as_of_lsn": reply.as_of.0, "code": code.name(), "lines": parts, "short": shorts, "traces": traces,
+    });
+    answer(StatusCode::OK, &body)
+}
+
+/// The id in the path: a UUID.
+fn path_id(text: &str) -> Result<ReservationId, Problem> {
+    let unknown = || Problem::of(Code::UnknownReservation, format!("{text:?} is no reservation's id"));
+    uuid::Uuid::parse_str(text).map(|id| ReservationId(id.as_u128())).map_err(|_| unknown())
+}
+
+fn scope(principal: &Principal) -> Option<ChannelId> {
+    if principal.role == Role::Channel { principal.channel } else { None }
+}
+
+/// A reservation as it stands.
+fn view(engine: &Engine, id: ReservationId, lsn: Lsn, found: &(Outcome, Vec<(Claim, Millis)>)) -> Value {
+    let (outcome, claims) = found;
+    let lines: Vec<Value> = claims
+        .iter()
+        .map(|(claim, at)| {
+            let mut line = json!({
+                "sku": name(engine, NameKind::Sku, claim.sku.0),
+                "quantity": claim.quantity,
+                "held": claim.held,
+                "confirmed": claim.confirmed(),
+                "picked": claim.picked,
+                "shipped": claim.shipped,
+            });
+            place(engine, claim.node, &mut line);
+            promise(*at, &mut line);
+            line
+        })
+        .collect();
+    json!({
+        "id": text(id),
+        "state": outcome.state.name(),
+        "lsn": lsn.0,
+        "expires_at": if outcome.expires_at.0 == 0 { Value::Null } else { moment(outcome.expires_at) },
+        "lines": lines,
+    })
+}
+
+pub(super) async fn read(
+    State(engine): State<Engine>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let id = path_id(&id)?;
+    let body = Body::Read(Read::Reservation { id, scope: scope(&principal) });
+    let sent = command(&engine, Key(0), body, &[]);
+    let reply = submit(&engine, &principal, FrameType::ReadReservations, vec![sent], vec![]).await?;
+    match reply.reservations.first() {
+        Some(found) if found.0.code == Code::Ok => {
+            Ok(answer(StatusCode::OK, &view(&engine, id, reply.as_of, found)))
+        }
+        _ => Err(Problem::refused(Code::UnknownReservation)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartOf {
+    sku: String,
+    quantity: u32,
+    /// Where its units are claimed; for units whose node is not chosen yet their group, or neither.
+    node: Option<String>,
+    group: Option<String>,
+    to_node: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    ttl_ms: Option<u32>,
+    #[serde(default)]
+    lines: Vec<PartOf>,
+}
+
+pub(super) async fn step(
+    State(engine): State<Engine>,
+    Path((reservation, verb)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let reservation = path_id(&reservation)?;
+    let verbs = [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil, Verb::Move];
+    let Some(verb) = verbs.into_iter().find(|known| known.name() == verb) else {
+        let text = format!("{verb:?} is no step: confirm, release, extend, fulfil or move");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", text));
+    };
+    let step: Step = read_json(&headers, body).await?;
+    match (verb, step.ttl_ms, step.lines.is_empty()) {
+        (Verb::Extend, None, _) => return Err(Problem::invalid("extend needs ttl_ms")),
+        (Verb::Extend, _, false) => {
+            return Err(Problem::invalid("extend is of the whole reservation: no lines"));
+        }
+        (Verb::Move, _, true) => return Err(Problem::invalid("move needs lines, each with its to_node")),
+        (Verb::Extend, Some(_), true) | (_, None, _) => {}
+        _ => return Err(Problem::invalid("ttl_ms is for extend only")),
+    }
+    let mut lines = Vec::with_capacity(step.lines.len());
+    for line in &step.lines {
+        let node = match (&line.node, &line.group) {
+            (Some(node), None) => NodeId(id(&engine, NameKind::Node, node)? as u16),
+            (None, Some(group)) => NodeId::of_group(GroupId(id(&engine, NameKind::Group, group)? as u16)),
+            (None, None) => NodeId::of_group(GroupId::ANY),
+            (Some(_), Some(_)) => return Err(Problem::invalid("a line names a node or a group, not both")),
+        };
+        if (verb == Verb::Move) != line.to_node.is_some() {
+            return Err(Problem::invalid("to_node is for move, and every line of a move has one"));
+        }
+        let to = line.to_node.as_ref().map(|name| id(&engine, NameKind::Node, name)).transpose()?;
+        lines.push(StepLine {
+            sku: SkuId(id(&engine, NameKind::Sku, &line.sku)?),
+            node,
+            to_node: to.map_or(NodeId::ANY, |node| NodeId(node as u16)),
+            quantity: line.quantity,
+        });
+    }
+    let transition = Transition {
+        reservation,
+        verb,
+        ttl_ms: step.ttl_ms.unwrap_or(0),
+        scope: scope(&principal),
+        lines: lines.into(),
+    };
+    let key = key(&headers)?.map_or_else(new_key, Ok)?;
+    let sent = command(&engine, key, Body::Transition(transition), &[]);
+    let reply = submit(&engine, &principal, FrameType::Transitions, vec![sent], vec![]).await?;
+    let told = reply.replies[0];
+    if told.outcome.code != Code::Ok {
+        return Err(refused(told.outcome, told.lsn));
+    }
+    let look = Body::Read(Read::Reservation { id: reservation, scope: scope(&principal) });
+    let look = command(&engine, Key(0), look, &[]);
+    let seen = submit(&engine, &principal, FrameType::ReadReservations, vec![look], vec![]).await?;
+    let mut body = match seen.reservations.first() {
+        Some(found) if found.0.code == Code::Ok => view(&engine, reservation, told.lsn, found),
+        _ => json!({ "id": text(reservation), "state": told.outcome.state.name(), "lsn": told.lsn.0 }),
+    };
+    if told.outcome.reacquired {
+        body["reacquired"] = true.into();
+    }
+    Ok(answer(StatusCode::OK, &body))
+}

@@ -1,0 +1,184 @@
+//! Stock: events as warehouses tell them, positions, and allocations of channels.
+
+use axum::body::Body as Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stockline_core::bucket::{Bucket, ON_HAND};
+use stockline_core::catalogue::{Catalogue, Definition, NameKind, Principal, Role};
+use stockline_core::command::{Action, Allocate, Body, Read};
+use stockline_core::id::{ChannelId, Key, NodeId, SkuId};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
+use stockline_core::wire::FrameType;
+
+use super::call::{answer, command, id, json as read_json, key, new_key, principal, submit};
+use super::problem::Problem;
+use crate::engine::Engine;
+use crate::event_row::{EventRow, ParsedRow};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Events {
+    events: Vec<EventRow>,
+}
+
+pub(super) async fn tell(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let Events { events } = read_json(&headers, body).await?;
+    if events.len() > limit::FRAME_COMMANDS_MAX {
+        return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
+    }
+    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    let (mut rows, mut wrong) = (Vec::with_capacity(events.len()), Vec::new());
+    for (index, event) in events.into_iter().enumerate() {
+        match event.parse() {
+            Ok(row) => rows.push(row),
+            Err(reason) => wrong.push(json!({ "event": index, "reason": reason })),
+        }
+    }
+    if !wrong.is_empty() {
+        let problem = Problem::of(Code::InvalidEvent, "nothing was taken in; mend these and send all again");
+        return Err(problem.with("events", wrong.into()));
+    }
+    if rows.is_empty() {
+        return Ok(answer(StatusCode::OK, &json!({ "results": [] })));
+    }
+    make_skus(&engine, &principal, &rows).await?;
+    let node =
+        |name: &str| NodeId(engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16));
+    let commands = rows.iter().map(|row| {
+        let sku = SkuId(engine.names().id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
+        command(&engine, row.key, Body::Event(row.event(sku, node)), &[])
+    });
+    let reply = submit(&engine, &principal, FrameType::Events, commands.collect(), vec![]).await?;
+    let results: Vec<Value> = ids
+        .iter()
+        .zip(&reply.replies)
+        .map(|(id, told)| {
+            let status = match (told.outcome.code, told.repeat) {
+                (Code::Ok, true) => "duplicate",
+                (Code::Ok, false) => "applied",
+                _ => "rejected",
+            };
+            let mut result = json!({ "id": id, "status": status, "lsn": told.lsn.0 });
+            if told.outcome.code != Code::Ok {
+                result["code"] = told.outcome.code.name().into();
+            }
+            result
+        })
+        .collect();
+    Ok(answer(StatusCode::OK, &json!({ "results": results })))
+}
+
+/// Skus come into being with their first event.
+async fn make_skus(engine: &Engine, principal: &Principal, rows: &[ParsedRow]) -> Result<(), Problem> {
+    if principal.role == Role::Channel {
+        return Err(Problem::of(Code::Forbidden, "a channel may not tell stock events"));
+    }
+    let mut new: Vec<&str> = rows.iter().map(|row| &*row.sku).collect();
+    new.retain(|name| engine.names().id(NameKind::Sku, name).is_none());
+    new.sort_unstable();
+    new.dedup();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let define = |name: &&str| {
+        let definition = Definition::Sku { name: (*name).to_owned() };
+        command(engine, Key(0), Body::Define(Box::new(definition)), &[])
+    };
+    submit(engine, principal, FrameType::Resolve, new.iter().map(define).collect(), vec![]).await?;
+    Ok(())
+}
+
+pub(super) async fn position(
+    State(engine): State<Engine>,
+    Path((sku, node)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    if principal.role == Role::Channel {
+        return Err(Problem::of(Code::Forbidden, "a channel may not look at positions"));
+    }
+    let asked = Body::Read(Read::Position {
+        sku: SkuId(id(&engine, NameKind::Sku, &sku)?),
+        node: NodeId(id(&engine, NameKind::Node, &node)? as u16),
+    });
+    let sent = command(&engine, Key(0), asked, &[]);
+    let reply = submit(&engine, &principal, FrameType::ReadPositions, vec![sent], vec![]).await?;
+    let units = reply.positions.first().map(|position| position.units).unwrap_or_default();
+    let mut body = json!({ "as_of_lsn": reply.as_of.0, "sku": sku, "node": node });
+    let mut on_hand = 0;
+    for bucket in ON_HAND {
+        let at = if bucket == Bucket::Allocated { 9 } else { bucket as usize };
+        body[bucket.name()] = units[at].into();
+        on_hand += units[at];
+    }
+    body["inbound"] = units[Bucket::Inbound as usize].into();
+    body["on_hand"] = on_hand.into();
+    Ok(answer(StatusCode::OK, &body))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allocation {
+    action: ActionText,
+    channel: String,
+    to_channel: Option<String>,
+    sku: String,
+    node: String,
+    quantity: u32,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum ActionText {
+    Allocate,
+    Deallocate,
+    Reallocate,
+}
+
+pub(super) async fn allocate(
+    State(engine): State<Engine>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let asked: Allocation = read_json(&headers, body).await?;
+    if (asked.action == ActionText::Reallocate) != asked.to_channel.is_some() {
+        return Err(Problem::invalid("to_channel is for reallocate, and reallocate needs it"));
+    }
+    let channel = |name: &String| id(&engine, NameKind::Channel, name).map(|id| ChannelId(id as u16));
+    let allocate = Allocate {
+        action: match asked.action {
+            ActionText::Allocate => Action::Allocate,
+            ActionText::Deallocate => Action::Deallocate,
+            ActionText::Reallocate => Action::Reallocate,
+        },
+        channel: channel(&asked.channel)?,
+        to_channel: asked.to_channel.as_ref().map_or(Ok(ChannelId::SHARED), channel)?,
+        sku: SkuId(id(&engine, NameKind::Sku, &asked.sku)?),
+        node: NodeId(id(&engine, NameKind::Node, &asked.node)? as u16),
+        quantity: asked.quantity,
+    };
+    let key = key(&headers)?.map_or_else(new_key, Ok)?;
+    let sent = command(&engine, key, Body::Allocate(allocate), &[]);
+    let reply = submit(&engine, &principal, FrameType::Allocate, vec![sent], vec![]).await?;
+    let told = reply.replies[0];
+    match told.outcome.code {
+        Code::Ok => Ok(answer(StatusCode::OK, &json!({ "lsn": told.lsn.0 }))),
+        code => Err(Problem::refused(code).with("lsn", told.lsn.0.into())),
+    }
+}
+
+/// What a name may be, said once for those that make some.
+pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+    let text = "a name has 1 to 64 bytes, no control characters and no spaces at its ends";
+    if Catalogue::is_name(name) { Ok(()) } else { Err(Problem::of(Code::InvalidName, text)) }
+}
