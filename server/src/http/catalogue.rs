@@ -1,4 +1,4 @@
-//! Configuration: nodes, groups, channels and what is known of skus, each put as a whole.
+//! Configuration: nodes, groups, channels, zones, rules and what is known of skus, each put as a whole.
 
 use axum::body::Body as Bytes;
 use axum::extract::{Path, State};
@@ -6,7 +6,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
-use stockline_core::catalogue::{Day, Definition, LateConfirm, NameKind, Point, Policy, Strategy};
+use stockline_core::catalogue::{
+    Amount, Day, Definition, Effect, Lane, LateConfirm, NameKind, Point, Policy, Strategy, UNKNOWN, When,
+};
 use stockline_core::command::Body;
 use stockline_core::id::Key;
 use stockline_core::outcome::Code;
@@ -84,13 +86,14 @@ pub(super) struct SkuBody {
 async fn put(
     engine: &Engine,
     headers: &HeaderMap,
-    kind: NameKind,
+    kind: impl Into<Option<NameKind>>,
     definitions: Vec<Definition>,
 ) -> Result<Response, Problem> {
     let principal = principal(engine, headers)?;
     let name = definitions[0].name().to_owned();
     check_name(&name)?;
-    let known = engine.names().id(kind, &name).is_some();
+    // Whether a rule was there, nobody keeps: it is answered as what was there.
+    let known = kind.into().is_none_or(|kind| engine.names().id(kind, &name).is_some());
     let commands = definitions
         .into_iter()
         .map(|definition| command(engine, Key(0), Body::Define(Box::new(definition)), &[]));
@@ -112,15 +115,7 @@ pub(super) async fn node(
 ) -> Result<Response, Problem> {
     principal(&engine, &headers)?;
     let body: NodeBody = read_json(&headers, body).await?;
-    let at = match (body.latitude, body.longitude) {
-        (None, None) => None,
-        (Some(latitude), Some(longitude)) => {
-            let degrees = |degrees: f64| (degrees * 1e6).round() as i32;
-            let (latitude, longitude) = (degrees(latitude), degrees(longitude));
-            Some(Point { latitude, longitude })
-        }
-        _ => return Err(Problem::invalid("latitude and longitude are given together")),
-    };
+    let at = point(body.latitude, body.longitude)?;
     let definition = Definition::Node {
         name,
         priority: body.priority.unwrap_or(100),
@@ -192,4 +187,134 @@ pub(super) async fn sku(
     let made = Definition::Sku { name: name.clone() };
     put(&engine, &headers, NameKind::Sku, vec![made, Definition::SkuData { name, category, substitutes }])
         .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneBody {
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    #[serde(default)]
+    lanes: Vec<LaneBody>,
+}
+
+/// The way from a node; what is left out is not known, or as coordinates say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LaneBody {
+    node: String,
+    metres: Option<u32>,
+    cost: Option<u32>,
+}
+
+pub(super) async fn zone(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    principal(&engine, &headers)?;
+    let body: ZoneBody = read_json(&headers, body).await?;
+    let lane = |lane: LaneBody| Lane {
+        node: lane.node,
+        metres: lane.metres.unwrap_or(UNKNOWN),
+        cost: lane.cost.unwrap_or(UNKNOWN),
+    };
+    let at = point(body.latitude, body.longitude)?;
+    let lanes = body.lanes.into_iter().map(lane).collect();
+    put(&engine, &headers, NameKind::Zone, vec![Definition::Zone { name, at, lanes }]).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleBody {
+    /// A sku's name, or the beginning of names and a `*`.
+    skus: String,
+    #[serde(default)]
+    category: String,
+    node: Option<String>,
+    group: Option<String>,
+    channel: Option<String>,
+    safety: Option<u32>,
+    backorder: Option<u32>,
+    preorder: Option<u32>,
+    allocate: Option<AllocateBody>,
+}
+
+/// Units, or percent of what nobody claims: of each receipt, always, or every so many minutes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllocateBody {
+    units: Option<u32>,
+    percent: Option<u8>,
+    #[serde(default)]
+    when: WhenText,
+    every_minutes: Option<u16>,
+}
+
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum WhenText {
+    #[default]
+    Receipt,
+    Always,
+    Every,
+}
+
+impl AllocateBody {
+    fn effect(&self) -> Result<Effect, Problem> {
+        let amount = match (self.units, self.percent) {
+            (Some(units), None) => Amount::Units(units),
+            (None, Some(percent)) => Amount::Percent(percent),
+            _ => return Err(Problem::invalid("allocate: give units or percent")),
+        };
+        let when = match (&self.when, self.every_minutes) {
+            (WhenText::Receipt, None) => When::Receipt,
+            (WhenText::Always, None) => When::Always,
+            (WhenText::Every, Some(minutes)) => When::Every(minutes),
+            _ => {
+                return Err(Problem::invalid(
+                    "allocate: every_minutes is for \"when\": \"every\", which needs it",
+                ));
+            }
+        };
+        Ok(Effect::Allocate { amount, when })
+    }
+}
+
+pub(super) async fn rule(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    principal(&engine, &headers)?;
+    let body: RuleBody = read_json(&headers, body).await?;
+    let effects = [
+        body.safety.map(Effect::Safety),
+        body.backorder.map(Effect::Backorder),
+        body.preorder.map(Effect::Preorder),
+        body.allocate.as_ref().map(AllocateBody::effect).transpose()?,
+    ];
+    let mut effects = effects.into_iter().flatten();
+    // One without an effect is given up.
+    let effect = effects.next().unwrap_or(Effect::None);
+    if effects.next().is_some() {
+        return Err(Problem::invalid("a rule has one of safety, backorder, preorder and allocate"));
+    }
+    let RuleBody { skus, category, node, group, channel, .. } = body;
+    let definition = Definition::Rule { name, skus, category, node, group, channel, effect };
+    put(&engine, &headers, None, vec![definition]).await
+}
+
+/// Coordinates in degrees, given together or not at all.
+fn point(latitude: Option<f64>, longitude: Option<f64>) -> Result<Option<Point>, Problem> {
+    match (latitude, longitude) {
+        (None, None) => Ok(None),
+        (Some(latitude), Some(longitude)) => {
+            let degrees = |degrees: f64| (degrees * 1e6).round() as i32;
+            Ok(Some(Point { latitude: degrees(latitude), longitude: degrees(longitude) }))
+        }
+        _ => Err(Problem::invalid("latitude and longitude are given together")),
+    }
 }

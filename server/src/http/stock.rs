@@ -1,7 +1,7 @@
 //! Stock: events as warehouses tell them, positions, and allocations of channels.
 
 use axum::body::Body as Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{answer, command, id, json as read_json, key, new_key, principal, submit};
+use super::call::{answer, command, id, json as read_json, key, name, new_key, principal, submit};
 use super::problem::Problem;
 use crate::engine::Engine;
 use crate::event_row::{EventRow, ParsedRow};
@@ -175,6 +175,44 @@ pub(super) async fn allocate(
         Code::Ok => Ok(answer(StatusCode::OK, &json!({ "lsn": told.lsn.0 }))),
         code => Err(Problem::refused(code).with("lsn", told.lsn.0.into())),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    sku: String,
+    channel: Option<String>,
+}
+
+/// A sku's allocations: of one channel, or of all.
+pub(super) async fn allocations(
+    State(engine): State<Engine>,
+    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let principal = principal(&engine, &headers)?;
+    let Query(asked) = asked.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
+    let channel = match &asked.channel {
+        Some(name) => Some(ChannelId(id(&engine, NameKind::Channel, name)? as u16)),
+        None if principal.role == Role::Channel => principal.channel,
+        None => None,
+    };
+    let sku = SkuId(id(&engine, NameKind::Sku, &asked.sku)?);
+    let sent = command(&engine, Key(0), Body::Read(Read::Allocations { sku, channel }), &[]);
+    let reply = submit(&engine, &principal, FrameType::ReadAllocations, vec![sent], vec![]).await?;
+    let shares: Vec<Value> = reply
+        .allocations
+        .iter()
+        .flatten()
+        .map(|share| {
+            json!({
+                "channel": name(&engine, NameKind::Channel, u32::from(share.channel.0)),
+                "node": name(&engine, NameKind::Node, u32::from(share.node.0)),
+                "quantity": share.units,
+            })
+        })
+        .collect();
+    Ok(answer(StatusCode::OK, &json!({ "as_of_lsn": reply.as_of.0, "allocations": shares })))
 }
 
 /// What a name may be, said once for those that make some.
