@@ -61,7 +61,7 @@ fn routes(engine: Engine) -> Router {
         .route("/v1/skus/{name}", put(catalogue::sku))
         .route("/v1/zones/{name}", put(catalogue::zone))
         .route("/v1/rules/{name}", put(catalogue::rule))
-        .route("/v1/changes", get(changes::follow))
+        .route("/v1/changes", get(changes::stream))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(engine)

@@ -1,21 +1,18 @@
 //! Availability: answered from the published view, without going through the order.
 
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stockline_core::catalogue::{NameKind, NodeSet, Principal, Role};
+use stockline_core::catalogue::{NameKind, NodeSet, Role};
 use stockline_core::id::{ChannelId, GroupId, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
 
-use super::call::{answer, id, json as read, moment, name, principal};
+use super::call::{Asked, At, Caller, Sent, answer, moment};
 use super::problem::Problem;
 use crate::availability::{self, Offer, Status};
-use crate::engine::Engine;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,50 +42,41 @@ pub(super) struct One {
     detail: Detail,
 }
 
-pub(super) async fn ask(
-    State(engine): State<Engine>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let question: Question = read(&headers, body).await?;
-    tell(&engine, &principal, &question)
+pub(super) async fn ask(caller: Caller, Sent(question): Sent<Question>) -> Result<Response, Problem> {
+    tell(&caller, &question)
 }
 
 pub(super) async fn ask_one(
-    State(engine): State<Engine>,
-    Path(sku): Path<String>,
-    query: Result<Query<One>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
+    caller: Caller,
+    At(sku): At<String>,
+    Asked(one): Asked<One>,
 ) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let Query(one) = query.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
     let One { channel, group, detail } = one;
-    id(&engine, NameKind::Sku, &sku)?;
-    tell(&engine, &principal, &Question { channel, skus: vec![sku], group, nodes: None, detail })
+    caller.id(NameKind::Sku, &sku)?;
+    tell(&caller, &Question { channel, skus: vec![sku], group, nodes: None, detail })
 }
 
-fn tell(engine: &Engine, principal: &Principal, question: &Question) -> Result<Response, Problem> {
-    if principal.role == Role::Warehouse {
+fn tell(caller: &Caller, question: &Question) -> Result<Response, Problem> {
+    if caller.principal.role == Role::Warehouse {
         return Err(Problem::of(Code::Forbidden, "a warehouse may not ask for availability"));
     }
     if question.skus.len() > limit::FRAME_SKUS_MAX {
         return Err(Problem::invalid(format!("at most {} skus at once", limit::FRAME_SKUS_MAX)));
     }
     let foreign = || Problem::of(Code::UnknownChannel, format!("no channel {:?}", question.channel));
-    let channel = id(engine, NameKind::Channel, &question.channel).map_err(|_| foreign())?;
+    let channel = caller.id(NameKind::Channel, &question.channel).map_err(|_| foreign())?;
     let channel = ChannelId(channel as u16);
-    if principal.role == Role::Channel && principal.channel != Some(channel) {
+    if caller.principal.role == Role::Channel && caller.principal.channel != Some(channel) {
         return Err(foreign());
     }
     let group = match &question.group {
         None => GroupId::ANY,
-        Some(name) => GroupId(id(engine, NameKind::Group, name)? as u16),
+        Some(name) => caller.group(name)?,
     };
     let named = match &question.nodes {
         None => None,
         Some(names) => {
-            let ids = names.iter().map(|name| Ok(NodeId(id(engine, NameKind::Node, name)? as u16)));
+            let ids = names.iter().map(|name| caller.node(name));
             Some(NodeSet::of(&ids.collect::<Result<Vec<_>, Problem>>()?))
         }
     };
@@ -99,9 +87,10 @@ fn tell(engine: &Engine, principal: &Principal, question: &Question) -> Result<R
         .skus
         .iter()
         // One that nobody knows is told as such, in its place.
-        .map(|name| SkuId(engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX)))
+        .map(|name| SkuId(caller.engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX)))
         .collect();
     let mut items: Vec<(Offer, Vec<(NodeId, i64)>)> = Vec::with_capacity(skus.len());
+    let engine = &caller.engine;
     let read = engine.view().read(|reader| {
         items.clear();
         let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
@@ -130,7 +119,7 @@ fn tell(engine: &Engine, principal: &Principal, question: &Question) -> Result<R
             let mut item = json!({ "sku": sku, "available": offer.units, "status": status });
             if question.detail == Detail::Nodes {
                 let node = |(node, free): (NodeId, i64)| {
-                    let name = name(engine, NameKind::Node, u32::from(node.0));
+                    let name = caller.name(NameKind::Node, u32::from(node.0));
                     json!({ "node": name, "available": free.min(offer.units) })
                 };
                 item["nodes"] = listed.into_iter().map(node).collect();

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use axum::body::Body as Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stockline_core::catalogue::{NameKind, Principal};
-use stockline_core::command::{Body, Command, Frame, Line};
-use stockline_core::id::{Key, Millis};
+use stockline_core::catalogue::{NameKind, Principal, Role};
+use stockline_core::command::{Body, Command, Frame, Line, Read};
+use stockline_core::id::{ChannelId, GroupId, Key, Millis, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -26,7 +28,7 @@ use crate::engine::{Engine, Refused, Tag};
 const OFFERS: u32 = 50;
 
 /// Who asks: `Authorization: Bearer TOKEN`.
-pub(super) fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Principal, Problem> {
+fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Principal, Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -43,7 +45,7 @@ pub(super) fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Principa
 }
 
 /// The body as JSON; an empty one as `{}`.
-pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Problem> {
+async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if kind.is_some_and(|kind| !kind.to_ascii_lowercase().contains("json")) {
         let text = "send JSON, with Content-Type: application/json";
@@ -60,12 +62,6 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) 
 /// A JSON answer.
 pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
-}
-
-/// The id behind a name.
-pub(super) fn id(engine: &Engine, kind: NameKind, name: &str) -> Result<u32, Problem> {
-    let text = || format!("no {} {name:?}", kind.name());
-    engine.names().id(kind, name).ok_or_else(|| Problem::of(kind.unknown(), text()))
 }
 
 /// The name behind an id.
@@ -85,7 +81,7 @@ pub(super) fn number(text: &str) -> u128 {
 }
 
 /// The header `Idempotency-Key`, if there is one.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().map(str::trim).ok().filter(|text| !text.is_empty() && text.len() <= 255);
     let text =
@@ -94,50 +90,157 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
 }
 
 /// A key that nobody has.
-pub(super) fn new_key() -> Result<Key, Problem> {
+fn new_key() -> Result<Key, Problem> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
     Ok(Key(u128::from_le_bytes(bytes).max(1)))
 }
 
-/// A command that is sent now.
-pub(super) fn command(engine: &Engine, key: Key, body: Body, lines: &[Line]) -> Command {
-    Command { key, issued_at: engine.clock().now(), digest: digest(&body, lines), body }
+/// Who asks, with the key of the request if it has one.
+pub(super) struct Caller {
+    pub(super) engine: Engine,
+    pub(super) principal: Principal,
+    key: Option<Key>,
 }
 
-/// Puts commands in the order for a principal and waits until what came of them is durable.
-pub(super) async fn submit(
-    engine: &Engine,
-    principal: &Principal,
-    kind: FrameType,
-    commands: Vec<Command>,
-    lines: Vec<Line>,
-) -> Result<FrameReply, Problem> {
-    access::allow(principal, kind, &commands)?;
-    let (reply_to, mut answered) = unbounded_channel();
-    let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false };
-    let mut frame = Frame { tag, principal: principal.id, commands, lines };
-    let mut offers = 0;
-    while let Err(refused) = engine.submit(frame) {
-        match refused {
-            Refused::LaneFull(full) if offers < OFFERS => frame = *full,
-            Refused::LaneFull(_) => {
-                return Err(Problem::of(Code::Overloaded, "too much of this token waits; try again"));
+impl FromRequestParts<Engine> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Caller, Problem> {
+        let principal = principal(engine, &parts.headers)?;
+        Ok(Caller { engine: engine.clone(), principal, key: key(&parts.headers)? })
+    }
+}
+
+/// A body of JSON.
+pub(super) struct Sent<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Engine> for Sent<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Engine) -> Result<Sent<T>, Problem> {
+        let (parts, body) = request.into_parts();
+        json(&parts.headers, body).await.map(Sent)
+    }
+}
+
+/// What stands behind the question mark.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Engine> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Engine) -> Result<Asked<T>, Problem> {
+        let found = Query::<T>::try_from_uri(&parts.uri);
+        found
+            .map(|Query(asked)| Asked(asked))
+            .map_err(|error| Problem::of(Code::Malformed, error.body_text()))
+    }
+}
+
+/// What stands in the path.
+pub(super) struct At<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Engine> for At<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<At<T>, Problem> {
+        let found = Path::<T>::from_request_parts(parts, engine).await;
+        found.map(|Path(at)| At(at)).map_err(|error| Problem::of(Code::Malformed, error.body_text()))
+    }
+}
+
+impl Caller {
+    /// The key of the request, or one that nobody has.
+    pub(super) fn key(&self) -> Result<Key, Problem> {
+        self.key.map_or_else(new_key, Ok)
+    }
+
+    /// The key of the request, if it has one.
+    pub(super) fn given_key(&self) -> Option<Key> {
+        self.key
+    }
+
+    /// The id behind a name.
+    pub(super) fn id(&self, kind: NameKind, name: &str) -> Result<u32, Problem> {
+        let text = || format!("no {} {name:?}", kind.name());
+        self.engine.names().id(kind, name).ok_or_else(|| Problem::of(kind.unknown(), text()))
+    }
+
+    pub(super) fn sku(&self, name: &str) -> Result<SkuId, Problem> {
+        self.id(NameKind::Sku, name).map(SkuId)
+    }
+
+    pub(super) fn node(&self, name: &str) -> Result<NodeId, Problem> {
+        self.id(NameKind::Node, name).map(|id| NodeId(id as u16))
+    }
+
+    pub(super) fn group(&self, name: &str) -> Result<GroupId, Problem> {
+        self.id(NameKind::Group, name).map(|id| GroupId(id as u16))
+    }
+
+    pub(super) fn channel(&self, name: &str) -> Result<ChannelId, Problem> {
+        self.id(NameKind::Channel, name).map(|id| ChannelId(id as u16))
+    }
+
+    /// The name behind an id.
+    pub(super) fn name(&self, kind: NameKind, id: u32) -> Value {
+        name(&self.engine, kind, id)
+    }
+
+    /// The channel whose reservations are all that it sees.
+    pub(super) fn scope(&self) -> Option<ChannelId> {
+        if self.principal.role == Role::Channel { self.principal.channel } else { None }
+    }
+
+    /// A command that is sent now.
+    pub(super) fn command(&self, key: Key, body: Body, lines: &[Line]) -> Command {
+        Command { key, issued_at: self.engine.clock().now(), digest: digest(&body, lines), body }
+    }
+
+    /// Asks the ledger something.
+    pub(super) async fn read(&self, kind: FrameType, read: Read) -> Result<FrameReply, Problem> {
+        let command = self.command(Key(0), Body::Read(read), &[]);
+        self.submit(kind, vec![command], Vec::new()).await
+    }
+
+    /// Puts commands in the order for a principal and waits until what came of them is durable.
+    pub(super) async fn submit(
+        &self,
+        kind: FrameType,
+        commands: Vec<Command>,
+        lines: Vec<Line>,
+    ) -> Result<FrameReply, Problem> {
+        let (engine, principal) = (&self.engine, &self.principal);
+        access::allow(principal, kind, &commands)?;
+        let (reply_to, mut answered) = unbounded_channel();
+        let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false };
+        let mut frame = Frame { tag, principal: principal.id, commands, lines };
+        let mut offers = 0;
+        while let Err(refused) = engine.submit(frame) {
+            match refused {
+                Refused::LaneFull(full) if offers < OFFERS => frame = *full,
+                Refused::LaneFull(_) => {
+                    return Err(Problem::of(Code::Overloaded, "too much of this token waits; try again"));
+                }
+                Refused::Turned(code) => {
+                    return Err(Problem::of(
+                        code,
+                        "nothing was executed; send it again later with the same key",
+                    ));
+                }
             }
-            Refused::Turned(code) => {
-                return Err(Problem::of(code, "nothing was executed; send it again later with the same key"));
-            }
+            offers += 1;
+            tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
         }
-        offers += 1;
-        tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
+        let gone = || Problem::of(Code::ShuttingDown, "the server is stopping; ask again with the same key");
+        let mut answered = answered.recv().await.ok_or_else(gone)?;
+        if answered.reply.repeats().next().is_some() {
+            let busy = || Problem::of(Code::Overloaded, "too many connections of this token; try again");
+            let present = Present::enter(engine, principal.id).ok_or_else(busy)?;
+            answered = present.look_up(engine, answered, || false).await.ok_or_else(gone)?;
+        }
+        Ok(answered.reply)
     }
-    let gone = || Problem::of(Code::ShuttingDown, "the server is stopping; ask again with the same key");
-    let mut answered = answered.recv().await.ok_or_else(gone)?;
-    if answered.reply.repeats().next().is_some() {
-        let busy = || Problem::of(Code::Overloaded, "too many connections of this token; try again");
-        let present = Present::enter(engine, principal.id).ok_or_else(busy)?;
-        answered = present.look_up(engine, answered, || false).await.ok_or_else(gone)?;
-    }
-    Ok(answered.reply)
 }

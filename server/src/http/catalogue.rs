@@ -1,8 +1,6 @@
 //! Configuration: nodes, groups, channels, zones, rules and what is known of skus, each put as a whole.
 
-use axum::body::Body as Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
@@ -14,11 +12,10 @@ use stockline_core::id::Key;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{answer, command, json as read_json, principal, submit};
+use super::call::{At, Caller, Sent, answer};
 use super::problem::Problem;
 use super::stock::check_name;
 use crate::command::define::{cut_off, utc_offset};
-use crate::engine::Engine;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -84,20 +81,18 @@ pub(super) struct SkuBody {
 
 /// Puts an entry: 201 where it is new, 200 where it was there.
 async fn put(
-    engine: &Engine,
-    headers: &HeaderMap,
+    caller: &Caller,
     kind: impl Into<Option<NameKind>>,
     definitions: Vec<Definition>,
 ) -> Result<Response, Problem> {
-    let principal = principal(engine, headers)?;
     let name = definitions[0].name().to_owned();
     check_name(&name)?;
     // Whether a rule was there, nobody keeps: it is answered as what was there.
-    let known = kind.into().is_none_or(|kind| engine.names().id(kind, &name).is_some());
+    let known = kind.into().is_none_or(|kind| caller.engine.names().id(kind, &name).is_some());
     let commands = definitions
         .into_iter()
-        .map(|definition| command(engine, Key(0), Body::Define(Box::new(definition)), &[]));
-    let reply = submit(engine, &principal, FrameType::Define, commands.collect(), vec![]).await?;
+        .map(|definition| caller.command(Key(0), Body::Define(Box::new(definition)), &[]));
+    let reply = caller.submit(FrameType::Define, commands.collect(), vec![]).await?;
     let last = reply.replies.iter().map(|told| told.lsn.0).max().unwrap_or(0);
     if let Some(refused) = reply.replies.iter().find(|told| told.outcome.code != Code::Ok) {
         return Err(Problem::refused(refused.outcome.code));
@@ -108,13 +103,10 @@ async fn put(
 }
 
 pub(super) async fn node(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(body): Sent<NodeBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let body: NodeBody = read_json(&headers, body).await?;
     let at = point(body.latitude, body.longitude)?;
     let definition = Definition::Node {
         name,
@@ -129,28 +121,22 @@ pub(super) async fn node(
             capacity: body.capacity,
         },
     };
-    put(&engine, &headers, NameKind::Node, vec![definition]).await
+    put(&caller, NameKind::Node, vec![definition]).await
 }
 
 pub(super) async fn group(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(GroupBody { nodes }): Sent<GroupBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let GroupBody { nodes } = read_json(&headers, body).await?;
-    put(&engine, &headers, NameKind::Group, vec![Definition::Group { name, nodes }]).await
+    put(&caller, NameKind::Group, vec![Definition::Group { name, nodes }]).await
 }
 
 pub(super) async fn channel(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(body): Sent<ChannelBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let body: ChannelBody = read_json(&headers, body).await?;
     let policy = Policy {
         low: body.low,
         late_confirm: match body.late_confirm {
@@ -173,20 +159,16 @@ pub(super) async fn channel(
     };
     let ChannelBody { parent, group, buffer, .. } = body;
     let definition = Definition::Channel { name, parent, group, buffer, policy };
-    put(&engine, &headers, NameKind::Channel, vec![definition]).await
+    put(&caller, NameKind::Channel, vec![definition]).await
 }
 
 pub(super) async fn sku(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(SkuBody { category, substitutes }): Sent<SkuBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let SkuBody { category, substitutes } = read_json(&headers, body).await?;
     let made = Definition::Sku { name: name.clone() };
-    put(&engine, &headers, NameKind::Sku, vec![made, Definition::SkuData { name, category, substitutes }])
-        .await
+    put(&caller, NameKind::Sku, vec![made, Definition::SkuData { name, category, substitutes }]).await
 }
 
 #[derive(Deserialize)]
@@ -208,13 +190,10 @@ struct LaneBody {
 }
 
 pub(super) async fn zone(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(body): Sent<ZoneBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let body: ZoneBody = read_json(&headers, body).await?;
     let lane = |lane: LaneBody| Lane {
         node: lane.node,
         metres: lane.metres.unwrap_or(UNKNOWN),
@@ -222,7 +201,7 @@ pub(super) async fn zone(
     };
     let at = point(body.latitude, body.longitude)?;
     let lanes = body.lanes.into_iter().map(lane).collect();
-    put(&engine, &headers, NameKind::Zone, vec![Definition::Zone { name, at, lanes }]).await
+    put(&caller, NameKind::Zone, vec![Definition::Zone { name, at, lanes }]).await
 }
 
 #[derive(Deserialize)]
@@ -283,13 +262,10 @@ impl AllocateBody {
 }
 
 pub(super) async fn rule(
-    State(engine): State<Engine>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At(name): At<String>,
+    Sent(body): Sent<RuleBody>,
 ) -> Result<Response, Problem> {
-    principal(&engine, &headers)?;
-    let body: RuleBody = read_json(&headers, body).await?;
     let effects = [
         body.safety.map(Effect::Safety),
         body.backorder.map(Effect::Backorder),
@@ -304,7 +280,7 @@ pub(super) async fn rule(
     }
     let RuleBody { skus, category, node, group, channel, .. } = body;
     let definition = Definition::Rule { name, skus, category, node, group, channel, effect };
-    put(&engine, &headers, None, vec![definition]).await
+    put(&caller, None, vec![definition]).await
 }
 
 /// Coordinates in degrees, given together or not at all.

@@ -3,24 +3,23 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::unfold;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stockline_core::catalogue::{NameKind, Principal, Role};
+use stockline_core::catalogue::{NameKind, Principal};
 use stockline_core::id::{ChannelId, Millis, NodeId};
 use stockline_core::outcome::{Code, State as Stage};
 use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
 
-use super::call::{id, moment, name, principal};
+use super::call::{Asked, Caller, moment, name};
 use super::problem::Problem;
 use crate::access::Present;
 use crate::availability::Status;
 use crate::engine::Engine;
-use crate::follow::{Asked, Followed, Told};
+use crate::follow::{self, Followed, Told};
 
 /// How long nothing is said before a line tells that the stream goes on.
 const QUIET_MS: u32 = 15_000;
@@ -49,18 +48,14 @@ struct Following {
     ended: bool,
 }
 
-pub(super) async fn follow(
-    State(engine): State<Engine>,
-    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
+pub(super) async fn stream(
+    caller: Caller,
+    Asked(options): Asked<Options>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let Query(options) = options.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
-    let channel = match (&options.channel, principal.role, principal.channel) {
-        (Some(name), ..) => ChannelId(id(&engine, NameKind::Channel, name)? as u16),
-        (None, Role::Channel, Some(own)) => own,
-        (None, ..) => ChannelId::SHARED,
-    };
+    let own = caller.scope().unwrap_or(ChannelId::SHARED);
+    let channel = options.channel.as_ref().map_or(Ok(own), |name| caller.channel(name))?;
+    let Caller { engine, principal, .. } = caller;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let last: Option<u64> = last.and_then(|text| text.trim().parse().ok());
     let asked = Follow {
@@ -75,13 +70,13 @@ pub(super) async fn follow(
         Problem::of(Code::Overloaded, "too many connections of this token; try again later")
     })?;
     let first = Follow { wait_ms: 0, gather_ms: 0, ..asked };
-    let first = Asked::new(&principal, &engine, &first)?;
+    let first = follow::Asked::new(&principal, &engine, &first)?;
     let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::new()).await;
     let changes = answer?;
     let mut following =
         Following { engine, principal, present, asked, told, waiting: Vec::new().into_iter(), ended: false };
     following.take(&changes);
-    let events = stream::unfold(following, |mut following| async move {
+    let events = unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<Event, Infallible>(event), following))
     });
@@ -109,7 +104,7 @@ impl Following {
                 return None;
             }
             let told = std::mem::take(&mut self.told);
-            let answer = match Asked::new(&self.principal, &self.engine, &self.asked) {
+            let answer = match follow::Asked::new(&self.principal, &self.engine, &self.asked) {
                 Ok(asked) => {
                     let turn: Arc<tokio::sync::Semaphore> = self.present.turn();
                     let followed = asked.answer(self.engine.clone(), turn, told).await;
@@ -176,7 +171,7 @@ fn told_of(engine: &Engine, notice: &NoticeRec) -> Value {
         "at": moment(Millis(notice.at_ms)),
         "channel": name(engine, NameKind::Channel, u32::from(notice.channel)),
         "reservation": uuid::Uuid::from_u128(notice.reservation).to_string(),
-        "what": crate::follow::what_name(notice.what),
+        "what": follow::what_name(notice.what),
     });
     if let Some(state) = Stage::from_number(notice.state).filter(|state| *state != Stage::None) {
         body["state"] = state.name().into();
@@ -186,7 +181,7 @@ fn told_of(engine: &Engine, notice: &NoticeRec) -> Value {
         body["node"] = name(engine, NameKind::Node, u32::from(notice.node));
         body["quantity"] = notice.quantity.into();
     }
-    if let Some(reason) = crate::follow::reason_name(notice.reason) {
+    if let Some(reason) = follow::reason_name(notice.reason) {
         body["reason"] = reason.into();
         let never = notice.due_ms == u64::MAX;
         body["promised_for"] = if never { Value::Null } else { moment(Millis(notice.due_ms)) };

@@ -1,23 +1,20 @@
 //! Reservations: made, asked for, and every step of their lives.
 
-use axum::body::Body as Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stockline_core::catalogue::{NameKind, Principal, Role};
+use stockline_core::catalogue::NameKind;
 use stockline_core::command::{Body, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
-use stockline_core::id::{ChannelId, GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::ledger::{Claim, NEVER, Outcome};
 use stockline_core::merge::{FrameReply, Part};
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{answer, command, id, json as read_json, key, moment, name, new_key, principal, submit};
+use super::call::{Asked, At, Caller, Sent, answer, moment};
 use super::problem::Problem;
 use crate::access;
-use crate::engine::Engine;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,15 +71,11 @@ pub(super) struct Options {
 }
 
 pub(super) async fn reserve(
-    State(engine): State<Engine>,
-    options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    Asked(options): Asked<Options>,
+    Sent(new): Sent<NewReservation>,
 ) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let Query(options) = options.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
-    let key = key(&headers)?;
-    let new: NewReservation = read_json(&headers, body).await?;
+    let key = caller.given_key();
     let own = new.id.map(|id| id.as_u128()).or(key.map(|key| key.0));
     let own = match own {
         Some(id) => id,
@@ -95,13 +88,13 @@ pub(super) async fn reserve(
     };
     let mut lines = Vec::with_capacity(new.lines.len());
     for line in &new.lines {
-        let group = line.group.as_ref().map(|name| id(&engine, NameKind::Group, name)).transpose()?;
-        let node = line.node.as_ref().map(|name| id(&engine, NameKind::Node, name)).transpose()?;
+        let group = line.group.as_ref().map(|name| caller.id(NameKind::Group, name)).transpose()?;
+        let node = line.node.as_ref().map(|name| caller.id(NameKind::Node, name)).transpose()?;
         if node.is_some() && line.choose_node == ChooseNode::Later {
             return Err(Problem::invalid("a line names its node, or has it chosen later, not both"));
         }
         lines.push(Line {
-            sku: SkuId(id(&engine, NameKind::Sku, &line.sku)?),
+            sku: caller.sku(&line.sku)?,
             node: match node {
                 Some(node) => NodeId(node as u16),
                 None if line.choose_node == ChooseNode::Later => NodeId::LATER,
@@ -111,10 +104,10 @@ pub(super) async fn reserve(
             quantity: line.quantity,
         });
     }
-    let zone = new.zone.as_ref().map(|name| id(&engine, NameKind::Zone, name)).transpose()?;
+    let zone = new.zone.as_ref().map(|name| caller.id(NameKind::Zone, name)).transpose()?;
     let reserve = Reserve {
         id: ReservationId(own),
-        channel: ChannelId(id(&engine, NameKind::Channel, &new.channel)? as u16),
+        channel: caller.channel(&new.channel)?,
         ttl_ms: new.ttl_ms,
         fill: match new.fill {
             FillText::All => Fill::All,
@@ -126,16 +119,16 @@ pub(super) async fn reserve(
         line_count: u32::try_from(lines.len()).unwrap_or(u32::MAX),
     };
     if options.dry_run {
-        let sent = command(&engine, Key(0), Body::Read(Read::Explain(reserve)), &lines);
-        let mut reply = submit(&engine, &principal, FrameType::Explain, vec![sent], lines.clone()).await?;
-        access::hide(&engine, &principal, &mut reply.traces);
-        return Ok(explained(&engine, &reply, &lines));
+        let sent = caller.command(Key(0), Body::Read(Read::Explain(reserve)), &lines);
+        let mut reply = caller.submit(FrameType::Explain, vec![sent], lines.clone()).await?;
+        access::hide(&caller.engine, &caller.principal, &mut reply.traces);
+        return Ok(explained(&caller, &reply, &lines));
     }
     let key = key.unwrap_or(Key(own));
-    let sent = command(&engine, key, Body::Reserve(reserve), &lines);
-    let reply = submit(&engine, &principal, FrameType::Reserve, vec![sent], lines.clone()).await?;
+    let sent = caller.command(key, Body::Reserve(reserve), &lines);
+    let reply = caller.submit(FrameType::Reserve, vec![sent], lines.clone()).await?;
     let told = reply.replies[0];
-    let (parts, shorts) = split(&engine, &reply.parts, &lines);
+    let (parts, shorts) = split(&caller, &reply.parts, &lines);
     if told.outcome.code != Code::Ok {
         let problem = refused(told.outcome, told.lsn);
         return Err(if shorts.is_empty() { problem } else { problem.with("short", shorts.into()) });
@@ -169,12 +162,12 @@ fn refused(outcome: Outcome, lsn: Lsn) -> Problem {
 }
 
 /// Where units stand: a node, or a group of which the node is not chosen yet.
-fn place(engine: &Engine, node: NodeId, body: &mut Value) {
+fn place(caller: &Caller, node: NodeId, body: &mut Value) {
     match node.group() {
-        None => body["node"] = name(engine, NameKind::Node, u32::from(node.0)),
+        None => body["node"] = caller.name(NameKind::Node, u32::from(node.0)),
         Some(group) => {
             body["node"] = Value::Null;
-            body["group"] = name(engine, NameKind::Group, u32::from(group.0));
+            body["group"] = caller.name(NameKind::Group, u32::from(group.0));
         }
     }
 }
@@ -187,8 +180,8 @@ fn promise(at: Millis, body: &mut Value) {
 }
 
 /// Claims and shortages of a reply.
-fn split(engine: &Engine, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Value>) {
-    let sku = |sku: SkuId| name(engine, NameKind::Sku, sku.0);
+fn split(caller: &Caller, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Value>) {
+    let sku = |sku: SkuId| caller.name(NameKind::Sku, sku.0);
     let (mut claims, mut shorts) = (Vec::new(), Vec::new());
     for part in parts {
         if part.node == NodeId::ANY {
@@ -199,7 +192,7 @@ fn split(engine: &Engine, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Va
             continue;
         }
         let mut claim = json!({ "sku": sku(part.sku), "quantity": part.quantity });
-        place(engine, part.node, &mut claim);
+        place(caller, part.node, &mut claim);
         promise(part.at, &mut claim);
         claims.push(claim);
     }
@@ -207,8 +200,8 @@ fn split(engine: &Engine, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Va
 }
 
 /// What would come of a reservation, and why.
-fn explained(engine: &Engine, reply: &FrameReply, lines: &[Line]) -> Response {
-    let (parts, shorts) = split(engine, &reply.parts, lines);
+fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Response {
+    let (parts, shorts) = split(caller, &reply.parts, lines);
     let traces: Vec<Value> = reply
         .traces
         .iter()
@@ -216,7 +209,7 @@ fn explained(engine: &Engine, reply: &FrameReply, lines: &[Line]) -> Response {
         .map(|trace| {
             json!({
                 "line": trace.line,
-                "node": name(engine, NameKind::Node, u32::from(trace.node.0)),
+                "node": caller.name(NameKind::Node, u32::from(trace.node.0)),
                 "why": trace.why.name(),
                 "taken": trace.taken,
                 "free": trace.free,
@@ -241,25 +234,21 @@ fn path_id(text: &str) -> Result<ReservationId, Problem> {
     uuid::Uuid::parse_str(text).map(|id| ReservationId(id.as_u128())).map_err(|_| unknown())
 }
 
-fn scope(principal: &Principal) -> Option<ChannelId> {
-    if principal.role == Role::Channel { principal.channel } else { None }
-}
-
 /// A reservation as it stands.
-fn view(engine: &Engine, id: ReservationId, lsn: Lsn, found: &(Outcome, Vec<(Claim, Millis)>)) -> Value {
+fn view(caller: &Caller, id: ReservationId, lsn: Lsn, found: &(Outcome, Vec<(Claim, Millis)>)) -> Value {
     let (outcome, claims) = found;
     let lines: Vec<Value> = claims
         .iter()
         .map(|(claim, at)| {
             let mut line = json!({
-                "sku": name(engine, NameKind::Sku, claim.sku.0),
+                "sku": caller.name(NameKind::Sku, claim.sku.0),
                 "quantity": claim.quantity,
                 "held": claim.held,
                 "confirmed": claim.confirmed(),
                 "picked": claim.picked,
                 "shipped": claim.shipped,
             });
-            place(engine, claim.node, &mut line);
+            place(caller, claim.node, &mut line);
             promise(*at, &mut line);
             line
         })
@@ -273,19 +262,13 @@ fn view(engine: &Engine, id: ReservationId, lsn: Lsn, found: &(Outcome, Vec<(Cla
     })
 }
 
-pub(super) async fn read(
-    State(engine): State<Engine>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
+pub(super) async fn read(caller: Caller, At(id): At<String>) -> Result<Response, Problem> {
     let id = path_id(&id)?;
-    let body = Body::Read(Read::Reservation { id, scope: scope(&principal) });
-    let sent = command(&engine, Key(0), body, &[]);
-    let reply = submit(&engine, &principal, FrameType::ReadReservations, vec![sent], vec![]).await?;
+    let asked = Read::Reservation { id, scope: caller.scope() };
+    let reply = caller.read(FrameType::ReadReservations, asked).await?;
     match reply.reservations.first() {
         Some(found) if found.0.code == Code::Ok => {
-            Ok(answer(StatusCode::OK, &view(&engine, id, reply.as_of, found)))
+            Ok(answer(StatusCode::OK, &view(&caller, id, reply.as_of, found)))
         }
         _ => Err(Problem::refused(Code::UnknownReservation)),
     }
@@ -311,19 +294,16 @@ pub(super) struct Step {
 }
 
 pub(super) async fn step(
-    State(engine): State<Engine>,
-    Path((reservation, verb)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
+    caller: Caller,
+    At((reservation, verb)): At<(String, String)>,
+    Sent(step): Sent<Step>,
 ) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
     let reservation = path_id(&reservation)?;
     let verbs = [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil, Verb::Move];
     let Some(verb) = verbs.into_iter().find(|known| known.name() == verb) else {
         let text = format!("{verb:?} is no step: confirm, release, extend, fulfil or move");
         return Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", text));
     };
-    let step: Step = read_json(&headers, body).await?;
     match (verb, step.ttl_ms, step.lines.is_empty()) {
         (Verb::Extend, None, _) => return Err(Problem::invalid("extend needs ttl_ms")),
         (Verb::Extend, _, false) => {
@@ -336,17 +316,17 @@ pub(super) async fn step(
     let mut lines = Vec::with_capacity(step.lines.len());
     for line in &step.lines {
         let node = match (&line.node, &line.group) {
-            (Some(node), None) => NodeId(id(&engine, NameKind::Node, node)? as u16),
-            (None, Some(group)) => NodeId::of_group(GroupId(id(&engine, NameKind::Group, group)? as u16)),
+            (Some(node), None) => caller.node(node)?,
+            (None, Some(group)) => NodeId::of_group(caller.group(group)?),
             (None, None) => NodeId::of_group(GroupId::ANY),
             (Some(_), Some(_)) => return Err(Problem::invalid("a line names a node or a group, not both")),
         };
         if (verb == Verb::Move) != line.to_node.is_some() {
             return Err(Problem::invalid("to_node is for move, and every line of a move has one"));
         }
-        let to = line.to_node.as_ref().map(|name| id(&engine, NameKind::Node, name)).transpose()?;
+        let to = line.to_node.as_ref().map(|name| caller.id(NameKind::Node, name)).transpose()?;
         lines.push(StepLine {
-            sku: SkuId(id(&engine, NameKind::Sku, &line.sku)?),
+            sku: caller.sku(&line.sku)?,
             node,
             to_node: to.map_or(NodeId::ANY, |node| NodeId(node as u16)),
             quantity: line.quantity,
@@ -356,21 +336,20 @@ pub(super) async fn step(
         reservation,
         verb,
         ttl_ms: step.ttl_ms.unwrap_or(0),
-        scope: scope(&principal),
+        scope: caller.scope(),
         lines: lines.into(),
     };
-    let key = key(&headers)?.map_or_else(new_key, Ok)?;
-    let sent = command(&engine, key, Body::Transition(transition), &[]);
-    let reply = submit(&engine, &principal, FrameType::Transitions, vec![sent], vec![]).await?;
+    let key = caller.key()?;
+    let sent = caller.command(key, Body::Transition(transition), &[]);
+    let reply = caller.submit(FrameType::Transitions, vec![sent], vec![]).await?;
     let told = reply.replies[0];
     if told.outcome.code != Code::Ok {
         return Err(refused(told.outcome, told.lsn));
     }
-    let look = Body::Read(Read::Reservation { id: reservation, scope: scope(&principal) });
-    let look = command(&engine, Key(0), look, &[]);
-    let seen = submit(&engine, &principal, FrameType::ReadReservations, vec![look], vec![]).await?;
+    let look = Read::Reservation { id: reservation, scope: caller.scope() };
+    let seen = caller.read(FrameType::ReadReservations, look).await?;
     let mut body = match seen.reservations.first() {
-        Some(found) if found.0.code == Code::Ok => view(&engine, reservation, told.lsn, found),
+        Some(found) if found.0.code == Code::Ok => view(&caller, reservation, told.lsn, found),
         _ => json!({ "id": text(reservation), "state": told.outcome.state.name(), "lsn": told.lsn.0 }),
     };
     if told.outcome.reacquired {

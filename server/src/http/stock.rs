@@ -1,22 +1,19 @@
 //! Stock: events as warehouses tell them, positions, and allocations of channels.
 
-use axum::body::Body as Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stockline_core::bucket::{Bucket, ON_HAND};
-use stockline_core::catalogue::{Catalogue, Definition, NameKind, Principal, Role};
+use stockline_core::catalogue::{Catalogue, Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
 use stockline_core::id::{ChannelId, Key, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{answer, command, id, json as read_json, key, name, new_key, principal, submit};
+use super::call::{Asked, At, Caller, Sent, answer};
 use super::problem::Problem;
-use crate::engine::Engine;
 use crate::event_row::{EventRow, ParsedRow};
 
 #[derive(Deserialize)]
@@ -25,13 +22,7 @@ pub(super) struct Events {
     events: Vec<EventRow>,
 }
 
-pub(super) async fn tell(
-    State(engine): State<Engine>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let Events { events } = read_json(&headers, body).await?;
+pub(super) async fn tell(caller: Caller, Sent(Events { events }): Sent<Events>) -> Result<Response, Problem> {
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
     }
@@ -50,14 +41,15 @@ pub(super) async fn tell(
     if rows.is_empty() {
         return Ok(answer(StatusCode::OK, &json!({ "results": [] })));
     }
-    make_skus(&engine, &principal, &rows).await?;
-    let node =
-        |name: &str| NodeId(engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16));
+    make_skus(&caller, &rows).await?;
+    let node = |name: &str| {
+        NodeId(caller.engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16))
+    };
     let commands = rows.iter().map(|row| {
-        let sku = SkuId(engine.names().id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
-        command(&engine, row.key, Body::Event(row.event(sku, node)), &[])
+        let sku = SkuId(caller.engine.names().id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
+        caller.command(row.key, Body::Event(row.event(sku, node)), &[])
     });
-    let reply = submit(&engine, &principal, FrameType::Events, commands.collect(), vec![]).await?;
+    let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
     let results: Vec<Value> = ids
         .iter()
         .zip(&reply.replies)
@@ -78,12 +70,12 @@ pub(super) async fn tell(
 }
 
 /// Skus come into being with their first event.
-async fn make_skus(engine: &Engine, principal: &Principal, rows: &[ParsedRow]) -> Result<(), Problem> {
-    if principal.role == Role::Channel {
+async fn make_skus(caller: &Caller, rows: &[ParsedRow]) -> Result<(), Problem> {
+    if caller.principal.role == Role::Channel {
         return Err(Problem::of(Code::Forbidden, "a channel may not tell stock events"));
     }
     let mut new: Vec<&str> = rows.iter().map(|row| &*row.sku).collect();
-    new.retain(|name| engine.names().id(NameKind::Sku, name).is_none());
+    new.retain(|name| caller.engine.names().id(NameKind::Sku, name).is_none());
     new.sort_unstable();
     new.dedup();
     if new.is_empty() {
@@ -91,27 +83,21 @@ async fn make_skus(engine: &Engine, principal: &Principal, rows: &[ParsedRow]) -
     }
     let define = |name: &&str| {
         let definition = Definition::Sku { name: (*name).to_owned() };
-        command(engine, Key(0), Body::Define(Box::new(definition)), &[])
+        caller.command(Key(0), Body::Define(Box::new(definition)), &[])
     };
-    submit(engine, principal, FrameType::Resolve, new.iter().map(define).collect(), vec![]).await?;
+    caller.submit(FrameType::Resolve, new.iter().map(define).collect(), vec![]).await?;
     Ok(())
 }
 
 pub(super) async fn position(
-    State(engine): State<Engine>,
-    Path((sku, node)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
+    At((sku, node)): At<(String, String)>,
 ) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    if principal.role == Role::Channel {
+    if caller.principal.role == Role::Channel {
         return Err(Problem::of(Code::Forbidden, "a channel may not look at positions"));
     }
-    let asked = Body::Read(Read::Position {
-        sku: SkuId(id(&engine, NameKind::Sku, &sku)?),
-        node: NodeId(id(&engine, NameKind::Node, &node)? as u16),
-    });
-    let sent = command(&engine, Key(0), asked, &[]);
-    let reply = submit(&engine, &principal, FrameType::ReadPositions, vec![sent], vec![]).await?;
+    let asked = Read::Position { sku: caller.sku(&sku)?, node: caller.node(&node)? };
+    let reply = caller.read(FrameType::ReadPositions, asked).await?;
     let units = reply.positions.first().map(|position| position.units).unwrap_or_default();
     let mut body = json!({ "as_of_lsn": reply.as_of.0, "sku": sku, "node": node });
     let mut on_hand = 0;
@@ -144,17 +130,11 @@ enum ActionText {
     Reallocate,
 }
 
-pub(super) async fn allocate(
-    State(engine): State<Engine>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let asked: Allocation = read_json(&headers, body).await?;
+pub(super) async fn allocate(caller: Caller, Sent(asked): Sent<Allocation>) -> Result<Response, Problem> {
     if (asked.action == ActionText::Reallocate) != asked.to_channel.is_some() {
         return Err(Problem::invalid("to_channel is for reallocate, and reallocate needs it"));
     }
-    let channel = |name: &String| id(&engine, NameKind::Channel, name).map(|id| ChannelId(id as u16));
+    let channel = |name: &String| caller.id(NameKind::Channel, name).map(|id| ChannelId(id as u16));
     let allocate = Allocate {
         action: match asked.action {
             ActionText::Allocate => Action::Allocate,
@@ -163,13 +143,13 @@ pub(super) async fn allocate(
         },
         channel: channel(&asked.channel)?,
         to_channel: asked.to_channel.as_ref().map_or(Ok(ChannelId::SHARED), channel)?,
-        sku: SkuId(id(&engine, NameKind::Sku, &asked.sku)?),
-        node: NodeId(id(&engine, NameKind::Node, &asked.node)? as u16),
+        sku: caller.sku(&asked.sku)?,
+        node: caller.node(&asked.node)?,
         quantity: asked.quantity,
     };
-    let key = key(&headers)?.map_or_else(new_key, Ok)?;
-    let sent = command(&engine, key, Body::Allocate(allocate), &[]);
-    let reply = submit(&engine, &principal, FrameType::Allocate, vec![sent], vec![]).await?;
+    let key = caller.key()?;
+    let sent = caller.command(key, Body::Allocate(allocate), &[]);
+    let reply = caller.submit(FrameType::Allocate, vec![sent], vec![]).await?;
     let told = reply.replies[0];
     match told.outcome.code {
         Code::Ok => Ok(answer(StatusCode::OK, &json!({ "lsn": told.lsn.0 }))),
@@ -179,35 +159,28 @@ pub(super) async fn allocate(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct Whose {
     sku: String,
     channel: Option<String>,
 }
 
 /// A sku's allocations: of one channel, or of all.
-pub(super) async fn allocations(
-    State(engine): State<Engine>,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let principal = principal(&engine, &headers)?;
-    let Query(asked) = asked.map_err(|error| Problem::of(Code::Malformed, error.body_text()))?;
+pub(super) async fn allocations(caller: Caller, Asked(asked): Asked<Whose>) -> Result<Response, Problem> {
     let channel = match &asked.channel {
-        Some(name) => Some(ChannelId(id(&engine, NameKind::Channel, name)? as u16)),
-        None if principal.role == Role::Channel => principal.channel,
+        Some(name) => Some(caller.channel(name)?),
+        None if caller.principal.role == Role::Channel => caller.principal.channel,
         None => None,
     };
-    let sku = SkuId(id(&engine, NameKind::Sku, &asked.sku)?);
-    let sent = command(&engine, Key(0), Body::Read(Read::Allocations { sku, channel }), &[]);
-    let reply = submit(&engine, &principal, FrameType::ReadAllocations, vec![sent], vec![]).await?;
+    let sku = caller.sku(&asked.sku)?;
+    let reply = caller.read(FrameType::ReadAllocations, Read::Allocations { sku, channel }).await?;
     let shares: Vec<Value> = reply
         .allocations
         .iter()
         .flatten()
         .map(|share| {
             json!({
-                "channel": name(&engine, NameKind::Channel, u32::from(share.channel.0)),
-                "node": name(&engine, NameKind::Node, u32::from(share.node.0)),
+                "channel": caller.name(NameKind::Channel, u32::from(share.channel.0)),
+                "node": caller.name(NameKind::Node, u32::from(share.node.0)),
                 "quantity": share.units,
             })
         })
