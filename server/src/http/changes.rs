@@ -57,7 +57,9 @@ pub(super) async fn stream(
     let channel = options.channel.as_ref().map_or(Ok(own), |name| caller.channel(name))?;
     let Caller { engine, principal, .. } = caller;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let last: Option<u64> = last.and_then(|text| text.trim().parse().ok());
+    let last = last.map(|text| text.trim().parse::<u64>()).transpose();
+    let last =
+        last.map_err(|_| Problem::invalid("Last-Event-ID is the id of an event of this stream: a number"))?;
     let asked = Follow {
         from_lsn: last.unwrap_or(options.from_lsn),
         channel: channel.0,

@@ -8,6 +8,7 @@ use stockline_core::catalogue::NameKind;
 use stockline_core::command::{Body, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::ledger::{Claim, NEVER, Outcome};
+use stockline_core::limit;
 use stockline_core::merge::{FrameReply, Part};
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
@@ -119,6 +120,10 @@ pub(super) async fn reserve(
         line_count: u32::try_from(lines.len()).unwrap_or(u32::MAX),
     };
     if options.dry_run {
+        if lines.len() > limit::EXPLAIN_LINES_MAX {
+            let text = format!("a dry run explains {} lines at most", limit::EXPLAIN_LINES_MAX);
+            return Err(Problem::of(Code::TooManyLines, text));
+        }
         let sent = caller.command(Key(0), Body::Read(Read::Explain(reserve)), &lines);
         let mut reply = caller.submit(FrameType::Explain, vec![sent], lines.clone()).await?;
         access::hide(&caller.engine, &caller.principal, &mut reply.traces);
