@@ -476,6 +476,9 @@ impl Catalogue {
                 self.put(|catalogue| &mut catalogue.nodes, (NODES, name), node, limit::NODES_MAX)
             }
             Definition::Group { name, nodes } => {
+                if nodes.len() > limit::NODES_MAX {
+                    return Err(Code::InvalidRule);
+                }
                 let group = Group { name: name.clone(), nodes: self.node_ids(nodes)? };
                 let put =
                     self.put(|catalogue| &mut catalogue.groups, (GROUPS, name), group, limit::GROUPS_MAX);
@@ -516,7 +519,7 @@ impl Catalogue {
                 })
             }
             Definition::Zone { name, at, lanes } => {
-                if at.is_some_and(|at| !at.is_on_earth()) {
+                if at.is_some_and(|at| !at.is_on_earth()) || lanes.len() > limit::NODES_MAX {
                     return Err(Code::InvalidRule);
                 }
                 let mut known = Vec::with_capacity(lanes.len());
@@ -544,6 +547,9 @@ impl Catalogue {
                 let channel = self.optional(NameKind::Channel, channel)?.map(ChannelId);
                 if *role == Role::Channel && channel.is_none() {
                     return Err(Code::UnknownChannel);
+                }
+                if nodes.len() > limit::NODES_MAX {
+                    return Err(Code::InvalidRule);
                 }
                 if *role == Role::Warehouse && nodes.is_empty() {
                     return Err(Code::UnknownNode);

@@ -184,6 +184,32 @@ pub struct Command {
     pub body: Body,
 }
 
+impl Body {
+    /// Whether the journal could be read back with it. A face that lets through what is not sound is wrong; the
+    /// sequencer turns it away all the same, before it has a place in the order.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Body::Reserve(reserve) => reserve.id.0 != 0,
+            Body::Transition(step) => {
+                let moves = step.verb == Verb::Move;
+                let lines = match step.verb {
+                    Verb::Move => !step.lines.is_empty(),
+                    Verb::Extend => step.lines.is_empty(),
+                    _ => true,
+                };
+                let to = |line: &StepLine| line.to_node != NodeId::ANY && line.to_node != line.node;
+                lines && step.lines.iter().all(|line| to(line) == moves)
+            }
+            Body::Allocate(allocate) => {
+                let other =
+                    allocate.to_channel != ChannelId::SHARED && allocate.to_channel != allocate.channel;
+                other == (allocate.action == Action::Reallocate)
+            }
+            _ => true,
+        }
+    }
+}
+
 /// Commands of one principal that arrived together and are answered together. Lines stand in the order of their
 /// reservations. `tag` is the engine's: whom to answer.
 #[derive(Debug)]

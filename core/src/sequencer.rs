@@ -180,6 +180,9 @@ impl Sequencer {
             Body::Read(_) => return Slot::Read { vote: NO_VOTE },
             _ => {}
         }
+        if !command.body.is_sound() {
+            return Slot::Door { code: Code::Malformed };
+        }
         if command.key != Key(0) {
             match self.window.admit(principal, command, batch.now) {
                 Admission::New => {}

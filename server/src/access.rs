@@ -64,9 +64,9 @@ impl Present {
         let mut repeats: Vec<_> = answered.reply.repeats().collect();
         repeats.sort_unstable_by_key(|(_, lsn)| std::cmp::Reverse(*lsn));
         // Neither is ever closed, so a place is always granted in time.
-        let _own = self.lookup.acquire().await.ok()?;
+        let mut own = self.turn().acquire_owned().await.ok()?;
         while !repeats.is_empty() {
-            let _place = LOOKUPS.acquire().await.ok()?;
+            let place = LOOKUPS.acquire().await.ok()?;
             if has_gone() {
                 return None;
             }
@@ -78,10 +78,12 @@ impl Present {
                         answered.reply.replies[at].outcome.code = Code::Overloaded;
                     }
                 }
-                (answered, repeats)
+                drop(place);
+                (answered, repeats, own)
             });
-            (answered, repeats) = some.await.ok()?;
+            (answered, repeats, own) = some.await.ok()?;
         }
+        drop(own);
         answered.reply.settle_repeats();
         Some(answered)
     }

@@ -36,6 +36,9 @@ pub struct EventRow {
     pub from: Option<String>,
     #[serde(default)]
     pub to: Option<String>,
+    /// The sender's own count; it is taken in and not looked at yet.
+    #[serde(default)]
+    pub sequence: Option<u64>,
 }
 
 /// A row whose every field makes sense; only its names have no ids yet.

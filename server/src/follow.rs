@@ -15,7 +15,7 @@ use stockline_core::view::Stale;
 use stockline_core::wire::{ChangeRec, Changes, Follow};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::access::Turned;
 use crate::availability;
@@ -87,7 +87,7 @@ impl Asked {
         Followed { answer, told }
     }
 
-    async fn wait(self, engine: &Engine, turn: &Semaphore, told: &mut Told) -> Result<Changes, Turned> {
+    async fn wait(self, engine: &Engine, turn: &Arc<Semaphore>, told: &mut Told) -> Result<Changes, Turned> {
         let from_now_on = self.from == Lsn::NONE;
         let mut next = if from_now_on { engine.view().durable().next() } else { self.from };
         if from_now_on {
@@ -110,10 +110,7 @@ impl Asked {
                     gathered = true;
                     sleep(self.gather).await;
                 }
-                let Ok(found) = timeout_at(self.until, self.read(engine, turn, next)).await else {
-                    return Ok(nothing(next));
-                };
-                let found = found?;
+                let found = self.read(engine, turn, next).await?;
                 next = found.next;
                 let changes = self.changes(engine, found, told).await?;
                 if !changes.notices.is_empty() || !changes.changes.is_empty() || changes.redefined != 0 {
@@ -135,13 +132,19 @@ impl Asked {
     }
 
     /// Reads some of the journal, off this task and when it is its principal's turn.
-    async fn read(self, engine: &Engine, turn: &Semaphore, from: Lsn) -> Result<Found, Turned> {
+    async fn read(self, engine: &Engine, turn: &Arc<Semaphore>, from: Lsn) -> Result<Found, Turned> {
         let failed = |text: String| Turned { code: Code::Overloaded, text };
         // Neither is ever closed, so a place is always granted in time.
-        let _own = turn.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
-        let _place = READERS.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
+        let own =
+            Arc::clone(turn).acquire_owned().await.map_err(|_| failed("the server is stopping".into()))?;
+        let place = READERS.acquire().await.map_err(|_| failed("the server is stopping".into()))?;
         let (reading, skus) = (engine.clone(), self.statuses || self.numbers);
-        let found = tokio::task::spawn_blocking(move || reading.happened(from, self.channel, skus)).await;
+        let found = tokio::task::spawn_blocking(move || {
+            // Held as long as it reads, even if whoever asked has gone.
+            let _held = (own, place);
+            reading.happened(from, self.channel, skus)
+        })
+        .await;
         let found = found.map_err(|_| failed("the journal could not be read; ask again".into()))?;
         match found.map_err(|error| failed(format!("the journal could not be read: {error}")))? {
             Some(found) => Ok(found),

@@ -328,3 +328,39 @@ fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
     assert_eq!(bench.send(second, &line).reply.outcome.code, Code::KeyConflict);
     assert_eq!(bench.units(1, 0)[1], 1);
 }
+
+#[test]
+fn what_the_journal_could_not_be_read_back_with_gets_no_place() {
+    use stockline_core::command::{Action, Allocate, StepLine, Transition, Verb};
+    use stockline_core::id::{ChannelId, NodeId, ReservationId, SkuId};
+    let mut bench = Bench::new(1);
+    let step = |verb, lines: &[StepLine]| {
+        let (reservation, lines) = (ReservationId(7), lines.into());
+        Body::Transition(Transition { reservation, verb, ttl_ms: 1, scope: None, lines })
+    };
+    let line = |to_node| StepLine { sku: SkuId(1), node: NodeId(0), to_node: NodeId(to_node), quantity: 1 };
+    let allocate = |action, to_channel| {
+        let (channel, to_channel) = (ChannelId(0), ChannelId(to_channel));
+        Body::Allocate(Allocate { action, channel, to_channel, sku: SkuId(1), node: NodeId(0), quantity: 1 })
+    };
+    let any = u16::MAX;
+    for body in [
+        step(Verb::Move, &[]),
+        step(Verb::Move, &[line(0)]),
+        step(Verb::Move, &[line(any)]),
+        step(Verb::Confirm, &[line(1)]),
+        step(Verb::Extend, &[line(any)]),
+        allocate(Action::Reallocate, 0),
+        allocate(Action::Reallocate, any),
+        allocate(Action::Allocate, 1),
+    ] {
+        let before = bench.sequencer.last();
+        let told = bench.send_body(body.clone(), &[]);
+        assert_eq!(told.reply.outcome.code, Code::Malformed, "{body:?}");
+        assert_eq!(bench.sequencer.last(), before);
+    }
+    let told = bench.reserve(0, 0, 1_000, &[any_line(1, 1)]);
+    assert_eq!(told.reply.outcome.code, Code::Malformed);
+    let nodes = vec!["n0".to_owned(); stockline_core::limit::NODES_MAX + 1];
+    assert_eq!(bench.define(Definition::Group { name: "many".into(), nodes }), Code::InvalidRule);
+}

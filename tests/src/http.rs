@@ -151,6 +151,26 @@ fn each_token_may_do_its_own_and_what_is_not_its_own_is_not_there() {
     ] {
         shop.put("PUT", path, body);
     }
+    // What no journal could be read back with does not get in.
+    for (path, body) in [
+        (
+            "/v1/reservations",
+            json!({"id": "00000000-0000-0000-0000-000000000000", "channel": "web", "ttl_ms": 9,
+            "lines": []}),
+        ),
+        (
+            "/v1/reservations/01942f5e-7a3c-7e2d-9c1a-5d0f6f6b8a01/move",
+            json!({"lines": [{"sku": "A", "quantity": 1, "node": "n0", "to_node": "n0"}]}),
+        ),
+        (
+            "/v1/allocations",
+            json!({"action": "reallocate", "channel": "web", "to_channel": "web", "sku": "A",
+            "node": "n0", "quantity": 1}),
+        ),
+    ] {
+        let (status, answer) = shop.call(&shop.token, "POST", path, body);
+        assert_eq!((status, answer["code"].as_str()), (422, Some("INVALID")), "{path}: {answer}");
+    }
     let profile = data.join("client.toml");
     let token = |name: &str, more: &[&str]| -> String {
         let profile = ["--profile", profile.to_str().expect("text")];
@@ -190,6 +210,15 @@ fn each_token_may_do_its_own_and_what_is_not_its_own_is_not_there() {
         let (found, answer) = shop.call(token, method, path, body);
         let told = answer["code"].as_str().unwrap_or_default();
         assert_eq!((found, told), (status, code), "{method} {path}: {answer}");
+    }
+    // The same text is another key for everybody.
+    let lines = json!([{"sku": "A", "quantity": 1}]);
+    for (token, channel) in [(&web, "web"), (&shop.token, "edi")] {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "order-1")];
+        let body = json!({"channel": channel, "ttl_ms": 60_000, "lines": lines}).to_string();
+        let (status, answer) = shop.ask("POST", "/v1/reservations", &headers, Some(&body));
+        assert_eq!(status, 201, "{channel}: {answer}");
     }
     shop.serving.terminate();
 }

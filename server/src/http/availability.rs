@@ -95,14 +95,19 @@ fn tell(caller: &Caller, question: &Question) -> Result<Response, Problem> {
         items.clear();
         let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
         let (now, nodes) = (availability::now(reader, engine.clock()), reader.rules.group(group));
+        let mut nodes_listed = 0;
         for sku in &skus {
             let mut listed = Vec::new();
+            if nodes_listed > limit::ANSWER_NODES_MAX {
+                break;
+            }
             let offer =
                 availability::offer(reader, now, rule, named.as_ref().or(nodes), *sku, |node, free| {
                     if question.detail == Detail::Nodes {
                         listed.push((node, free));
                     }
                 })?;
+            nodes_listed += listed.len();
             items.push((offer, listed));
         }
         Ok(())
@@ -110,6 +115,10 @@ fn tell(caller: &Caller, question: &Question) -> Result<Response, Problem> {
     let (as_of, ()) = read.map_err(|Stale| {
         Problem::of(Code::Overloaded, "these skus change faster than they can be read at once; ask for fewer")
     })?;
+    if items.len() < skus.len() {
+        let text = format!("more than {} nodes to list; ask for fewer skus at once", limit::ANSWER_NODES_MAX);
+        return Err(Problem::invalid(text));
+    }
     let told: Vec<Value> = question
         .skus
         .iter()

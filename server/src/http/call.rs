@@ -81,12 +81,12 @@ pub(super) fn number(text: &str) -> u128 {
 }
 
 /// The header `Idempotency-Key`, if there is one.
-fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().map(str::trim).ok().filter(|text| !text.is_empty() && text.len() <= 255);
-    let text =
-        text.ok_or_else(|| Problem::invalid("Idempotency-Key must be 1 to 255 printable characters"))?;
-    Ok(Some(Key(number(text.trim_matches('"')))))
+    let text = value.to_str().map(|text| text.trim().trim_matches('"')).ok();
+    let text = text.filter(|text| !text.is_empty() && text.len() <= 255);
+    let wrong = || Problem::invalid("Idempotency-Key must be 1 to 255 printable characters");
+    text.map(|text| Some(text.to_owned())).ok_or_else(wrong)
 }
 
 /// A key that nobody has.
@@ -101,7 +101,7 @@ fn new_key() -> Result<Key, Problem> {
 pub(super) struct Caller {
     pub(super) engine: Engine,
     pub(super) principal: Principal,
-    key: Option<Key>,
+    key: Option<String>,
 }
 
 impl FromRequestParts<Engine> for Caller {
@@ -154,12 +154,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Engine> for At<T> {
 impl Caller {
     /// The key of the request, or one that nobody has.
     pub(super) fn key(&self) -> Result<Key, Problem> {
-        self.key.map_or_else(new_key, Ok)
+        self.given_key().map_or_else(new_key, Ok)
     }
 
     /// The key of the request, if it has one.
     pub(super) fn given_key(&self) -> Option<Key> {
-        self.key
+        self.key.as_deref().map(|text| Key(number(text)))
+    }
+
+    /// The id of a reservation that the key stands for: a UUID is one; any other text is the principal's own, so that
+    /// nobody else's has it.
+    pub(super) fn id_by_key(&self) -> Option<u128> {
+        let text = self.key.as_deref()?;
+        let uuid = uuid::Uuid::parse_str(text).ok().map(|uuid| uuid.as_u128());
+        let own = || xxh3_128(format!("{}\0{text}", self.principal.id.0).as_bytes());
+        Some(uuid.unwrap_or_else(own).max(1))
     }
 
     /// The id behind a name.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stockline_core::catalogue::{NameKind, Principal};
 use stockline_core::id::{ChannelId, Millis, NodeId};
+use stockline_core::limit;
 use stockline_core::outcome::{Code, State as Stage};
 use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
 
@@ -78,6 +80,10 @@ pub(super) async fn stream(
     let mut following =
         Following { engine, principal, present, asked, told, waiting: Vec::new().into_iter(), ended: false };
     following.take(&changes);
+    if following.waiting.len() == 0 {
+        // Whoever is cut off before anything happens comes back to here.
+        following.waiting = vec![following.cursor()].into_iter();
+    }
     let events = unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<Event, Infallible>(event), following))
@@ -116,11 +122,15 @@ impl Following {
                 Err(turned) => Err(turned),
             };
             match answer {
-                Ok(changes) if changes.next_lsn == self.asked.from_lsn => {
-                    return Some(Event::default().comment("nothing new"));
+                Ok(changes) => {
+                    self.take(&changes);
+                    if self.waiting.len() == 0 {
+                        return Some(self.cursor());
+                    }
                 }
-                Ok(changes) => self.take(&changes),
-                Err(turned) if turned.code == Code::Overloaded => {}
+                Err(turned) if turned.code == Code::Overloaded => {
+                    tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
+                }
                 Err(turned) => {
                     self.ended = true;
                     let body = json!({ "code": turned.code.name(), "detail": turned.text });
@@ -128,6 +138,11 @@ impl Following {
                 }
             }
         }
+    }
+
+    /// Tells where it is, and that the stream goes on.
+    fn cursor(&self) -> Event {
+        Event::default().id(self.asked.from_lsn.to_string()).comment("nothing new")
     }
 
     /// Makes events of an answer. The last one carries the cursor: whoever comes back with it misses nothing.

@@ -77,7 +77,10 @@ pub(super) async fn reserve(
     Sent(new): Sent<NewReservation>,
 ) -> Result<Response, Problem> {
     let key = caller.given_key();
-    let own = new.id.map(|id| id.as_u128()).or(key.map(|key| key.0));
+    if new.id.is_some_and(|id| id.is_nil()) {
+        return Err(Problem::invalid("id must not be the nil UUID"));
+    }
+    let own = new.id.map(|id| id.as_u128()).or(caller.id_by_key());
     let own = match own {
         Some(id) => id,
         None if options.dry_run => 1,
@@ -159,7 +162,11 @@ fn text(id: ReservationId) -> String {
 }
 
 fn refused(outcome: Outcome, lsn: Lsn) -> Problem {
-    let problem = Problem::refused(outcome.code).with("lsn", lsn.0.into());
+    let mut problem = Problem::refused(outcome.code);
+    // What is turned away at the door has none.
+    if lsn != Lsn::NONE {
+        problem = problem.with("lsn", lsn.0.into());
+    }
     if outcome.state == stockline_core::outcome::State::None {
         return problem;
     }
@@ -326,6 +333,9 @@ pub(super) async fn step(
             (None, None) => NodeId::of_group(GroupId::ANY),
             (Some(_), Some(_)) => return Err(Problem::invalid("a line names a node or a group, not both")),
         };
+        if line.to_node.is_some() && line.to_node == line.node {
+            return Err(Problem::invalid("to_node is another node than node"));
+        }
         if (verb == Verb::Move) != line.to_node.is_some() {
             return Err(Problem::invalid("to_node is for move, and every line of a move has one"));
         }
@@ -351,11 +361,17 @@ pub(super) async fn step(
     if told.outcome.code != Code::Ok {
         return Err(refused(told.outcome, told.lsn));
     }
+    // The step is done whatever comes of the look; state and end are what the step was told, lines are as of the look.
     let look = Read::Reservation { id: reservation, scope: caller.scope() };
-    let seen = caller.read(FrameType::ReadReservations, look).await?;
-    let mut body = match seen.reservations.first() {
-        Some(found) if found.0.code == Code::Ok => view(&caller, reservation, told.lsn, found),
-        _ => json!({ "id": text(reservation), "state": told.outcome.state.name(), "lsn": told.lsn.0 }),
+    let seen = caller.read(FrameType::ReadReservations, look).await;
+    let found = seen.as_ref().ok().and_then(|seen| Some((seen.reservations.first()?, seen.as_of)));
+    let mut body = match found.filter(|(found, _)| found.0.code == Code::Ok) {
+        Some((found, as_of)) => {
+            let mut body = view(&caller, reservation, told.lsn, &(told.outcome, found.1.clone()));
+            body["as_of_lsn"] = as_of.0.into();
+            body
+        }
+        None => json!({ "id": text(reservation), "state": told.outcome.state.name(), "lsn": told.lsn.0 }),
     };
     if told.outcome.reacquired {
         body["reacquired"] = true.into();

@@ -134,6 +134,9 @@ pub(super) async fn allocate(caller: Caller, Sent(asked): Sent<Allocation>) -> R
     if (asked.action == ActionText::Reallocate) != asked.to_channel.is_some() {
         return Err(Problem::invalid("to_channel is for reallocate, and reallocate needs it"));
     }
+    if asked.to_channel.as_ref() == Some(&asked.channel) {
+        return Err(Problem::invalid("to_channel is another channel than channel"));
+    }
     let channel = |name: &String| caller.id(NameKind::Channel, name).map(|id| ChannelId(id as u16));
     let allocate = Allocate {
         action: match asked.action {
