@@ -190,20 +190,32 @@ impl Body {
     pub fn is_sound(&self) -> bool {
         match self {
             Body::Reserve(reserve) => reserve.id.0 != 0,
+            other => other.lines_fit(),
+        }
+    }
+
+    /// The same of steps and allocations.
+    #[inline(never)]
+    fn lines_fit(&self) -> bool {
+        match self {
             Body::Transition(step) => {
-                let moves = step.verb == Verb::Move;
                 let lines = match step.verb {
                     Verb::Move => !step.lines.is_empty(),
                     Verb::Extend => step.lines.is_empty(),
                     _ => true,
                 };
-                let to = |line: &StepLine| line.to_node != NodeId::ANY && line.to_node != line.node;
-                lines && step.lines.iter().all(|line| to(line) == moves)
+                let fits = |line: &StepLine| match step.verb {
+                    Verb::Move => line.to_node != NodeId::ANY && line.to_node != line.node,
+                    _ => line.to_node == NodeId::ANY,
+                };
+                lines && step.lines.iter().all(fits)
             }
             Body::Allocate(allocate) => {
-                let other =
-                    allocate.to_channel != ChannelId::SHARED && allocate.to_channel != allocate.channel;
-                other == (allocate.action == Action::Reallocate)
+                let to = allocate.to_channel;
+                match allocate.action {
+                    Action::Reallocate => to != ChannelId::SHARED && to != allocate.channel,
+                    _ => to == ChannelId::SHARED,
+                }
             }
             _ => true,
         }

@@ -106,6 +106,11 @@ pub fn shards(rules: &Rules, reserve: &Reserve, lines: &[Line], count: u32) -> u
     set
 }
 
+/// By how many days a node is behind, among those that are.
+pub fn days_late(late: &[(NodeId, u8)], node: NodeId) -> u8 {
+    late.binary_search_by_key(&node, |(node, _)| *node).map_or(0, |at| late[at].1)
+}
+
 impl Plan {
     /// What follows from what all parts laid open. `cell` reads the table.
     pub fn make(
@@ -162,17 +167,12 @@ impl Plan {
         Some(plan)
     }
 
-    pub fn late(&self, node: NodeId) -> u8 {
-        let found = self.late.binary_search_by_key(&node, |(late, _)| *late);
-        found.map_or(0, |at| self.late[at].1)
-    }
-
     /// Sends lines to as few nodes as can be found by taking the node that has most of them whole, again and again:
     /// before others those that lines name, then who ships today, then by priority. `open`: which nodes have each line.
     fn gather(&mut self, channel: &ChannelRule, lines: &[Line], mut open: Vec<u64>) {
         let is_named = |node: NodeId| lines.iter().any(|line| line.node == node);
         let nodes: Vec<(bool, u8)> =
-            channel.first_nodes.iter().map(|node| (is_named(*node), self.late(*node))).collect();
+            channel.first_nodes.iter().map(|node| (is_named(*node), days_late(&self.late, *node))).collect();
         loop {
             let has = |at: usize| open.iter().filter(|nodes| *nodes >> at & 1 == 1).count();
             let best = (0..nodes.len()).map(|at| (nodes[at].0, has(at), 3 - nodes[at].1, at));

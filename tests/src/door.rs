@@ -349,10 +349,12 @@ fn what_the_journal_could_not_be_read_back_with_gets_no_place() {
         step(Verb::Move, &[line(0)]),
         step(Verb::Move, &[line(any)]),
         step(Verb::Confirm, &[line(1)]),
+        step(Verb::Confirm, &[line(0)]),
         step(Verb::Extend, &[line(any)]),
         allocate(Action::Reallocate, 0),
         allocate(Action::Reallocate, any),
         allocate(Action::Allocate, 1),
+        allocate(Action::Allocate, 0),
     ] {
         let before = bench.sequencer.last();
         let told = bench.send_body(body.clone(), &[]);

@@ -125,20 +125,18 @@ fn who_waits_for_a_supply_that_fails_does_not_get_what_a_group_needs() {
     use stockline_core::catalogue::Effect;
     use stockline_core::event::StockEvent;
     use stockline_core::id::SupplyId;
+    let supply = |bench: &mut Bench, quantity| {
+        let eta = bench.now.plus(60_000);
+        let of = bench.make(EventKind::Supply, 1, 0, quantity);
+        bench.event(StockEvent { supply: Some(SupplyId(7)), eta, ..of });
+    };
     both([3, 0, 0], |bench| {
         let rule = crate::bench::sku_rule("a", ("s1", ""), (None, None), None, Effect::Backorder(9));
         assert_eq!(bench.define(rule), Code::Ok);
         bench.reserve(1, 0, TTL, &[of_group(1, 1, 3)]);
-        let supply = |bench: &Bench, quantity| StockEvent {
-            supply: Some(SupplyId(7)),
-            eta: bench.now.plus(60_000),
-            ..bench.make(EventKind::Supply, 1, 0, quantity)
-        };
-        let event = supply(bench, 4);
-        bench.event(event);
+        supply(bench, 4);
         assert_eq!(bench.reserve(2, 0, TTL, &[node_line(1, 0, 4)]).reply.outcome.code, Code::Ok);
-        let event = supply(bench, 0);
-        bench.event(event);
+        supply(bench, 0);
         bench.expire_due();
         assert_eq!(bench.units(1, 0)[..2], [3, 0]);
         assert_eq!(bench.step_lines(1, Verb::Move, &[some(PLACES[1], 0, 3)]).reply.outcome.code, Code::Ok);
@@ -152,17 +150,10 @@ fn who_waits_for_a_supply_that_fails_does_not_get_what_a_group_needs() {
         let rule = crate::bench::sku_rule("a", ("s1", ""), (None, None), None, Effect::Backorder(9));
         assert_eq!(bench.define(rule), Code::Ok);
         assert_eq!(bench.reserve(1, 0, TTL, &[of_group(1, 0, 3)]).reply.outcome.code, Code::Ok);
-        let supply = |bench: &Bench, quantity| StockEvent {
-            supply: Some(SupplyId(7)),
-            eta: bench.now.plus(60_000),
-            ..bench.make(EventKind::Supply, 1, 0, quantity)
-        };
-        let event = supply(bench, 4);
-        bench.event(event);
+        supply(bench, 4);
         assert_eq!(bench.reserve(2, 0, TTL, &[node_line(1, 0, 4)]).reply.outcome.code, Code::Ok);
         bench.receive(1, 0, 10);
-        let event = supply(bench, 0);
-        bench.event(event);
+        supply(bench, 0);
         bench.expire_due();
         assert_eq!(bench.units(1, 0)[..2], [6, 4]);
     });

@@ -19,7 +19,7 @@ use crate::ledger::explain::{Trace, Why};
 use crate::ledger::plan::CLASSES;
 use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short, SupplyState};
 use crate::outcome::{Code, State};
-use crate::plan::{Plan, Planned};
+use crate::plan::{Plan, Planned, days_late};
 
 /// A position that could serve a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -539,8 +539,7 @@ impl Ledger {
 
     /// Days by which a node ships later than today.
     pub(super) fn late_by(&self, node: NodeId) -> u8 {
-        let found = self.late.binary_search_by_key(&node, |(late, _)| *late);
-        found.map_or(0, |at| self.late[at].1)
+        days_late(&self.late, node)
     }
 
     /// What the channel's strategy goes by: less is better.

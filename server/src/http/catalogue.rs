@@ -5,7 +5,8 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 use stockline_core::catalogue::{
-    Amount, Day, Definition, Effect, Lane, LateConfirm, NameKind, Point, Policy, Strategy, UNKNOWN, When,
+    Amount, Catalogue, Day, Definition, Effect, Lane, LateConfirm, NameKind, Point, Policy, Strategy,
+    UNKNOWN, When,
 };
 use stockline_core::command::Body;
 use stockline_core::id::Key;
@@ -14,7 +15,6 @@ use stockline_core::wire::FrameType;
 
 use super::call::{At, Caller, Sent, answer};
 use super::problem::Problem;
-use super::stock::check_name;
 use crate::command::define::{cut_off, utc_offset};
 
 #[derive(Deserialize, Default)]
@@ -86,7 +86,10 @@ async fn put(
     definitions: Vec<Definition>,
 ) -> Result<Response, Problem> {
     let name = definitions[0].name().to_owned();
-    check_name(&name)?;
+    if !Catalogue::is_name(&name) {
+        let text = "a name has 1 to 64 bytes, no control characters and no spaces at its ends";
+        return Err(Problem::of(Code::InvalidName, text));
+    }
     // Whether a rule was there, nobody keeps: it is answered as what was there.
     let known = kind.into().is_none_or(|kind| caller.engine.names().id(kind, &name).is_some());
     let commands = definitions

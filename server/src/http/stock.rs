@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stockline_core::bucket::{Bucket, ON_HAND};
-use stockline_core::catalogue::{Catalogue, Definition, NameKind, Role};
+use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
 use stockline_core::id::{ChannelId, Key, NodeId, SkuId};
 use stockline_core::limit;
@@ -189,10 +189,4 @@ pub(super) async fn allocations(caller: Caller, Asked(asked): Asked<Whose>) -> R
         })
         .collect();
     Ok(answer(StatusCode::OK, &json!({ "as_of_lsn": reply.as_of.0, "allocations": shares })))
-}
-
-/// What a name may be, said once for those that make some.
-pub(super) fn check_name(name: &str) -> Result<(), Problem> {
-    let text = "a name has 1 to 64 bytes, no control characters and no spaces at its ends";
-    if Catalogue::is_name(name) { Ok(()) } else { Err(Problem::of(Code::InvalidName, text)) }
 }
