@@ -629,6 +629,7 @@ impl Ledger {
     }
 
     /// Takes units of a pool at a position.
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         line: &Line,
