@@ -89,6 +89,7 @@ pub async fn run(profile: &Profile, settings: &ReplaySettings<'_>) -> Result<Rep
     for _ in 0..settings.connections {
         clients.push(Client::connect(profile).await?);
     }
+    eprintln!("connected to {}", profile.quic);
     let client = &clients[0];
     let node_names: Vec<String> = (0..settings.nodes).map(|index| format!("node-{index}")).collect();
     define(client, &node_names, &read.channels).await?;

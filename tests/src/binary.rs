@@ -156,9 +156,19 @@ fn real_orders_survive_kills_at_one_and_four_shards() {
             .arg("--json")
             .arg(&json)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("loadgen starts");
+        // A program that has never reached its server gives up at once, as it should.
+        let mut errors = BufReader::new(loadgen.stderr.take().expect("piped"));
+        let mut told = String::new();
+        while !told.contains("connected to") {
+            assert!(errors.read_line(&mut told).expect("text") > 0, "loadgen ends: {told}");
+        }
+        let errors = std::thread::spawn(move || {
+            errors.read_to_string(&mut told).expect("text");
+            told
+        });
         let mut serving = Some(server);
         for wait in [120, 60, 40] {
             let_run(Duration::from_millis(wait));
@@ -167,7 +177,9 @@ fn real_orders_survive_kills_at_one_and_four_shards() {
         }
         let mut said = String::new();
         loadgen.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
-        assert!(loadgen.wait().expect("ends").success(), "{said}");
+        let ended = loadgen.wait().expect("ends");
+        let told = errors.join().expect("read to its end");
+        assert!(ended.success(), "{said}{told}");
         assert!(said.contains("audit ok") && said.contains(" 0 wrong"), "{said}");
         assert!(said.contains("skipped 9 rows: POST: carriage"), "skipped rows are counted: {said}");
         let report: serde_json::Value =
