@@ -463,6 +463,12 @@ impl Ledger {
         self.dirty_rows = places;
     }
 
+    /// Positions with less stock than claims.
+    pub fn shortages(&self) -> usize {
+        let positions = self.positions.rows().flat_map(|(_, positions)| positions);
+        positions.filter(|position| position.units(Bucket::Free) < 0).count()
+    }
+
     /// Calls `publish` with what every place offers: what a new view starts from.
     pub fn all_offers(&self, mut publish: impl FnMut(Place, i64)) {
         for (row, positions) in self.positions.rows() {

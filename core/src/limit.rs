@@ -143,6 +143,19 @@ pub const STRANGER_WINDOW_BYTES: usize = 64 << 10;
 pub const CONNECTION_WINDOW_BYTES: usize = 2 << 20;
 /// Milliseconds after which a reader that takes nothing is let go.
 pub const STALLED_READER_MS_MAX: u64 = 30_000;
+/// HTTP connections at once; more wait in the listener's queue.
+pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
+/// Calls that one HTTP/2 connection may have open.
+pub const HTTP_STREAMS_MAX: u32 = 256;
+/// Bytes of a call's line and headers together.
+pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
+/// Milliseconds for which an HTTP connection may stay silent, or take for the headers of a call.
+pub const HTTP_IDLE_MS_MAX: u64 = 60_000;
+/// Milliseconds that the body of a call may take to come, and its answer to be ready.
+pub const HTTP_BODY_MS_MAX: u64 = 30_000;
+pub const HTTP_CALL_MS_MAX: u64 = 60_000;
+/// Milliseconds that open calls have to end when the server stops.
+pub const HTTP_DRAIN_MS_MAX: u64 = 2_000;
 /// Connections of one principal.
 pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 1_024;
 

@@ -6,6 +6,7 @@ use crate::bucket::Place;
 use crate::id::{ChannelId, Lsn, ShardOf};
 use crate::ledger::{Ledger, audit_claims};
 use crate::limit;
+use crate::outcome::State;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::view::View;
 
@@ -17,6 +18,10 @@ pub struct Finding {
     pub positions: u64,
     /// Positions compared with the view; the others have changed twice since.
     pub compared: u64,
+    /// Positions with less stock than claims.
+    pub shortages: u64,
+    /// Reservations confirmed and not fulfilled, as far as these skus are part of them.
+    pub confirmed: u64,
     /// What does not hold, the first findings only; empty is good.
     pub wrong: Vec<String>,
 }
@@ -30,7 +35,15 @@ pub fn check(snapshot: &Snapshot, view: &View, slice: u32) -> Result<Finding, Sn
     let mut ledgers = [Ledger::new(shard)];
     let (covered, balance) = snapshot.load_state(&mut ledgers)?;
     let [ledger] = &ledgers;
-    let mut finding = Finding { as_of: covered.lsn, positions: 0, compared: 0, wrong: Vec::new() };
+    let confirmed = ledger.reservations().iter().filter(|(_, part)| part.state == State::Confirmed).count();
+    let mut finding = Finding {
+        as_of: covered.lsn,
+        positions: 0,
+        compared: 0,
+        shortages: ledger.shortages() as u64,
+        confirmed: confirmed as u64,
+        wrong: Vec::new(),
+    };
     if balance != 0 {
         finding.wrong.push(format!("{balance} units came from nowhere"));
     }

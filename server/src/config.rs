@@ -1,47 +1,77 @@
-//! Configuration: what `serve` is told by its flags over what a file says over what is built in.
+//! Configuration: flags go before the environment, that before a file, and all before what is built in.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use stockline_core::admission::WindowSize;
 use stockline_core::limit;
 
-/// As typed: everything may be missing. Keys of the file are the flags' names.
+/// As typed: everything may be missing. Keys of the file are the flags' names, and variables of the environment
+/// are these in capitals behind `STOCKLINE_`, with `_` for `-`.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
     /// Data directory [default: stockline-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "STOCKLINE_DATA")]
     pub data: Option<PathBuf>,
     /// QUIC address to listen on, port 0 picks a free one [default: 127.0.0.1:7440]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", env = "STOCKLINE_QUIC")]
     pub quic: Option<SocketAddr>,
-    /// HTTP address to listen on, loopback only for now [default: 127.0.0.1:7480]
-    #[arg(long, value_name = "ADDR")]
+    /// HTTP address to listen on, with TLS unless it is a loopback address [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR", env = "STOCKLINE_HTTP")]
     pub http: Option<SocketAddr>,
+    /// Calls a second over HTTP that each token may make, 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", env = "STOCKLINE_HTTP_RATE")]
+    pub http_rate: Option<u32>,
     /// Shards, each with a thread of its own if more than one [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "STOCKLINE_SHARDS")]
     pub shards: Option<u32>,
-    /// Keep the whole journal, so that `verify` can replay everything from the first command
-    #[arg(long)]
-    #[serde(default)]
-    pub retain_journal: bool,
+    /// Keep the whole journal, so that `verify` can replay everything from the first command [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        env = "STOCKLINE_RETAIN_JOURNAL"
+    )]
+    pub retain_journal: Option<bool>,
     /// Further names in the server's certificate, for clients that connect by another name than localhost
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "STOCKLINE_SERVER_NAME")]
     #[serde(default)]
     pub server_name: Vec<String>,
+    /// Log lines as text or JSON [default: text]
+    #[arg(long, value_name = "FORMAT", env = "STOCKLINE_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, or by target as in `info,http=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "STOCKLINE_LOG")]
+    pub log: Option<String>,
 }
 
-/// As meant.
-#[derive(Clone, Debug)]
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// As meant. It holds no secret: tokens and keys lie in the data directory.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct ServeConfig {
     pub data: PathBuf,
     pub quic: SocketAddr,
     pub http: SocketAddr,
+    pub http_rate: u32,
     pub shards: u32,
     pub retain_journal: bool,
+    #[serde(rename = "server-name")]
     pub server_names: Vec<String>,
+    pub log_format: LogFormat,
+    pub log: String,
+    #[serde(skip)]
     pub window: WindowSize,
 }
 
@@ -52,10 +82,10 @@ pub enum ConfigError {
     Read { path: String, error: std::io::Error },
     #[error("{path}: {error}")]
     Syntax { path: String, error: Box<toml::de::Error> },
-    #[error("--shards {0}: must be 1 to {max}", max = limit::SHARDS_MAX)]
+    #[error("shards {0}: must be 1 to {max}", max = limit::SHARDS_MAX)]
     Shards(u32),
-    #[error("--http {0}: only loopback addresses for now, because HTTP is not encrypted there")]
-    Http(SocketAddr),
+    #[error("log {filter:?}: {reason}; say error, warn, info or debug, or by target as in info,http=debug")]
+    Log { filter: String, reason: String },
 }
 
 /// The address clients of this machine find the server at when nothing else is said.
@@ -64,8 +94,9 @@ pub const DEFAULT_HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 7480);
 pub const DEFAULT_DATA: &str = "stockline-data";
 
 impl ServeConfig {
-    /// Puts flags over the file, and both over what is built in.
-    pub fn resolve(flags: ServeOptions, file: Option<&Path>) -> Result<ServeConfig, ConfigError> {
+    /// Puts flags and environment, which the command line has put together, over the file, and all over what is
+    /// built in.
+    pub fn resolve(typed: ServeOptions, file: Option<&Path>) -> Result<ServeConfig, ConfigError> {
         let file = match file {
             None => ServeOptions::default(),
             Some(path) => {
@@ -76,23 +107,30 @@ impl ServeConfig {
                     .map_err(|error| ConfigError::Syntax { path: name, error: Box::new(error) })?
             }
         };
-        let mut server_names = flags.server_name;
+        let mut server_names = typed.server_name;
         server_names.extend(file.server_name);
         let config = ServeConfig {
-            data: flags.data.or(file.data).unwrap_or_else(|| DEFAULT_DATA.into()),
-            quic: flags.quic.or(file.quic).unwrap_or_else(|| DEFAULT_QUIC.into()),
-            http: flags.http.or(file.http).unwrap_or_else(|| DEFAULT_HTTP.into()),
-            shards: flags.shards.or(file.shards).unwrap_or(1),
-            retain_journal: flags.retain_journal || file.retain_journal,
+            data: typed.data.or(file.data).unwrap_or_else(|| DEFAULT_DATA.into()),
+            quic: typed.quic.or(file.quic).unwrap_or_else(|| DEFAULT_QUIC.into()),
+            http: typed.http.or(file.http).unwrap_or_else(|| DEFAULT_HTTP.into()),
+            http_rate: typed.http_rate.or(file.http_rate).unwrap_or(0),
+            shards: typed.shards.or(file.shards).unwrap_or(1),
+            retain_journal: typed.retain_journal.or(file.retain_journal).unwrap_or(false),
             server_names,
+            log_format: typed.log_format.or(file.log_format).unwrap_or_default(),
+            log: typed.log.or(file.log).unwrap_or_else(|| "info".into()),
             window: WindowSize::default(),
         };
         if config.shards == 0 || config.shards as usize > limit::SHARDS_MAX {
             return Err(ConfigError::Shards(config.shards));
         }
-        if !config.http.ip().is_loopback() {
-            return Err(ConfigError::Http(config.http));
-        }
+        crate::log::filter(&config.log)
+            .map_err(|reason| ConfigError::Log { filter: config.log.clone(), reason })?;
         Ok(config)
+    }
+
+    /// As a configuration file would have it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain text")
     }
 }

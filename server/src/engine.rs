@@ -36,7 +36,7 @@ use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
 use stockline_core::feed;
-use stockline_core::id::{ChannelId, Lsn, NodeId, PrincipalId, SkuId};
+use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -53,6 +53,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::principal::Principals;
 pub use backup::backup_files;
@@ -69,6 +70,8 @@ pub struct EngineConfig {
     /// Keep every journal record, so that everything can be replayed.
     pub retain_journal: bool,
     pub window: WindowSize,
+    /// Calls a second over HTTP that each token may make; 0: no limit.
+    pub http_rate: u32,
 }
 
 /// Why the engine does not start.
@@ -104,6 +107,8 @@ pub struct Tag {
     pub mark: u64,
     /// This is a piece of a frame, and not its last.
     pub more: bool,
+    /// When it came.
+    pub begun: Instant,
 }
 
 /// Why a frame did not get into the order.
@@ -130,6 +135,7 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Answered {
     pub mark: u64,
+    pub begun: Instant,
     pub commands: usize,
     pub reply: FrameReply,
 }
@@ -182,6 +188,10 @@ struct Shared {
     /// Who waits for more to be durable, and records that were read for them.
     followers: Notify,
     decoded: DecodedRecords,
+    metrics: Metrics,
+    /// Shortages and confirmed reservations, as the self-audit last found them in each slice.
+    shortages: [AtomicU64; limit::AUDIT_SLICES as usize],
+    confirmed: [AtomicU64; limit::AUDIT_SLICES as usize],
     /// Cells of the view in use.
     view_cells: AtomicUsize,
     /// The journal has stopped, having written and answered everything.
@@ -204,6 +214,26 @@ pub struct Recovery {
     pub anchor: Anchor,
     pub positions_hash: String,
     pub milliseconds: u128,
+}
+
+/// How things stand at a moment, as `/metrics` tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Gauges {
+    pub durable: u64,
+    pub covered: u64,
+    /// Commands, or lines, in the lanes.
+    pub queued: usize,
+    pub executing: usize,
+    pub active_reservations: usize,
+    pub view_cells: usize,
+    pub followers: usize,
+    /// Commands that the one furthest behind has not been told of.
+    pub follower_lag: u64,
+    pub audited: u64,
+    pub audited_wrong: u64,
+    pub shortages: u64,
+    pub confirmed: u64,
+    pub started_at: Millis,
 }
 
 /// A cheap way to the engine for the faces.
@@ -255,7 +285,7 @@ impl RunningEngine {
         let names = Names::default();
         names.learn_all(&recovered.catalogue.definitions());
         recovered.catalogue.skus().for_each(|(name, sku)| names.put(NameKind::Sku, name, sku.0));
-        let principals = Principals::default();
+        let principals = Principals::with_rate(config.http_rate);
         principals.replace(recovered.catalogue.principals());
         let recovery = Recovery {
             last: recovered.last,
@@ -293,6 +323,9 @@ impl RunningEngine {
             dispatched: AtomicU64::new(0),
             followers: Notify::new(),
             decoded: DecodedRecords::default(),
+            metrics: Metrics::default(),
+            shortages: Default::default(),
+            confirmed: Default::default(),
             view_cells: AtomicUsize::new(publisher.cells()),
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
@@ -511,6 +544,39 @@ impl Engine {
         (self.shared.audited.load(Ordering::Relaxed), self.shared.audited_wrong.load(Ordering::Relaxed))
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// How things stand at this moment.
+    pub fn gauges(&self) -> Gauges {
+        let shared = &self.shared;
+        let sum = |slices: &[AtomicU64]| slices.iter().map(|slice| slice.load(Ordering::Relaxed)).sum();
+        let (audited, audited_wrong) = self.self_audit();
+        let durable = self.view().durable().0;
+        Gauges {
+            durable,
+            covered: self.covered().0,
+            queued: shared.submissions.waiting(),
+            executing: shared.outputs.iter().map(ArrayQueue::len).max().unwrap_or(0),
+            active_reservations: self.active_reservations(),
+            view_cells: shared.view_cells.load(Ordering::Relaxed),
+            followers: shared.metrics.cursors.len(),
+            follower_lag: shared
+                .metrics
+                .cursors
+                .iter()
+                .map(|next| (durable + 1).saturating_sub(*next.value()))
+                .max()
+                .unwrap_or(0),
+            audited,
+            audited_wrong,
+            shortages: sum(&shared.shortages),
+            confirmed: sum(&shared.confirmed),
+            started_at: shared.clock.started_at(),
+        }
+    }
+
     pub fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
@@ -528,7 +594,7 @@ impl Engine {
 /// A frame of the system's own.
 fn system_frame(commands: Vec<stockline_core::command::Command>) -> Frame<Tag> {
     Frame {
-        tag: Tag { reply_to: None, mark: 0, more: false },
+        tag: Tag { reply_to: None, mark: 0, more: false, begun: Instant::now() },
         principal: PrincipalId::SYSTEM,
         commands,
         lines: Vec::new(),

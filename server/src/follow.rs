@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stockline_core::catalogue::{Principal, Role};
@@ -37,8 +38,39 @@ pub struct Asked {
     gather: Duration,
 }
 
-/// Number and status last told of a sku to a channel.
-pub type Told = HashMap<(ChannelId, u32), (u64, u8)>;
+/// What a follower has been told.
+#[derive(Default)]
+pub struct Told {
+    /// Number and status of a sku, by channel.
+    last: HashMap<(ChannelId, u32), (u64, u8)>,
+    place: Option<Place>,
+}
+
+/// Where a follower is, for as long as it follows: how far behind it is can be seen from outside.
+struct Place {
+    engine: Engine,
+    number: u64,
+}
+
+impl Place {
+    fn enter(engine: &Engine) -> Place {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Place { engine: engine.clone(), number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.engine.metrics().cursors.remove(&self.number);
+    }
+}
+
+impl Told {
+    fn up_to(&mut self, engine: &Engine, next: Lsn) {
+        let place = self.place.get_or_insert_with(|| Place::enter(engine));
+        engine.metrics().cursors.insert(place.number, next.0);
+    }
+}
 
 /// How a follower was answered, and what it knows now.
 pub struct Followed {
@@ -100,6 +132,7 @@ impl Asked {
                 format!("LSN {next} lies ahead of this server, which is at {durable}: was it restored?");
             return Err(Turned { code: Code::CursorUnknown, text });
         }
+        told.up_to(engine, next);
         let mut gathered = self.gather.is_zero();
         loop {
             let moved = engine.moved();
@@ -112,6 +145,7 @@ impl Asked {
                 }
                 let found = self.read(engine, turn, next).await?;
                 next = found.next;
+                told.up_to(engine, next);
                 let changes = self.changes(engine, found, told).await?;
                 if !changes.notices.is_empty() || !changes.changes.is_empty() || changes.redefined != 0 {
                     return Ok(changes);
@@ -168,8 +202,8 @@ impl Asked {
             return Ok(changes);
         };
         // Behind a definition whoever follows asks anew, and what was told before is nothing to compare with.
-        if found.redefined || told.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
-            *told = Told::new();
+        if found.redefined || told.last.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
+            told.last = HashMap::new();
         }
         let mut offers = Vec::with_capacity(found.skus.len());
         let mut as_of = Lsn(u64::MAX);
@@ -189,7 +223,7 @@ impl Asked {
             changes.as_of_lsn = as_of.0;
         }
         for (sku, available, status) in offers {
-            let before = told.insert((channel, sku), (available, status));
+            let before = told.last.insert((channel, sku), (available, status));
             let other_status = before.is_none_or(|before| before.1 != status);
             if other_status || (self.numbers && before.is_none_or(|before| before.0 != available)) {
                 let before = before.map_or(u8::MAX, |before| before.1);

@@ -2,22 +2,29 @@
 //!
 //! A handler turns names and text into commands, hands them to `call`, and tells in names and text what came of them.
 
+mod accept;
 mod availability;
 mod call;
 mod catalogue;
 mod changes;
+mod envelope;
 mod problem;
 mod reservation;
 mod stock;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::{Router, middleware};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::engine::Engine;
+use crate::metrics;
+pub(crate) use accept::open as connections;
+pub use accept::tls;
 use problem::Problem;
 
 async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
@@ -31,6 +38,13 @@ async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
         "self_audit": { "slices": slices, "wrong": wrong },
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response())
+}
+
+async fn metrics(State(engine): State<Engine>) -> Result<Response, Problem> {
+    let text = metrics::exposition(&engine).map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "UNWRITABLE", "no metrics can be written")
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 async fn unknown(uri: Uri) -> Problem {
@@ -47,6 +61,7 @@ fn routes(engine: Engine) -> Router {
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/v1/events", post(stock::tell))
         .route("/v1/availability", post(availability::ask))
         .route("/v1/availability/{sku}", get(availability::ask_one))
@@ -64,10 +79,16 @@ fn routes(engine: Engine) -> Router {
         .route("/v1/changes", get(changes::stream))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(engine.clone(), envelope::wrap))
         .with_state(engine)
 }
 
-/// Serves until the listener's task is dropped.
-pub async fn serve(listener: TcpListener, engine: Engine) -> std::io::Result<()> {
-    axum::serve(listener, routes(engine)).await
+/// Serves until it is told to stop, and then until open calls have ended.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    engine: Engine,
+    stop: watch::Receiver<bool>,
+) {
+    accept::serve(listener, tls, routes(engine), stop).await;
 }

@@ -15,6 +15,8 @@ pub mod event_row;
 pub mod exit;
 pub mod follow;
 pub mod http;
+pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod principal;
 pub mod quic;

@@ -1,8 +1,13 @@
 //! Principals by token: who is signing in. Tokens are known by their SHA-256 only.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use stockline_core::catalogue::Principal;
 use stockline_core::id::PrincipalId;
@@ -15,6 +20,7 @@ pub struct Principals {
     by_token: DashMap<[u8; 32], Principal>,
     /// What each that has connections shares among them.
     present: DashMap<PrincipalId, Present>,
+    limiter: Option<(NonZeroU32, Limiter)>,
 }
 
 struct Present {
@@ -22,6 +28,18 @@ struct Present {
     /// One at a time looks up repeats in the journal.
     lookup: Arc<Semaphore>,
 }
+
+/// Calls a second that a token may make, and what is left of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    pub quota: u32,
+    pub left: u32,
+    /// 0: the call may go on.
+    pub wait_s: u64,
+}
+
+type Limiter =
+    RateLimiter<PrincipalId, DashMapStateStore<PrincipalId>, DefaultClock, StateInformationMiddleware>;
 
 /// What the catalogue keeps of a token.
 pub fn token_sha256(token: &[u8]) -> [u8; 32] {
@@ -36,6 +54,36 @@ pub fn new_token() -> Result<String, getrandom::Error> {
 }
 
 impl Principals {
+    /// With at most so many calls a second from each; 0: no limit.
+    pub fn with_rate(calls_per_s: u32) -> Principals {
+        let limiter = NonZeroU32::new(calls_per_s).map(|calls| {
+            (
+                calls,
+                RateLimiter::dashmap(Quota::per_second(calls))
+                    .with_middleware::<StateInformationMiddleware>(),
+            )
+        });
+        Principals { limiter, ..Principals::default() }
+    }
+
+    /// Counts a call; `None` where there is no limit.
+    pub fn spend(&self, id: PrincipalId) -> Option<Rate> {
+        let (calls, limiter) = self.limiter.as_ref()?;
+        let quota = calls.get();
+        Some(match limiter.check_key(&id) {
+            Ok(state) => Rate { quota, left: state.remaining_burst_capacity(), wait_s: 0 },
+            Err(until) => {
+                let wait = until.wait_time_from(limiter.clock().now());
+                Rate { quota, left: 0, wait_s: wait.as_secs().max(1) }
+            }
+        })
+    }
+
+    /// The name of a principal.
+    pub fn name(&self, id: PrincipalId) -> Option<String> {
+        self.by_token.iter().find(|found| found.id == id).map(|found| found.name.clone())
+    }
+
     pub fn replace(&self, principals: &[Principal]) {
         for principal in principals {
             self.by_token.insert(principal.token_sha256, principal.clone());

@@ -27,7 +27,6 @@ pub struct QuicFace {
 /// Connections that exist, and those among them not signed in yet.
 #[derive(Default)]
 struct Counts {
-    connections: AtomicUsize,
     handshakes: AtomicUsize,
 }
 
@@ -148,18 +147,20 @@ impl QuicFace {
                 let _ = incoming.retry();
                 continue;
             }
-            if counts.connections.load(Ordering::Relaxed) >= limit::CONNECTIONS_MAX || engine.is_draining() {
+            if engine.metrics().quic_connections.load(Ordering::Relaxed) >= limit::CONNECTIONS_MAX
+                || engine.is_draining()
+            {
                 incoming.refuse();
                 continue;
             }
             pace.take().await;
-            let (engine, counts) = (engine.clone(), Arc::clone(&counts));
+            let (engine, session, counts) = (engine.clone(), engine.clone(), Arc::clone(&counts));
             tokio::spawn(async move {
-                let _connection = Counted::new(&counts.connections);
+                let _connection = Counted::new(&engine.metrics().quic_connections);
                 let signing_in = async {
                     let _handshake = Counted::new(&counts.handshakes);
                     let connection = incoming.await.ok()?;
-                    session::Session::begin(connection, engine).await
+                    session::Session::begin(connection, session).await
                 };
                 let deadline = Duration::from_millis(limit::SIGN_IN_MS_MAX);
                 if let Ok(Some(session)) = tokio::time::timeout(deadline, signing_in).await {

@@ -21,6 +21,7 @@
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
 //! | [`follow`] | what followers are told over QUIC: expiries, steps, promises, thresholds, cursors |
 //! | [`http`] | the HTTP face of the real binary: every example of docs/http.md, roles, changes as they come |
+//! | [`gateway`] | what is around every HTTP call: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
@@ -45,6 +46,7 @@ mod door;
 mod engine;
 mod faulty;
 mod follow;
+mod gateway;
 mod group;
 mod http;
 mod kill;

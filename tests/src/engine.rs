@@ -33,7 +33,8 @@ const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 impl Server {
     pub(crate) async fn start(dir: &Path, shards: u32, address: Option<SocketAddr>) -> Server {
         let window = WindowSize { commands: 10_000, ms: 60_000 };
-        let config = EngineConfig { data: dir.to_owned(), shards, retain_journal: true, window };
+        let config =
+            EngineConfig { data: dir.to_owned(), shards, retain_journal: true, window, http_rate: 0 };
         Server::with(config, address).await
     }
 
@@ -74,7 +75,12 @@ impl Server {
         };
         let body = Body::Define(Box::new(definition));
         let frame = Frame {
-            tag: stockline_server::engine::Tag { reply_to: Some(reply_to), mark: 0, more: false },
+            tag: stockline_server::engine::Tag {
+                reply_to: Some(reply_to),
+                mark: 0,
+                more: false,
+                begun: std::time::Instant::now(),
+            },
             principal: PrincipalId::SYSTEM,
             commands: vec![Command { key: Key(0), issued_at: Millis(0), digest: 0, body }],
             lines: vec![],

@@ -11,6 +11,7 @@ use stockline_core::journal::JournalError;
 use stockline_core::snapshot::SnapshotError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::command::demo;
 use crate::config::{ServeConfig, ServeOptions};
@@ -19,15 +20,21 @@ use crate::data::DataDir;
 use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
 use crate::principal::token_sha256;
 use crate::quic::QuicFace;
-use crate::{exit, http};
+use crate::{exit, http, log};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     serve: ServeOptions,
-    /// Configuration file (TOML); its keys are the flags' names, and flags go before it
-    #[arg(long, value_name = "FILE")]
+    /// Configuration file (TOML); its keys are the flags' names, and flags and environment go before it
+    #[arg(long, value_name = "FILE", env = "STOCKLINE_CONFIG")]
     config: Option<PathBuf>,
+    /// Say whether the configuration is sound, and start nothing
+    #[arg(long)]
+    check_config: bool,
+    /// Print the configuration as a file would have it, and start nothing
+    #[arg(long)]
+    print_config: bool,
     /// Fill an empty server with a small real catalogue and say what to type next
     #[arg(long)]
     demo: bool,
@@ -44,10 +51,19 @@ pub fn run(options: Options) -> i32 {
             return exit::USAGE;
         }
     };
+    if options.print_config {
+        print!("{}", config.to_toml());
+        return exit::OK;
+    }
+    if options.check_config {
+        println!("the configuration is sound");
+        return exit::OK;
+    }
+    log::start(config.log_format, log::filter(&config.log).expect("checked with the rest"));
     match serve(&config, options.demo) {
         Ok(()) => exit::OK,
         Err(Stop(exit, reason)) => {
-            eprintln!("stockline: {reason}");
+            tracing::error!("{reason}");
             exit
         }
     }
@@ -61,9 +77,10 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         shards: config.shards,
         retain_journal: config.retain_journal,
         window: config.window,
+        http_rate: config.http_rate,
     };
     let running = RunningEngine::start(&engine_config, |failure| {
-        eprintln!("stockline: {}", failure.reason);
+        tracing::error!("{}", failure.reason);
         std::process::exit(failure.exit);
     })
     .map_err(|error| Stop(exit::DATA, explain(&error)))?;
@@ -71,9 +88,13 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     let certificate = data.certificate(&config.server_names).map_err(|error| data_error(&error))?;
     let token = data.admin_token().map_err(|error| data_error(&error))?;
     let recovery = running.recovery.clone();
-    eprintln!(
+    tracing::info!(
         "recovered last_lsn={} state_hash={} anchor={} from snapshot at {} in {} ms",
-        recovery.last, recovery.positions_hash, recovery.anchor, recovery.covered, recovery.milliseconds
+        recovery.last,
+        recovery.positions_hash,
+        recovery.anchor,
+        recovery.covered,
+        recovery.milliseconds
     );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -85,6 +106,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         let listening = |what: &str, address, error: &dyn std::fmt::Display| {
             Stop(exit::ADDRESS, format!("cannot listen on {what} address {address}: {error}"))
         };
+        let tls = http::tls(config.http.ip(), &certificate)
+            .map_err(|reason| listening("HTTP", config.http, &reason))?;
         let quic = QuicFace::listen(config.quic, certificate)
             .map_err(|error| listening("QUIC", config.quic, &error))?;
         let quic_address = quic.address().map_err(|error| listening("QUIC", config.quic, &error))?;
@@ -97,10 +120,11 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
             Ok(listener) => drop(tokio::spawn(control::serve(listener, engine.clone()))),
             Err(error) => {
                 let path = data.path().display();
-                eprintln!("stockline: no control socket in {path}, so no backup while running: {error}");
+                tracing::warn!("no control socket in {path}, so no backup while running: {error}");
             }
         }
-        let http = tokio::spawn(http::serve(listener, engine.clone()));
+        let (stop_http, stopping) = watch::channel(false);
+        let http = tokio::spawn(http::serve(listener, tls, engine.clone(), stopping));
         let mut stop = signal(SignalKind::terminate())
             .map_err(|error| Stop(exit::FAILED, format!("cannot wait for SIGTERM: {error}")))?;
         let quic = std::sync::Arc::new(quic);
@@ -118,20 +142,22 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
             _ = stop.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
-        http.abort();
-        Ok((quic, serving))
+        Ok((quic, serving, http, stop_http))
     })?;
-    let (quic, serving) = served;
+    let (quic, serving, http, stop_http) = served;
     let stopping = Instant::now();
     let last = running.handle();
+    // No more HTTP connections; calls under way are answered, and what comes behind them is refused.
+    let _ = stop_http.send(true);
     // Commands taken are answered while connections are still there; then they are closed.
     running.stop();
     runtime.block_on(async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let _ = http.await;
         quic.close().await;
         serving.abort();
     });
-    eprintln!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
+    tracing::info!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
     Ok(())
 }
 
@@ -157,7 +183,7 @@ async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
     let command =
         Command { key: Key(0), issued_at: Millis(0), digest: 0, body: Body::Define(Box::new(definition)) };
     let frame = Frame {
-        tag: Tag { reply_to: Some(reply_to), mark: 0, more: false },
+        tag: Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() },
         principal: PrincipalId::SYSTEM,
         commands: vec![command],
         lines: Vec::new(),

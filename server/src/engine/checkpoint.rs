@@ -48,6 +48,7 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                 let started = Instant::now();
                 match fold(snapshot, &*shared.reader) {
                     Ok((covered, more)) => {
+                        shared.metrics.fold_seconds.observe(started.elapsed().as_secs_f64());
                         shared.covered.store(covered.lsn.0, Ordering::Relaxed);
                         let other_work = !shared.backups.is_empty() || audited_at.elapsed() >= AUDIT;
                         if !more || (other_work && !shared.draining.load(Ordering::SeqCst)) {
@@ -89,12 +90,15 @@ fn audit(shared: &Shared, snapshot: &Snapshot) {
     match self_audit::check(snapshot, &shared.view, slice as u32) {
         Ok(finding) => {
             for wrong in &finding.wrong {
-                eprintln!("stockline: self-audit as of LSN {}: {wrong}", finding.as_of);
+                tracing::error!(as_of = %finding.as_of, "self-audit: {wrong}");
             }
+            let at = slice as usize % limit::AUDIT_SLICES as usize;
+            shared.shortages[at].store(finding.shortages, Ordering::Relaxed);
+            shared.confirmed[at].store(finding.confirmed, Ordering::Relaxed);
             shared.audited_wrong.fetch_add(finding.wrong.len() as u64, Ordering::Relaxed);
         }
         Err(error) => {
-            eprintln!("stockline: self-audit: {error}");
+            tracing::error!("self-audit: {error}");
             shared.audited_wrong.fetch_add(1, Ordering::Relaxed);
         }
     }

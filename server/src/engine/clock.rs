@@ -29,6 +29,11 @@ impl Clock {
         Clock { base: wall().max(last), started: Instant::now() }
     }
 
+    /// What it showed at its start.
+    pub fn started_at(&self) -> Millis {
+        self.base
+    }
+
     pub fn now(&self) -> Millis {
         self.base.plus(self.started.elapsed().as_millis() as u64)
     }

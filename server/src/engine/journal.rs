@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stockline_core::batch::{Batch, Slot};
-use stockline_core::command::Body;
+use stockline_core::command::{Body, Command};
 use stockline_core::commit::{Commit, Done};
+use stockline_core::event::EventKind;
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
 use stockline_core::limit;
+use stockline_core::outcome::Code;
 use stockline_core::shard::Output;
 use stockline_core::view::Publisher;
 
@@ -44,9 +46,17 @@ pub(super) fn run(
             continue;
         }
         let covered = Lsn(shared.covered.load(Ordering::Relaxed));
+        let (before, begun) = (commit.durable(), Instant::now());
         if let Err(error) = commit.write(&mut *journal, &mut publisher, covered) {
             let reason = format!("{error}; nothing after LSN {} is acknowledged", commit.durable());
             return shared.fail(crate::exit::JOURNAL, reason);
+        }
+        let written = commit.durable().0 - before.0;
+        if written > 0 {
+            let metrics = &shared.metrics;
+            metrics.commands.fetch_add(written, Ordering::Relaxed);
+            metrics.batch_commands.observe(written as f64);
+            metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         }
         if commit.durable().0.saturating_sub(covered.0) >= limit::FOLD_COMMANDS {
             shared.checkpoint_bell.ring();
@@ -56,6 +66,7 @@ pub(super) fn run(
         shared.sequencer_bell.ring();
         for done in commit.finish() {
             spread(shared, &done);
+            count(shared, &done);
             answer(done, &mut unfinished);
         }
         shared.followers.notify_waiters();
@@ -109,12 +120,37 @@ fn spread(shared: &Shared, done: &Done<Tag>) {
     shared.active_reservations.store(active, Ordering::Relaxed);
 }
 
+/// Counts what was refused, and what each source of stock events told.
+fn count(shared: &Shared, done: &Done<Tag>) {
+    for (stamped, reply) in done.batch.frames.iter().zip(&done.replies) {
+        let refused = reply.replies.iter().filter(|told| told.outcome.code != Code::Ok && !told.repeat);
+        refused.for_each(|told| shared.metrics.refused(told.outcome.code));
+        let Some(Command { body: Body::Event(_), .. }) = stamped.frame.commands.first() else { continue };
+        let told = shared.metrics.sources.entry(stamped.frame.principal);
+        let mut told = told.or_default();
+        told.told_at = done.batch.now;
+        for (command, reply) in stamped.frame.commands.iter().zip(&reply.replies) {
+            let Body::Event(event) = &command.body else { continue };
+            told.occurred_at = told.occurred_at.max(event.occurred_at);
+            match reply.outcome.code {
+                _ if reply.repeat => {}
+                Code::Ok => {
+                    told.applied += 1;
+                    let exception = matches!(event.kind, EventKind::Adjustment | EventKind::Count);
+                    told.exceptions += u64::from(exception);
+                }
+                _ => told.refused += 1,
+            }
+        }
+    }
+}
+
 /// Sends replies to whoever waits. A frame that went in pieces is answered whole: its pieces come one after the
 /// other in its lane, and `unfinished` has, by lane, what is there of it.
 fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
         let frame = &stamped.frame;
-        let Tag { reply_to: Some(reply_to), mark, more } = &frame.tag else { continue };
+        let Tag { reply_to: Some(reply_to), mark, more, begun } = &frame.tag else { continue };
         let commands = frame.commands.len();
         let before = &mut unfinished[lane_of(frame.principal)];
         let answered = match before.take() {
@@ -123,7 +159,7 @@ fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
                 whole.reply.append(reply);
                 whole
             }
-            None => Answered { mark: *mark, commands, reply },
+            None => Answered { mark: *mark, begun: *begun, commands, reply },
         };
         if *more {
             *before = Some(answered);

@@ -88,6 +88,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// What waits in all lanes: commands, or lines where they are more.
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.weight.load(Ordering::Relaxed)).sum()
+    }
+
     /// Whether lanes other than those of `blocked` may have frames.
     pub(super) fn is_ready(&self, blocked: u64) -> bool {
         self.ready.load(Ordering::Acquire) & !blocked != 0
@@ -236,7 +241,7 @@ mod tests {
             body: stockline_core::command::Body::Expire(stockline_core::id::ReservationId(1)),
         };
         Frame {
-            tag: Tag { reply_to: None, mark, more: false },
+            tag: Tag { reply_to: None, mark, more: false, begun: std::time::Instant::now() },
             principal: PrincipalId(principal),
             commands: vec![command; commands],
             lines: Vec::new(),

@@ -1,6 +1,6 @@
 //! What every call does: learn who asks, read the body, look names up, put commands in the order and wait.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body as Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -18,8 +18,10 @@ use stockline_core::outcome::Code;
 use stockline_core::record::digest;
 use stockline_core::wire::FrameType;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::envelope::Known;
 use super::problem::Problem;
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
@@ -51,7 +53,12 @@ async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T
         let text = "send JSON, with Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", text));
     }
-    let bytes = axum::body::to_bytes(body, limit::FRAME_BYTES_MAX).await.map_err(|_| {
+    let read = axum::body::to_bytes(body, limit::FRAME_BYTES_MAX);
+    let read = timeout(Duration::from_millis(limit::HTTP_BODY_MS_MAX), read).await.map_err(|_| {
+        let text = format!("the body did not come within {} s", limit::HTTP_BODY_MS_MAX / 1_000);
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", text)
+    })?;
+    let bytes = read.map_err(|_| {
         let text = format!("the body is longer than {} bytes, or ended early", limit::FRAME_BYTES_MAX);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", text)
     })?;
@@ -109,6 +116,14 @@ impl FromRequestParts<Engine> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Caller, Problem> {
         let principal = principal(engine, &parts.headers)?;
+        let rate = engine.principals().spend(principal.id);
+        if let Some(known) = parts.extensions.get::<Known>() {
+            known.set(principal.clone(), rate);
+        }
+        if rate.is_some_and(|rate| rate.wait_s > 0) {
+            let text = "more calls a second than this token may make; wait as Retry-After says";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", text));
+        }
         Ok(Caller { engine: engine.clone(), principal, key: key(&parts.headers)? })
     }
 }
@@ -224,7 +239,7 @@ impl Caller {
         let (engine, principal) = (&self.engine, &self.principal);
         access::allow(principal, kind, &commands)?;
         let (reply_to, mut answered) = unbounded_channel();
-        let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false };
+        let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() };
         let mut frame = Frame { tag, principal: principal.id, commands, lines };
         let mut offers = 0;
         while let Err(refused) = engine.submit(frame) {

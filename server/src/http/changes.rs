@@ -75,7 +75,7 @@ pub(super) async fn stream(
     })?;
     let first = Follow { wait_ms: 0, gather_ms: 0, ..asked };
     let first = follow::Asked::new(&principal, &engine, &first)?;
-    let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::new()).await;
+    let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::default()).await;
     let changes = answer?;
     let mut following =
         Following { engine, principal, present, asked, told, waiting: Vec::new().into_iter(), ended: false };

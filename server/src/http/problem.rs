@@ -7,6 +7,10 @@ use stockline_core::outcome::Code;
 
 use crate::access::Turned;
 
+/// The code of a problem, for whoever sees the answer pass.
+#[derive(Clone)]
+pub(super) struct ProblemCode(pub(super) String);
+
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -118,12 +122,13 @@ impl IntoResponse for Problem {
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, kind, body.to_string()).into_response();
+        response.extensions_mut().insert(ProblemCode(self.code));
         let headers = response.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -30,6 +30,7 @@ use crate::access::{self, Present, Turned};
 use crate::availability;
 use crate::engine::{Answered, Clock, Engine, Refused, Tag};
 use crate::follow::{Asked, Followed, Told};
+use crate::metrics::Operation;
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -124,7 +125,7 @@ impl Session {
                     paused: None,
                     waiting: None,
                     answer: AvailabilityAnswer::default(),
-                    told: Told::new(),
+                    told: Told::default(),
                     follows: JoinSet::new(),
                     following: None,
                 })
@@ -254,6 +255,7 @@ impl Session {
             match inbox.next_frame() {
                 Ok(Some(raw)) => {
                     if let Err(turned) = self.take(raw) {
+                        self.turned_away(&raw, &turned);
                         refuse(&mut self.out, raw.request, turned.code, &turned.text);
                     }
                 }
@@ -268,10 +270,25 @@ impl Session {
         result
     }
 
+    /// Counts and logs a frame that is turned away as a whole.
+    fn turned_away(&self, raw: &RawFrame<'_>, turned: &Turned) {
+        self.engine.metrics().refused(turned.code);
+        let (principal, kind, code) = (&*self.principal.name, raw.kind, turned.code.name());
+        let text = &*turned.text;
+        if turned.code == Code::Forbidden {
+            tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
+        } else {
+            tracing::debug!(target: "quic", principal, ?kind, code, text);
+        }
+    }
+
     /// Answers or submits one frame.
     fn take(&mut self, raw: RawFrame<'_>) -> Result<(), Turned> {
+        let begun = Instant::now();
         if raw.kind == FrameType::Availability {
-            return self.answer_availability(raw);
+            let answered = self.answer_availability(raw);
+            self.engine.metrics().framed(Operation::Availability, begun.elapsed());
+            return answered;
         }
         if raw.kind == FrameType::Follow {
             return self.follow(raw);
@@ -287,11 +304,16 @@ impl Session {
                 reply_to: Some(self.answers.clone()),
                 mark: u64::from(raw.request) << 8 | raw.kind as u64,
                 more: false,
+                begun: begun.into_std(),
             },
             principal: self.principal.id,
             commands: read.commands,
             lines: read.lines,
         };
+        if Operation::of_frame(raw.kind).administers() {
+            let (principal, kind) = (&*self.principal.name, raw.kind);
+            tracing::info!(target: "audit", face = "quic", principal, ?kind, commands = frame.commands.len());
+        }
         let commands = frame.commands.len();
         self.taken += commands;
         self.frames_in_flight += 1;
@@ -392,9 +414,12 @@ impl Session {
         }
         self.frames_in_flight -= 1;
         self.commands_in_flight -= answered.commands;
+        let kind = FrameType::from_number(answered.mark as u8);
+        let operation = kind.map_or(Operation::Other, Operation::of_frame);
+        self.engine.metrics().framed(operation, answered.begun.elapsed());
         let request = (answered.mark >> 8) as u32;
         let mut reply: FrameReply = answered.reply;
-        match FrameType::from_number(answered.mark as u8) {
+        match kind {
             Some(FrameType::ReadPositions) => {
                 wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(&reply));
             }

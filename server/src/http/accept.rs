@@ -1,0 +1,139 @@
+//! Connections: how many, with or without TLS, HTTP/1.1 or HTTP/2, and how long each may take.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use stockline_core::limit;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use crate::data::Certificate;
+
+/// Connections that are open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many connections are open.
+pub(crate) fn open() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// How connections are encrypted: not at all where nobody else can listen.
+pub fn tls(address: IpAddr, certificate: &Certificate) -> Result<Option<TlsAcceptor>, String> {
+    if address.is_loopback() {
+        return Ok(None);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificate.chain.clone(), certificate.key.clone_key())
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+const PATIENCE: Duration = Duration::from_millis(limit::SIGN_IN_MS_MAX);
+const SILENCE: Duration = Duration::from_millis(limit::HTTP_IDLE_MS_MAX);
+const STALLED: Duration = Duration::from_millis(limit::STALLED_READER_MS_MAX);
+
+/// Serves connections until it is told to stop, then lets each finish what it is at.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(limit::HTTP_CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    loop {
+        // Where all places are taken the next connection waits in the listener's own queue.
+        let accepted = tokio::select! {
+            accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (Ok(place), Ok((stream, _))) = accepted else {
+            // No file descriptors, most likely: others end meanwhile.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            OPEN.fetch_add(1, Ordering::Relaxed);
+            connection(stream, tls, router, watcher).await;
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
+        });
+    }
+    drop(listener);
+    // Who has not finished by then is cut off.
+    let _ = timeout(Duration::from_millis(limit::HTTP_DRAIN_MS_MAX), graceful.shutdown()).await;
+}
+
+/// One connection. One that fails has nobody to be told.
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+    // Answers are written whole: waiting for more to send along would only delay them.
+    let _ = stream.set_nodelay(true);
+    match tls {
+        Some(tls) => {
+            let Ok(Ok(stream)) = timeout(PATIENCE, tls.accept(stream)).await else { return };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            talk(stream, is_http2, router, watcher).await;
+        }
+        None => {
+            // Without TLS the first bytes say which it is; who says nothing is no client.
+            let mut first = [0; 3];
+            let Ok(Ok(1..)) = timeout(PATIENCE, stream.peek(&mut first)).await else { return };
+            talk(stream, first == *b"PRI", router, watcher).await;
+        }
+    }
+}
+
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    is_http2: bool,
+    router: Router,
+    watcher: Watcher,
+) {
+    let mut stream = TimeoutStream::new(stream);
+    // Who takes nothing of its answers is let go.
+    stream.set_write_timeout(Some(STALLED));
+    let service = TowerToHyperService::new(router);
+    if is_http2 {
+        // Its signs of life come when asked for, calls open or not.
+        stream.set_read_timeout(Some(SILENCE));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(SILENCE / 3)
+            .keep_alive_timeout(SILENCE / 3)
+            .max_concurrent_streams(limit::HTTP_STREAMS_MAX)
+            .max_header_list_size(limit::HTTP_HEADER_BYTES_MAX as u32)
+            .max_send_buf_size(64 << 10);
+        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let _ = watcher.watch(connection).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(SILENCE)
+            .max_buf_size(limit::HTTP_HEADER_BYTES_MAX);
+        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let _ = watcher.watch(connection).await;
+    }
+}

@@ -1,0 +1,413 @@
+//! What the server counts of itself, as `/metrics` tells it: names and base units as Prometheus has them, no label
+//! with more values than the catalogue has principals. docs/operations.md says what each means.
+//!
+//! Counting is a few relaxed additions; whatever can be looked up when somebody asks is looked up then.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::Method;
+use dashmap::DashMap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use stockline_core::id::{Millis, PrincipalId};
+use stockline_core::outcome::Code;
+use stockline_core::wire::FrameType;
+
+use crate::engine::Engine;
+
+/// What is asked of the server, whichever face it comes through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operation {
+    Availability,
+    Reserve,
+    Step,
+    Events,
+    Allocate,
+    Define,
+    Read,
+    Follow,
+    Other,
+}
+
+const OPERATIONS: [(Operation, &str); 9] = [
+    (Operation::Availability, "availability"),
+    (Operation::Reserve, "reserve"),
+    (Operation::Step, "step"),
+    (Operation::Events, "events"),
+    (Operation::Allocate, "allocate"),
+    (Operation::Define, "define"),
+    (Operation::Read, "read"),
+    (Operation::Follow, "follow"),
+    (Operation::Other, "other"),
+];
+
+impl Operation {
+    pub fn of_call(method: &Method, path: Option<&str>) -> Operation {
+        let Some(path) = path.and_then(|path| path.strip_prefix("/v1/")) else { return Operation::Other };
+        let gets = *method == Method::GET;
+        match path.split('/').next().unwrap_or_default() {
+            "availability" => Operation::Availability,
+            "reservations" if gets => Operation::Read,
+            "reservations" if path == "reservations" => Operation::Reserve,
+            "reservations" => Operation::Step,
+            "events" => Operation::Events,
+            "changes" => Operation::Follow,
+            "openapi.json" => Operation::Other,
+            _ if gets => Operation::Read,
+            "allocations" => Operation::Allocate,
+            _ => Operation::Define,
+        }
+    }
+
+    pub fn of_frame(kind: FrameType) -> Operation {
+        match kind {
+            FrameType::Availability => Operation::Availability,
+            FrameType::Reserve => Operation::Reserve,
+            FrameType::Transitions => Operation::Step,
+            FrameType::Events => Operation::Events,
+            FrameType::Allocate => Operation::Allocate,
+            FrameType::Define => Operation::Define,
+            FrameType::Follow => Operation::Follow,
+            FrameType::ReadReservations
+            | FrameType::ReadPositions
+            | FrameType::ReadAllocations
+            | FrameType::Explain => Operation::Read,
+            _ => Operation::Other,
+        }
+    }
+
+    /// Whether it changes what others are bound by.
+    pub fn administers(self) -> bool {
+        matches!(self, Operation::Define | Operation::Allocate)
+    }
+}
+
+/// A histogram that many threads write and nobody waits for.
+pub struct Histogram<const N: usize> {
+    bounds: &'static [f64; N],
+    /// The last is for what lies beyond every bound.
+    counts: [AtomicU64; N],
+    beyond: AtomicU64,
+    /// In billionths.
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Histogram<N> {
+    const fn new(bounds: &'static [f64; N]) -> Histogram<N> {
+        Histogram {
+            bounds,
+            counts: [const { AtomicU64::new(0) }; N],
+            beyond: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    pub fn observe(&self, value: f64) {
+        let place = self.bounds.iter().position(|bound| value <= *bound);
+        place.map_or(&self.beyond, |at| &self.counts[at]).fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add((value * 1e9) as u64, Ordering::Relaxed);
+    }
+
+    /// Sum, count, and by bound how many lie between it and the one before.
+    fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let counts = self.counts.iter().chain([&self.beyond]).map(|count| count.load(Ordering::Relaxed));
+        let buckets: Vec<(f64, u64)> =
+            self.bounds.iter().copied().chain([f64::INFINITY]).zip(counts).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        (self.sum.load(Ordering::Relaxed) as f64 / 1e9, count, buckets)
+    }
+}
+
+/// Seconds: most answers take 100 us to 1 ms.
+const SECONDS: [f64; 16] = [
+    25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.5e-3, 3e-3, 6e-3, 12e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0,
+    5.0,
+];
+/// Commands of a batch.
+const COMMANDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
+
+/// What one warehouse, or whoever else tells stock events, did lately.
+#[derive(Clone, Copy, Default)]
+pub struct Source {
+    pub applied: u64,
+    pub refused: u64,
+    /// Adjustments, and counts that found another number than was known.
+    pub exceptions: u64,
+    /// When the latest of its events happened, and when it came.
+    pub occurred_at: Millis,
+    pub told_at: Millis,
+}
+
+/// The server's counters.
+pub struct Metrics {
+    http: [Histogram<16>; OPERATIONS.len()],
+    quic: [Histogram<16>; OPERATIONS.len()],
+    /// By status less 100.
+    statuses: [AtomicU64; 500],
+    /// By code's number.
+    codes: [AtomicU64; 256],
+    pub commands: AtomicU64,
+    pub batch_commands: Histogram<8>,
+    pub commit_seconds: Histogram<16>,
+    pub fold_seconds: Histogram<16>,
+    /// The first LSN each follower has not been told of.
+    pub cursors: DashMap<u64, u64>,
+    pub quic_connections: AtomicUsize,
+    pub sources: DashMap<PrincipalId, Source>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            http: [const { Histogram::new(&SECONDS) }; OPERATIONS.len()],
+            quic: [const { Histogram::new(&SECONDS) }; OPERATIONS.len()],
+            statuses: [const { AtomicU64::new(0) }; 500],
+            codes: [const { AtomicU64::new(0) }; 256],
+            commands: AtomicU64::new(0),
+            batch_commands: Histogram::new(&COMMANDS),
+            commit_seconds: Histogram::new(&SECONDS),
+            fold_seconds: Histogram::new(&SECONDS),
+            cursors: DashMap::new(),
+            quic_connections: AtomicUsize::new(0),
+            sources: DashMap::new(),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Metrics {
+    /// A call over HTTP was answered.
+    pub fn called(&self, operation: Operation, status: u16, took: Duration) {
+        self.http[operation as usize].observe(took.as_secs_f64());
+        if let Some(count) = self.statuses.get(usize::from(status).wrapping_sub(100)) {
+            add(count);
+        }
+    }
+
+    /// A frame over QUIC was answered.
+    pub fn framed(&self, operation: Operation, took: Duration) {
+        self.quic[operation as usize].observe(took.as_secs_f64());
+    }
+
+    /// A command, a call or a frame was refused.
+    pub fn refused(&self, code: Code) {
+        add(&self.codes[code as usize]);
+    }
+}
+
+type Encoded = Result<(), fmt::Error>;
+
+/// Writes metrics one after the other.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Encoded {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Encoded {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<[(&str, &str); 0], _, f64>(&value, None)
+    }
+
+    /// One value a label; nothing where there is none.
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (String, f64)>,
+    ) -> Encoded {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (text, value) in values {
+            metric.encode_family(&[(label, text.as_str())])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (String, u64)>,
+    ) -> Encoded {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (text, value) in values {
+            let labels = [(label, text.as_str())];
+            metric.encode_family(&labels)?.encode_counter::<[(&str, &str); 0], _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>) -> Encoded {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let (sum, count, buckets) = histogram.read();
+        metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Engine")
+    }
+}
+
+impl Collector for Engine {
+    fn encode(&self, encoder: DescriptorEncoder) -> Encoded {
+        let (metrics, state) = (self.metrics(), self.gauges());
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut out = Writer(encoder);
+        let mut calls = out.0.encode_descriptor(
+            "stockline_request_duration_seconds",
+            "Time from a request's arrival to its answer, commands with their durability",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (face, histograms) in [("http", &metrics.http), ("quic", &metrics.quic)] {
+            for ((_, operation), histogram) in OPERATIONS.iter().zip(histograms) {
+                let (sum, count, buckets) = histogram.read();
+                if count > 0 {
+                    let labels = [("face", face), ("operation", *operation)];
+                    calls
+                        .encode_family(&labels)?
+                        .encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)?;
+                }
+            }
+        }
+        let statuses = metrics.statuses.iter().enumerate().map(|(at, count)| (at + 100, load(count)));
+        out.counters(
+            "stockline_http_responses",
+            "Answers over HTTP by status",
+            "status",
+            statuses.filter(|(_, count)| *count > 0).map(|(status, count)| (status.to_string(), count)),
+        )?;
+        let codes = metrics.codes.iter().enumerate().filter_map(|(number, count)| {
+            let code = Code::from_number(number as u8).filter(|_| load(count) > 0)?;
+            Some((code.name().to_owned(), load(count)))
+        });
+        out.counters("stockline_refusals", "Commands and requests refused, by code", "code", codes)?;
+        out.counter("stockline_commands", "Commands that got a place in the order", load(&metrics.commands))?;
+        out.histogram("stockline_batch_commands", "Commands made durable together", &metrics.batch_commands)?;
+        out.histogram(
+            "stockline_journal_commit_duration_seconds",
+            "Time to make a batch durable",
+            &metrics.commit_seconds,
+        )?;
+        out.histogram(
+            "stockline_fold_duration_seconds",
+            "Time of one step of folding the journal into the snapshot",
+            &metrics.fold_seconds,
+        )?;
+        out.gauge("stockline_durable_lsn", "LSN up to which all is durable", state.durable as f64)?;
+        out.gauge(
+            "stockline_fold_lag_commands",
+            "Commands in the journal that the snapshot does not have yet",
+            state.durable.saturating_sub(state.covered) as f64,
+        )?;
+        out.gauge(
+            "stockline_queued_commands",
+            "Commands and lines that wait for their place in the order",
+            state.queued as f64,
+        )?;
+        out.gauge(
+            "stockline_executing_batches",
+            "Batches executed and not yet in the journal's hands",
+            state.executing as f64,
+        )?;
+        out.gauge(
+            "stockline_active_reservations",
+            "Reservations held or confirmed; one over several shards counts in each",
+            state.active_reservations as f64,
+        )?;
+        out.gauge("stockline_view_cells", "Cells of the published view in use", state.view_cells as f64)?;
+        let connections = [
+            ("http", crate::http::connections()),
+            ("quic", metrics.quic_connections.load(Ordering::Relaxed)),
+        ];
+        out.gauges(
+            "stockline_connections",
+            "Connections that are open, by face",
+            "face",
+            connections.into_iter().map(|(face, count)| (face.to_owned(), count as f64)),
+        )?;
+        out.gauge("stockline_followers", "Followers that wait or read", state.followers as f64)?;
+        out.gauge(
+            "stockline_follower_lag_commands",
+            "Commands that the follower furthest behind has not been told of",
+            state.follower_lag as f64,
+        )?;
+        out.counter("stockline_self_audit_slices", "Slices that the self-audit has checked", state.audited)?;
+        out.counter("stockline_self_audit_wrong", "What the self-audit found wrong", state.audited_wrong)?;
+        out.gauge(
+            "stockline_shortage_positions",
+            "Positions with less stock than claims, as the self-audit last saw each",
+            state.shortages as f64,
+        )?;
+        out.gauge(
+            "stockline_unsettled_reservations",
+            "Reservations confirmed and not fulfilled, as the self-audit last saw each",
+            state.confirmed as f64,
+        )?;
+        let sources: Vec<(String, Source)> = metrics
+            .sources
+            .iter()
+            .filter_map(|source| Some((self.principals().name(*source.key())?, *source.value())))
+            .collect();
+        let each = |value: fn(&Source) -> u64| {
+            sources.iter().map(move |(name, source)| (name.clone(), value(source)))
+        };
+        out.counters(
+            "stockline_source_events",
+            "Stock events applied, by who told them",
+            "source",
+            each(|source| source.applied),
+        )?;
+        out.counters(
+            "stockline_source_refused_events",
+            "Stock events refused, by who told them",
+            "source",
+            each(|source| source.refused),
+        )?;
+        out.counters(
+            "stockline_source_exceptions",
+            "Adjustments and counts applied, by who told them",
+            "source",
+            each(|source| source.exceptions),
+        )?;
+        let lag = |source: &Source| source.told_at.since(source.occurred_at) as f64 / 1e3;
+        out.gauges(
+            "stockline_source_lag_seconds",
+            "From when the last event told had happened to when it came, by who told it",
+            "source",
+            sources.iter().map(|(name, source)| (name.clone(), lag(source))),
+        )?;
+        let now = self.clock().now();
+        out.gauges(
+            "stockline_source_silence_seconds",
+            "Since the last event came, by who told it",
+            "source",
+            sources.iter().map(|(name, source)| (name.clone(), now.since(source.told_at) as f64 / 1e3)),
+        )?;
+        out.gauge("stockline_start_time_seconds", "When the server started", state.started_at.0 as f64 / 1e3)
+    }
+}
+
+/// The exposition format of OpenMetrics, which Prometheus reads.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything, as a scraper is told it.
+pub fn exposition(engine: &Engine) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(engine.clone()));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}

@@ -1,0 +1,276 @@
+//! What is around every HTTP call of the real binary: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::binary::{check, program, run, serve, text};
+
+/// Sends bytes as they are and reads until the server closes.
+fn raw(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    // What was sent and not read makes some systems reset the connection.
+    let _ = stream.read_to_end(&mut answer);
+    text(&answer)
+}
+
+fn get(address: &str, path: &str, headers: &str) -> String {
+    raw(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n").as_bytes())
+}
+
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn bearer(data: &Path) -> String {
+    let token = std::fs::read_to_string(data.join("admin.token")).expect("a token");
+    format!("authorization: Bearer {}\r\n", token.trim())
+}
+
+async fn over_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+) -> Response<String> {
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request =
+        Request::get(format!("http://localhost{path}")).body(Empty::<Bytes>::new()).expect("a request");
+    let (head, body) = sender.send_request(request).await.expect("answered").into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    Response::from_parts(head, text(&body))
+}
+
+#[tokio::test]
+async fn http2_is_spoken_and_tls_where_others_could_listen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let server = serve(&data, &[]);
+    let stream = tokio::net::TcpStream::connect(&server.http).await.expect("connected");
+    let answer = over_http2(stream, "/readyz").await;
+    assert_eq!((answer.version(), answer.status().as_u16()), (Version::HTTP_2, 200));
+    assert!(answer.body().contains("\"ready\""), "{answer:?}");
+    let stream = tokio::net::TcpStream::connect(&server.http).await.expect("connected");
+    let answer = over_http2(stream, "/v1/nothing").await;
+    assert!(answer.status() == 404 && answer.body().contains("NOT_FOUND"), "{answer:?}");
+    server.terminate();
+
+    // The last flag of a kind counts.
+    let mut arguments = vec!["serve", "--data", data.to_str().expect("plain"), "--quic", "127.0.0.1:0"];
+    arguments.extend(["--http", "0.0.0.0:0"]);
+    let mut child = Command::new(program("stockline"))
+        .args(&arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let port = line.trim().rsplit(':').next().expect("a port");
+    let address = format!("127.0.0.1:{port}");
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(data.join("ca.pem")).expect("a file") {
+        roots.add(certificate.expect("a certificate")).expect("sound");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    for protocol in ["h2", "http/1.1"] {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = tokio::net::TcpStream::connect(&address).await.expect("connected");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        if protocol == "h2" {
+            assert_eq!(over_http2(stream, "/livez").await.body(), "alive\n");
+        }
+    }
+    // Nobody is answered who does not encrypt.
+    let plain = tokio::task::spawn_blocking(move || get(&address, "/livez", "")).await.expect("done");
+    assert!(!plain.contains("alive"), "{plain}");
+    child.kill().expect("killed");
+    child.wait().expect("ends");
+}
+
+#[test]
+fn calls_have_ids_limits_and_problems() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let server = serve(&data, &["--http-rate", "1"]);
+    let address = &*server.http;
+    let named = get(address, "/livez", "x-request-id: order-4711/2\r\n");
+    assert_eq!(header(&named, "x-request-id"), Some("order-4711/2"), "{named}");
+    for unfit in ["x-request-id: two words\r\n", ""] {
+        let answer = get(address, "/livez", unfit);
+        let id = header(&answer, "x-request-id").expect("an id");
+        assert!(id.len() == 36 && id.split('-').count() == 5, "a new one: {id}");
+        assert_ne!(header(&get(address, "/livez", unfit), "x-request-id"), Some(id));
+    }
+    // A token that asks more than once a second is told to wait; nobody else is.
+    let bearer = bearer(&data);
+    let ask = || get(address, "/v1/allocations?sku=A", &bearer);
+    let first = ask();
+    assert!(first.starts_with("HTTP/1.1 404"), "{first}");
+    assert_eq!(header(&first, "ratelimit-policy"), Some("\"token\";q=1;w=1"));
+    assert_eq!(header(&first, "ratelimit"), Some("\"token\";r=0;t=1"));
+    let limited = (0..100).map(|_| ask()).find(|answer| answer.starts_with("HTTP/1.1 429")).expect("a limit");
+    assert!(limited.contains("\"code\":\"RATE_LIMITED\""), "{limited}");
+    assert_eq!(header(&limited, "retry-after"), Some("1"));
+    assert!(get(address, "/livez", &bearer).starts_with("HTTP/1.1 200"));
+    drop(server);
+
+    let server = serve(&data, &[]);
+    let address = &*server.http;
+    let long = format!("x-long: {}\r\n", "a".repeat(400_000));
+    // The answer is lost where the connection is reset for what was not read.
+    let refused = get(address, "/livez", &long);
+    assert!(refused.starts_with("HTTP/1.1 431") || refused.is_empty(), "headers are bounded: {refused}");
+    let send = |head: &str, body: &str| {
+        let head = format!("POST /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{bearer}{head}");
+        raw(address, format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
+    };
+    let json = "content-type: application/json\r\n";
+    let large = send(json, &format!("{{\"events\": [], \"x\": \"{}\"}}", "a".repeat(1 << 20)));
+    assert!(large.starts_with("HTTP/1.1 413") && large.contains("BODY_TOO_LARGE"), "{large}");
+    let xml = send("content-type: text/xml\r\n", "<events/>");
+    assert!(xml.starts_with("HTTP/1.1 415") && xml.contains("UNSUPPORTED_MEDIA_TYPE"), "{xml}");
+    let none = send(json, "{\"events\": []}");
+    assert!(none.starts_with("HTTP/1.1 200") && header(&none, "ratelimit").is_none(), "{none}");
+    assert!(raw(address, b"BREW /pot HTCPCP/1.0\r\n\r\n").starts_with("HTTP/1.1 400"));
+
+    // What was asked is counted, and what was refused.
+    let reserve = r#"{"channel":"web","ttl_ms":1000,"lines":[{"sku":"A","quantity":1}]}"#;
+    let wanted = format!("POST /v1/reservations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{bearer}{json}");
+    let post =
+        |body: &str| raw(address, format!("{wanted}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    let profile = data.join("client.toml");
+    let profile = profile.to_str().expect("plain");
+    check("stockline", &["define", "node", "n", "--profile", profile], 0, "n changed");
+    check("stockline", &["define", "channel", "web", "--profile", profile], 0, "web changed");
+    let event = "{\"events\":[{\"id\":\"1\",\"source\":\"s\",\"type\":\"count\",\"occurred_at\":\"2026-01-01T00:00:00Z\",\
+                 \"sku\":\"A\",\"node\":\"n\",\"quantity\":0}]}";
+    assert!(send(json, event).contains("applied"));
+    assert!(post(reserve).starts_with("HTTP/1.1 409"));
+    let told = get(address, "/metrics", "");
+    assert_eq!(
+        header(&told, "content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    let body = told.split("\r\n\r\n").nth(1).expect("a body");
+    for line in [
+        "stockline_refusals_total{code=\"INSUFFICIENT_STOCK\"} 1",
+        "stockline_http_responses_total{status=\"409\"} 1",
+        "stockline_request_duration_seconds_count{face=\"http\",operation=\"reserve\"} 1",
+        "stockline_request_duration_seconds_count{face=\"quic\",operation=\"define\"} 2",
+        "stockline_source_events_total{source=\"admin\"} 1",
+        "stockline_source_exceptions_total{source=\"admin\"} 1",
+        "stockline_batch_commands_bucket{le=\"+Inf\"}",
+        "stockline_connections{face=\"http\"} 1",
+    ] {
+        assert!(body.contains(line), "{line} is not in {body}");
+    }
+    server.terminate();
+}
+
+#[test]
+fn log_lines_are_json_where_asked_and_tell_who_was_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let arguments = ["serve", "--data", data.to_str().expect("plain"), "--quic", "127.0.0.1:0"];
+    let mut child = Command::new(program("stockline"))
+        .args(arguments)
+        .args(["--http", "127.0.0.1:0", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let address = line.trim().rsplit('=').next().expect("an address").to_owned();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let from = format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\nx-request-id: r1\r\n");
+    assert!(get(&address, "/v1/changes", &from).starts_with("HTTP/1.1 401"));
+    // A stream that follows does not keep the server from stopping.
+    let mut following = TcpStream::connect(&address).expect("connected");
+    let follow = format!("GET /v1/changes HTTP/1.1\r\nhost: x\r\n{}\r\n", bearer(&data));
+    following.write_all(follow.as_bytes()).expect("sent");
+    let mut first = [0; 12];
+    following.read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let mut told = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    let lines: Vec<Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let audit: Vec<&Value> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    assert_eq!(audit.len(), 1, "{told}");
+    let refused = audit[0];
+    assert_eq!((&refused["status"], &refused["code"]), (&401.into(), &"UNAUTHENTICATED".into()), "{refused}");
+    assert_eq!((&refused["trace"], &refused["request"]), (&trace.into(), &"r1".into()), "{refused}");
+    let messages = lines.iter().filter_map(|line| line["message"].as_str());
+    assert!(messages.clone().any(|message| message.starts_with("recovered last_lsn=0")), "{told}");
+    assert!(messages.clone().any(|message| message.starts_with("stopped last_lsn=")), "{told}");
+}
+
+#[test]
+fn flags_go_before_the_environment_and_that_before_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("stockline.toml");
+    let file = file.to_str().expect("plain");
+    std::fs::write(file, "shards = 2\nhttp-rate = 7\nlog = \"warn\"\nretain-journal = true\n")
+        .expect("written");
+    let printed = |environment: &[(&str, &str)], flags: &[&str]| {
+        let mut command = Command::new(program("stockline"));
+        command.args(["serve", "--config", file, "--print-config"]).args(flags);
+        let output = command.envs(environment.iter().copied()).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let plain = printed(&[], &[]);
+    for line in
+        ["shards = 2", "http-rate = 7", "log = \"warn\"", "retain-journal = true", "log-format = \"text\""]
+    {
+        assert!(plain.contains(line), "{plain}");
+    }
+    let environment =
+        [("STOCKLINE_SHARDS", "3"), ("STOCKLINE_HTTP_RATE", "8"), ("STOCKLINE_RETAIN_JOURNAL", "false")];
+    let over = printed(&environment, &["--shards", "4"]);
+    for line in ["shards = 4", "http-rate = 8", "retain-journal = false", "log = \"warn\""] {
+        assert!(over.contains(line), "{over}");
+    }
+    // What is printed is a file that says the same.
+    let again = dir.path().join("again.toml");
+    std::fs::write(&again, &over).expect("written");
+    let again = again.to_str().expect("plain");
+    assert_eq!(text(&run("stockline", &["serve", "--config", again, "--print-config"]).stdout), over);
+    check("stockline", &["serve", "--config", again, "--check-config"], 0, "the configuration is sound");
+    let wrong = |flags: &[&str], says: &str| {
+        check("stockline", &[&["serve", "--check-config"], flags].concat(), 2, says);
+    };
+    wrong(&["--log", "everything=please=now"], "say error, warn, info or debug");
+    wrong(&["--log-format", "xml"], "possible values: text, json");
+    std::fs::write(file, "http_rate = 7\n").expect("written");
+    wrong(&["--config", file], "unknown field `http_rate`");
+}
