@@ -161,7 +161,9 @@ fn calls_have_ids_limits_and_problems() {
 
     // What was asked is counted, and what was refused.
     let reserve = r#"{"channel":"web","ttl_ms":1000,"lines":[{"sku":"A","quantity":1}]}"#;
-    let wanted = format!("POST /v1/reservations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{bearer}{json}");
+    let keyed = "idempotency-key: one\r\n";
+    let wanted =
+        format!("POST /v1/reservations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{bearer}{json}{keyed}");
     let post =
         |body: &str| raw(address, format!("{wanted}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
     let profile = data.join("client.toml");
@@ -171,7 +173,8 @@ fn calls_have_ids_limits_and_problems() {
     let event = "{\"events\":[{\"id\":\"1\",\"source\":\"s\",\"type\":\"count\",\"occurred_at\":\"2026-01-01T00:00:00Z\",\
                  \"sku\":\"A\",\"node\":\"n\",\"quantity\":0}]}";
     assert!(send(json, event).contains("applied"));
-    assert!(post(reserve).starts_with("HTTP/1.1 409"));
+    let short = post(reserve);
+    assert!(short.starts_with("HTTP/1.1 409"), "{short}");
     let told = get(address, "/metrics", "");
     assert_eq!(
         header(&told, "content-type"),
