@@ -14,6 +14,7 @@ mod zone;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
 use crate::limit;
@@ -167,6 +168,30 @@ pub enum Definition {
 }
 
 impl Definition {
+    /// What kind of entry it makes; a sku alone is none, only its name.
+    pub fn kind(&self) -> Option<EntryKind> {
+        match self {
+            Definition::Sku { .. } => None,
+            Definition::Node { .. } => Some(EntryKind::Node),
+            Definition::Group { .. } => Some(EntryKind::Group),
+            Definition::Channel { .. } => Some(EntryKind::Channel),
+            Definition::Principal { .. } => Some(EntryKind::Principal),
+            Definition::SkuData { .. } => Some(EntryKind::SkuData),
+            Definition::Rule { .. } => Some(EntryKind::Rule),
+            Definition::Zone { .. } => Some(EntryKind::Zone),
+        }
+    }
+
+    /// A rule that has no effect any more, and counts as not there.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self, Definition::Rule { effect: Effect::None, .. })
+    }
+
+    /// A number that is another for another content, never 0. It holds for one version of the program only.
+    pub fn version(&self) -> u64 {
+        xxh3_64(format!("{self:?}").as_bytes()).max(1)
+    }
+
     /// A node of which no more is known.
     pub fn node(name: &str, priority: u16) -> Definition {
         let (kind, timezone) = (String::new(), String::new());
@@ -222,6 +247,24 @@ pub enum NameKind {
     Group = 3,
     Channel = 4,
     Zone = 5,
+}
+
+/// Kinds of entries that are put as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EntryKind {
+    Node,
+    Group,
+    Channel,
+    Principal,
+    SkuData,
+    Rule,
+    Zone,
+}
+
+impl EntryKind {
+    pub fn name(self) -> &'static str {
+        ["node", "group", "channel", "token", "sku", "rule", "zone"][self as usize]
+    }
 }
 
 impl NameKind {
@@ -291,6 +334,9 @@ pub struct SkuData {
     pub substitutes: Vec<String>,
 }
 
+/// What stands in place of a token's hash where the token was revoked.
+pub const NO_TOKEN: [u8; 32] = [0; 32];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub id: PrincipalId,
@@ -337,13 +383,13 @@ pub struct Catalogue {
 }
 
 /// Which of [`Catalogue::names`].
-const NODES: usize = 0;
-const GROUPS: usize = 1;
-const CHANNELS: usize = 2;
-const PRINCIPALS: usize = 3;
-const SKU_DATA: usize = 4;
-const RULES: usize = 5;
-const ZONES: usize = 6;
+const NODES: usize = EntryKind::Node as usize;
+const GROUPS: usize = EntryKind::Group as usize;
+const CHANNELS: usize = EntryKind::Channel as usize;
+const PRINCIPALS: usize = EntryKind::Principal as usize;
+const SKU_DATA: usize = EntryKind::SkuData as usize;
+const RULES: usize = EntryKind::Rule as usize;
+const ZONES: usize = EntryKind::Zone as usize;
 
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
@@ -554,7 +600,8 @@ impl Catalogue {
                 if *role == Role::Warehouse && nodes.is_empty() {
                     return Err(Code::UnknownNode);
                 }
-                let same_token = |other: &&Principal| other.token_sha256 == *token_sha256;
+                let same_token =
+                    |other: &&Principal| other.token_sha256 == *token_sha256 && *token_sha256 != NO_TOKEN;
                 if self.principals.iter().find(same_token).is_some_and(|other| other.name != *name) {
                     return Err(Code::TokenInUse);
                 }
@@ -654,55 +701,73 @@ impl Catalogue {
     /// Every entry as the definition that would make it again, in an order that gives the same ids to
     /// [`Catalogue::load`].
     pub fn definitions(&self) -> Vec<Definition> {
-        let node_names = |nodes: &[NodeId]| -> Vec<String> {
-            nodes.iter().map(|node| self.nodes[node.0 as usize].name.clone()).collect()
-        };
-        let mut all = Vec::new();
-        for node in self.nodes.iter().cloned() {
-            let Node { name, priority, kind, timezone, at, substitutes, day } = node;
-            let substitutes = node_names(&substitutes);
-            all.push(Definition::Node { name, priority, kind, timezone, at, substitutes, day });
-        }
-        for group in &self.groups {
-            all.push(Definition::Group { name: group.name.clone(), nodes: node_names(&group.nodes) });
-        }
-        for channel in &self.channels {
-            let group = channel.group.map(|group| self.groups[group.0 as usize].name.clone());
-            let parent = channel.parent.map(|parent| self.channels[parent.0 as usize].name.clone());
-            let Channel { name, buffer, policy, .. } = channel.clone();
-            all.push(Definition::Channel { name, parent, group, buffer, policy });
-        }
-        for principal in &self.principals {
-            all.push(Definition::Principal {
-                name: principal.name.clone(),
-                role: principal.role,
-                channel: principal.channel.map(|channel| self.channels[channel.0 as usize].name.clone()),
-                nodes: node_names(&principal.nodes),
-                token_sha256: principal.token_sha256,
-            });
-        }
-        for Zone { name, at, lanes } in self.zones.iter().cloned() {
-            let node = |lane: Lane<NodeId>| Lane {
-                node: self.nodes[lane.node.0 as usize].name.clone(),
-                metres: lane.metres,
-                cost: lane.cost,
-            };
-            all.push(Definition::Zone { name, at, lanes: lanes.into_iter().map(node).collect() });
-        }
-        for SkuData { name, category, substitutes } in self.sku_data.iter().cloned() {
-            all.push(Definition::SkuData { name, category, substitutes });
-        }
-        for rule in &self.sku_rules {
-            let (mut node, mut group) = (None, None);
-            match rule.place {
-                Where::Everywhere => {}
-                Where::Node(at) => node = Some(self.nodes[at.0 as usize].name.clone()),
-                Where::Group(at) => group = Some(self.groups[at.0 as usize].name.clone()),
+        let kinds = [
+            (EntryKind::Node, self.nodes.len()),
+            (EntryKind::Group, self.groups.len()),
+            (EntryKind::Channel, self.channels.len()),
+            (EntryKind::Principal, self.principals.len()),
+            (EntryKind::Zone, self.zones.len()),
+            (EntryKind::SkuData, self.sku_data.len()),
+            (EntryKind::Rule, self.sku_rules.len()),
+        ];
+        kinds
+            .into_iter()
+            .flat_map(|(kind, count)| (0..count).map(move |at| self.definition(kind, at)))
+            .collect()
+    }
+
+    /// The entry of a name.
+    pub fn entry(&self, kind: EntryKind, name: &str) -> Option<Definition> {
+        let entry = self.names[kind as usize].get(name).map(|at| self.definition(kind, *at as usize));
+        entry.filter(|entry| !entry.is_given_up())
+    }
+
+    fn definition(&self, kind: EntryKind, at: usize) -> Definition {
+        let node_name = |node: &NodeId| self.nodes[node.0 as usize].name.clone();
+        let channel_name = |channel: ChannelId| self.channels[channel.0 as usize].name.clone();
+        match kind {
+            EntryKind::Node => {
+                let Node { name, priority, kind, timezone, at, substitutes, day } = self.nodes[at].clone();
+                let substitutes = substitutes.iter().map(node_name).collect();
+                Definition::Node { name, priority, kind, timezone, at, substitutes, day }
             }
-            let channel = rule.channel.map(|channel| self.channels[channel.0 as usize].name.clone());
-            let Rule { name, skus, category, effect, .. } = rule.clone();
-            all.push(Definition::Rule { name, skus, category, node, group, channel, effect });
+            EntryKind::Group => {
+                let Group { name, nodes } = &self.groups[at];
+                Definition::Group { name: name.clone(), nodes: nodes.iter().map(node_name).collect() }
+            }
+            EntryKind::Channel => {
+                let Channel { name, parent, group, buffer, policy } = self.channels[at].clone();
+                let group = group.map(|group| self.groups[group.0 as usize].name.clone());
+                Definition::Channel { name, parent: parent.map(channel_name), group, buffer, policy }
+            }
+            EntryKind::Principal => {
+                let Principal { name, role, channel, nodes, token_sha256, .. } = self.principals[at].clone();
+                let nodes = nodes.iter().map(node_name).collect();
+                Definition::Principal { name, role, channel: channel.map(channel_name), nodes, token_sha256 }
+            }
+            EntryKind::Zone => {
+                let Zone { name, at, lanes } = self.zones[at].clone();
+                let lane = |lane: Lane<NodeId>| Lane {
+                    node: node_name(&lane.node),
+                    metres: lane.metres,
+                    cost: lane.cost,
+                };
+                Definition::Zone { name, at, lanes: lanes.into_iter().map(lane).collect() }
+            }
+            EntryKind::SkuData => {
+                let SkuData { name, category, substitutes } = self.sku_data[at].clone();
+                Definition::SkuData { name, category, substitutes }
+            }
+            EntryKind::Rule => {
+                let Rule { name, skus, category, effect, place, channel, .. } = self.sku_rules[at].clone();
+                let (node, group) = match place {
+                    Where::Everywhere => (None, None),
+                    Where::Node(at) => (Some(node_name(&at)), None),
+                    Where::Group(at) => (None, Some(self.groups[at.0 as usize].name.clone())),
+                };
+                let channel = channel.map(channel_name);
+                Definition::Rule { name, skus, category, node, group, channel, effect }
+            }
         }
-        all
     }
 }

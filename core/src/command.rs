@@ -1,6 +1,6 @@
 //! Commands: what may change the ledger, as the rules see it (the wire has its own types).
 
-use crate::catalogue::{Definition, NameKind};
+use crate::catalogue::{Definition, EntryKind, NameKind};
 use crate::event::StockEvent;
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, ZoneId};
 
@@ -152,6 +152,14 @@ pub enum Read {
     },
     /// What a reservation would be told, and why; it is not made.
     Explain(Reserve),
+    /// Whether an entry of the catalogue is what its reader saw: if not, what comes behind in the frame is not done.
+    /// The sequencer knows.
+    Unchanged {
+        kind: EntryKind,
+        name: Box<str>,
+        /// Of [`Definition::version`]; 0: there must be none.
+        version: u64,
+    },
     /// The id behind a name; the sequencer knows.
     Name {
         kind: NameKind,

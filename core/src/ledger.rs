@@ -379,7 +379,7 @@ impl Ledger {
                 let asked = shares.filter(|share| channel.is_none_or(|channel| channel == share.channel));
                 Answer::Allocations(asked.collect())
             }),
-            Read::Explain(_) | Read::Name { .. } => None,
+            Read::Explain(_) | Read::Name { .. } | Read::Unchanged { .. } => None,
         }
     }
 

@@ -50,6 +50,8 @@ codes! {
     /// What happened from there on is not kept any more, or has not happened here; ask for what is now, and follow from
     /// its LSN.
     CursorUnknown = 9, "CURSOR_UNKNOWN";
+    /// The entry is not what its reader saw; read it again.
+    VersionConflict = 10, "VERSION_CONFLICT";
 
     // Checked against the catalogue, in the order.
     InvalidQuantity = 20, "INVALID_QUANTITY";

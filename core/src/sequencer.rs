@@ -135,8 +135,19 @@ impl Sequencer {
     pub fn push<T>(&mut self, batch: &mut Batch<T>, frame: Frame<T>) {
         let may_change_rules = self.may_change_rules(&frame);
         let mut slots = Vec::with_capacity(frame.commands.len());
+        let guard = frame.commands.first().map(|command| &command.body);
+        let barred = match guard {
+            Some(Body::Read(Read::Unchanged { kind, name, version })) => {
+                let now = self.catalogue.entry(*kind, name).map_or(0, |entry| entry.version());
+                now != *version
+            }
+            _ => false,
+        };
         for command in &frame.commands {
-            slots.push(self.place(batch, frame.principal, command, &frame.lines));
+            slots.push(match barred {
+                true => Slot::Door { code: Code::VersionConflict },
+                false => self.place(batch, frame.principal, command, &frame.lines),
+            });
         }
         batch.last = self.last;
         batch.defines |= slots.iter().any(|slot| matches!(slot, Slot::Defined { .. }));
@@ -177,6 +188,8 @@ impl Sequencer {
                     code => Slot::Door { code },
                 };
             }
+            // It stands first in its frame, which is not here where it does not hold.
+            Body::Read(Read::Unchanged { .. }) => return Slot::Known { id: 0 },
             Body::Read(_) => return Slot::Read { vote: NO_VOTE },
             _ => {}
         }

@@ -12,6 +12,7 @@ use stockline_core::wire::{FrameType, WireError};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Answered, Engine};
+use crate::principal::Shared;
 
 /// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
 static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
@@ -39,19 +40,28 @@ impl From<WireError> for Turned {
 pub struct Present {
     engine: Engine,
     id: PrincipalId,
-    /// One look-up of repeats at a time, whatever its connections send.
-    lookup: Arc<Semaphore>,
+    /// One look-up of repeats at a time, whatever its connections send; and whether the token is still good.
+    shared: Shared,
 }
 
 impl Present {
     pub fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
-        let lookup = engine.principals().enter(id)?;
-        Some(Present { engine: engine.clone(), id, lookup })
+        let shared = engine.principals().enter(id)?;
+        Some(Present { engine: engine.clone(), id, shared })
     }
 
     /// Who holds it reads the journal for the principal.
     pub fn turn(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.lookup)
+        Arc::clone(&self.shared.lookup)
+    }
+
+    /// Is over when the token is replaced or revoked, or its rights are others.
+    pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut over = self.shared.over.clone();
+        async move {
+            // Without a sender nobody can say so any more, which says it.
+            let _ = over.wait_for(|over| *over).await;
+        }
     }
 
     /// Puts the recorded answers in place of repeats; `None` if whoever asked has gone.
@@ -94,6 +104,9 @@ impl Drop for Present {
         self.engine.principals().leave(self.id);
     }
 }
+
+/// What connections hear that end because of it.
+pub const REVOKED: &str = "the token was replaced or revoked, or its rights are others: sign in again";
 
 /// Leaves out of explanations what is none of the principal's business: nodes that its channel is not offered, and
 /// more units than it is shown.

@@ -1,5 +1,7 @@
 //! What a channel is told of a sku: the number, its status, and what could be waited for.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use stockline_core::catalogue::{ChannelRule, NodeSet};
 use stockline_core::id::{Millis, NodeId, SkuId};
 use stockline_core::view::{Later, Reader, Stale};
@@ -7,7 +9,8 @@ use stockline_core::view::{Later, Reader, Stale};
 use crate::engine::Clock;
 
 /// What a number means to a channel. Numbers are stable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Status {
     /// No such sku.

@@ -1,5 +1,6 @@
 //! One canonical event as text, JSON or CSV, on its way to the wire. Every error names field and reason.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use stockline_core::bucket::Bucket;
 use stockline_core::event::{EventKind, StockEvent};
@@ -7,13 +8,18 @@ use stockline_core::id::{Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// The fields of docs/protocol.md's canonical event. All text may be missing where its type does not need it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventRow {
     pub id: String,
     pub source: String,
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = [
+        "receipt", "pick", "ship", "adjustment", "count", "transfer_dispatched", "transfer_received", "return",
+        "supply", "status_change"
+    ]))]
     pub kind: String,
+    #[schemars(extend("format" = "date-time"))]
     pub occurred_at: String,
     pub sku: String,
     pub node: String,

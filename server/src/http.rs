@@ -3,20 +3,26 @@
 //! A handler turns names and text into commands, hands them to `call`, and tells in names and text what came of them.
 
 mod accept;
+mod answer;
 mod availability;
 mod call;
 mod catalogue;
 mod changes;
 mod envelope;
+mod openapi;
 mod problem;
 mod reservation;
 mod stock;
+mod token;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use axum::{Router, middleware};
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -25,7 +31,10 @@ use crate::engine::Engine;
 use crate::metrics;
 pub(crate) use accept::open as connections;
 pub use accept::tls;
+use catalogue::{ChannelBody, Entry, GroupBody, NodeBody, RuleBody, SkuBody, ZoneBody};
+use openapi::{call, keyed};
 use problem::Problem;
+use token::TokenBody;
 
 async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
     if engine.is_draining() {
@@ -56,27 +65,84 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
 }
 
+/// One kind of entry of the catalogue: read, put and listed.
+fn entries<T: Entry>(router: ApiRouter<Engine>, path: &str, what: &'static str) -> ApiRouter<Engine> {
+    let one = get_with(catalogue::get::<T>, call("Configuration", "One", what, &[]))
+        .put_with(catalogue::put::<T>, call("Configuration", "Put one", what, &[404, 409]));
+    let all = get_with(catalogue::list::<T>, call("Configuration", "All entries of the kind", what, &[]));
+    router.api_route(path, all).api_route(&format!("{path}/{{name}}"), one)
+}
+
 /// Every call, and what answers it.
+fn calls() -> ApiRouter<Engine> {
+    let tokens = get_with(catalogue::list::<TokenBody>, call("Access", "All", "tokens", &[]));
+    let token = get_with(catalogue::get::<TokenBody>, call("Access", "One", "token", &[]))
+        .put_with(token::put, call("Access", "Make or replace a", "token", &[404, 409]))
+        .delete_with(token::revoke, call("Access", "Revoke a", "token", &[409]));
+    let allocations =
+        post_with(stock::allocate, keyed(call("Stock", "Change", "an allocation", &[404, 409])))
+            .get_with(stock::allocations, call("Stock", "A sku's", "allocations", &[404]));
+    let router = ApiRouter::new()
+        .api_route("/v1/events", post_with(stock::tell, call("Stock", "Tell", "stock events", &[404])))
+        .api_route(
+            "/v1/positions/{sku}/{node}",
+            get_with(stock::position, call("Stock", "A", "position", &[])),
+        )
+        .api_route("/v1/allocations", allocations)
+        .api_route(
+            "/v1/availability",
+            post_with(availability::ask, call("Availability", "Of", "skus", &[404])),
+        )
+        .api_route(
+            "/v1/availability/{sku}",
+            get_with(availability::ask_one, call("Availability", "Of one", "sku", &[])),
+        )
+        .api_route(
+            "/v1/reservations",
+            post_with(
+                reservation::reserve,
+                keyed(call("Reservations", "Make a", "reservation", &[404, 409])),
+            ),
+        )
+        .api_route(
+            "/v1/reservations/{id}",
+            get_with(reservation::read, call("Reservations", "A", "reservation", &[])),
+        )
+        .api_route(
+            "/v1/reservations/{id}/{verb}",
+            post_with(reservation::step, keyed(call("Reservations", "A step of a", "reservation", &[409]))),
+        )
+        .api_route(
+            "/v1/changes",
+            get_with(
+                changes::stream,
+                call("Changes", "Follow", "changes, as server-sent events", &[404, 410]),
+            ),
+        )
+        .api_route("/v1/tokens", tokens)
+        .api_route("/v1/tokens/{name}", token)
+        .api_route(
+            "/v1/tokens/{name}/rotate",
+            post_with(token::rotate, call("Access", "Another", "token for the same name", &[409])),
+        );
+    let router = entries::<NodeBody>(router, "/v1/nodes", "node");
+    let router = entries::<GroupBody>(router, "/v1/groups", "group");
+    let router = entries::<ChannelBody>(router, "/v1/channels", "channel");
+    let router = entries::<SkuBody>(router, "/v1/skus", "sku's data");
+    let router = entries::<ZoneBody>(router, "/v1/zones", "zone");
+    entries::<RuleBody>(router, "/v1/rules", "rule")
+}
+
 fn routes(engine: Engine) -> Router {
+    let (router, document) = openapi::document(calls);
+    let document = Bytes::from(document);
+    let told = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     Router::new()
+        .route("/v1/openapi.json", get(told))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/events", post(stock::tell))
-        .route("/v1/availability", post(availability::ask))
-        .route("/v1/availability/{sku}", get(availability::ask_one))
-        .route("/v1/reservations", post(reservation::reserve))
-        .route("/v1/reservations/{id}", get(reservation::read))
-        .route("/v1/reservations/{id}/{verb}", post(reservation::step))
-        .route("/v1/positions/{sku}/{node}", get(stock::position))
-        .route("/v1/allocations", post(stock::allocate).get(stock::allocations))
-        .route("/v1/nodes/{name}", put(catalogue::node))
-        .route("/v1/groups/{name}", put(catalogue::group))
-        .route("/v1/channels/{name}", put(catalogue::channel))
-        .route("/v1/skus/{name}", put(catalogue::sku))
-        .route("/v1/zones/{name}", put(catalogue::zone))
-        .route("/v1/rules/{name}", put(catalogue::rule))
-        .route("/v1/changes", get(changes::stream))
+        .merge(router)
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(engine.clone(), envelope::wrap))

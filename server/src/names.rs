@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use stockline_core::catalogue::{Definition, NameKind};
+use stockline_core::catalogue::{Definition, EntryKind, NameKind};
 
 /// One kind's names and ids, both ways.
 #[derive(Default)]
@@ -13,7 +13,11 @@ struct Pairs {
 }
 
 #[derive(Default)]
-pub struct Names([Pairs; 5]);
+pub struct Names {
+    pairs: [Pairs; 5],
+    /// Entries as the catalogue has them.
+    entries: DashMap<(EntryKind, String), Arc<Definition>>,
+}
 
 /// The kind of name that a definition gives an id to.
 fn kind_of(definition: &Definition) -> Option<NameKind> {
@@ -29,7 +33,7 @@ fn kind_of(definition: &Definition) -> Option<NameKind> {
 
 impl Names {
     fn of(&self, kind: NameKind) -> &Pairs {
-        &self.0[kind as usize - 1]
+        &self.pairs[kind as usize - 1]
     }
 
     pub fn put(&self, kind: NameKind, name: &str, id: u32) {
@@ -43,6 +47,36 @@ impl Names {
         if let Some(kind) = kind_of(definition) {
             self.put(kind, definition.name(), id);
         }
+        self.keep(definition);
+    }
+
+    /// Keeps an entry, its lists of nodes in the catalogue's order.
+    fn keep(&self, definition: &Definition) {
+        let Some(kind) = definition.kind() else { return };
+        let mut entry = definition.clone();
+        if let Definition::Group { nodes, .. } | Definition::Principal { nodes, .. } = &mut entry {
+            nodes.sort_by_key(|name| self.id(NameKind::Node, name));
+            nodes.dedup();
+        }
+        let at = (kind, definition.name().to_owned());
+        if entry.is_given_up() {
+            self.entries.remove(&at);
+        } else {
+            self.entries.insert(at, Arc::new(entry));
+        }
+    }
+
+    /// An entry as it stands, as of what is durable.
+    pub fn entry(&self, kind: EntryKind, name: &str) -> Option<Arc<Definition>> {
+        self.entries.get(&(kind, name.to_owned())).map(|found| Arc::clone(found.value()))
+    }
+
+    /// All entries of a kind, by name.
+    pub fn entries(&self, kind: EntryKind) -> Vec<Arc<Definition>> {
+        let of_kind = self.entries.iter().filter(|found| found.key().0 == kind);
+        let mut all: Vec<_> = of_kind.map(|found| Arc::clone(found.value())).collect();
+        all.sort_by(|one, other| one.name().cmp(other.name()));
+        all
     }
 
     /// Takes over definitions that stand in the order of their ids, kind by kind.
@@ -54,6 +88,7 @@ impl Names {
                 self.put(kind, definition.name(), *id);
                 *id += 1;
             }
+            self.keep(definition);
         }
     }
 

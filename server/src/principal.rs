@@ -1,5 +1,6 @@
 //! Principals by token: who is signing in. Tokens are known by their SHA-256 only.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -9,10 +10,10 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sha2::{Digest, Sha256};
-use stockline_core::catalogue::Principal;
+use stockline_core::catalogue::{NO_TOKEN, Principal};
 use stockline_core::id::PrincipalId;
 use stockline_core::limit;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Live copy of the catalogue's principals, replaced when a change of them is durable.
 #[derive(Default)]
@@ -25,8 +26,24 @@ pub struct Principals {
 
 struct Present {
     connections: usize,
+    shared: Shared,
+}
+
+/// What the connections of one principal share.
+#[derive(Clone)]
+pub struct Shared {
     /// One at a time looks up repeats in the journal.
-    lookup: Arc<Semaphore>,
+    pub lookup: Arc<Semaphore>,
+    /// Says true when the token they signed in with is worth nothing any more, or something else.
+    pub over: watch::Receiver<bool>,
+    end: Arc<watch::Sender<bool>>,
+}
+
+impl Shared {
+    fn new() -> Shared {
+        let (end, over) = watch::channel(false);
+        Shared { lookup: Arc::new(Semaphore::new(1)), over, end: Arc::new(end) }
+    }
 }
 
 /// Calls a second that a token may make, and what is left of them.
@@ -85,10 +102,29 @@ impl Principals {
     }
 
     pub fn replace(&self, principals: &[Principal]) {
-        for principal in principals {
-            self.by_token.insert(principal.token_sha256, principal.clone());
+        for principal in principals.iter().filter(|principal| principal.token_sha256 != NO_TOKEN) {
+            let before = self.by_token.insert(principal.token_sha256, principal.clone());
+            if before.is_some_and(|before| before != *principal) {
+                self.end(principal.id);
+            }
         }
-        self.by_token.retain(|token, _| principals.iter().any(|principal| principal.token_sha256 == *token));
+        let valid: HashSet<&[u8; 32]> = principals.iter().map(|principal| &principal.token_sha256).collect();
+        self.by_token.retain(|token, principal| {
+            let stays = valid.contains(token);
+            if !stays {
+                self.end(principal.id);
+            }
+            stays
+        });
+    }
+
+    /// Ends the connections that a principal has: whoever signs in from now on is not meant.
+    fn end(&self, id: PrincipalId) {
+        self.present.alter(&id, |_, present| {
+            // Nobody may be there to hear it.
+            let _ = present.shared.end.send(true);
+            Present { shared: Shared::new(), ..present }
+        });
     }
 
     /// Who holds a token. The map is over digests, so comparing tells nothing of the token by its time.
@@ -97,19 +133,19 @@ impl Principals {
     }
 
     /// Counts one more connection of a principal, unless it has as many as it may. Answers what its connections
-    /// take before they look up repeats.
-    pub fn enter(&self, id: PrincipalId) -> Option<Arc<Semaphore>> {
-        let new = || Present { connections: 0, lookup: Arc::new(Semaphore::new(1)) };
-        let (count, lookup) = {
+    /// share.
+    pub fn enter(&self, id: PrincipalId) -> Option<Shared> {
+        let new = || Present { connections: 0, shared: Shared::new() };
+        let (count, shared) = {
             let mut present = self.present.entry(id).or_insert_with(new);
             present.connections += 1;
-            (present.connections, Arc::clone(&present.lookup))
+            (present.connections, present.shared.clone())
         };
         if count > limit::CONNECTIONS_PER_PRINCIPAL_MAX {
             self.leave(id);
             return None;
         }
-        Some(lookup)
+        Some(shared)
     }
 
     /// Counts one less.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stockline_core::catalogue::NameKind;
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
@@ -280,4 +281,183 @@ fn what_was_told_over_http_is_told_again_after_a_restart() {
         shop.call(&shop.token, "GET", "/v1/changes?channel=web&from_lsn=999999", json!(null));
     assert_eq!((status, &problem["code"]), (410, &json!("CURSOR_UNKNOWN")));
     shop.serving.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_replaced_or_revoked_is_worth_nothing_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let shop = Shop::open(&data, &[]);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    shop.put("PUT", "/v1/channels/web", json!({}));
+    let rights = json!({ "role": "channel", "channel": "web" });
+    let first =
+        shop.put("PUT", "/v1/tokens/shop", rights.clone())["token"].as_str().expect("a token").to_owned();
+    let known = |token: &str| shop.call(token, "GET", "/v1/availability/A?channel=web", Value::Null);
+    assert_eq!(known(&first).1["code"], "UNKNOWN_SKU", "it may ask");
+    // Who follows, and who is connected over QUIC.
+    let follow = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let response = shop.send("GET", "/v1/changes", &[("authorization", &bearer)], None);
+        assert_eq!(response.status(), 200);
+        BufReader::new(response.into_body().into_reader())
+    };
+    let connect = |token: &str| {
+        let mut profile = stockline_client::Profile::load(&data.join("client.toml")).expect("a profile");
+        profile.token = token.to_owned();
+        async move { stockline_client::Client::connect(&profile).await }
+    };
+    let ended = |stream: BufReader<ureq::BodyReader<'static>>| {
+        let lines = stream.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n");
+        assert!(lines.contains("event: problem") && lines.contains("UNAUTHENTICATED"), "{lines}");
+    };
+    let (stream, client) = (follow(&first), connect(&first).await.expect("connected"));
+    let names = ["n"];
+    client.resolve(NameKind::Node, &names, false).await.expect("it may ask");
+    let second =
+        shop.put("POST", "/v1/tokens/shop/rotate", Value::Null)["token"].as_str().expect("one").to_owned();
+    assert_ne!(first, second);
+    assert_eq!(known(&first).0, 401);
+    assert_eq!(known(&second).1["code"], "UNKNOWN_SKU");
+    ended(stream);
+    let refused = client.resolve(NameKind::Node, &names, false).await;
+    assert!(matches!(refused, Err(stockline_client::ClientError::SignIn(_))), "{refused:?}");
+    // Others stay: only what was signed in with the old token ends.
+    let (stream, client) = (follow(&second), connect(&second).await.expect("connected"));
+    shop.put("PUT", "/v1/tokens/wms", json!({ "role": "warehouse", "nodes": ["n"] }));
+    client.resolve(NameKind::Node, &names, false).await.expect("it may ask");
+    let listed = shop.put("GET", "/v1/tokens", Value::Null);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(3), "{listed}");
+    assert!(!listed.to_string().contains(&second), "tokens are not told again");
+    shop.put("DELETE", "/v1/tokens/shop", Value::Null);
+    ended(stream);
+    assert_eq!(known(&second).0, 401);
+    assert!(client.resolve(NameKind::Node, &names, false).await.is_err());
+    let shown = shop.put("GET", "/v1/tokens/shop", Value::Null);
+    assert_eq!(
+        shown,
+        json!({ "name": "shop", "role": "channel", "channel": "web", "nodes": [], "revoked": true })
+    );
+    // A revoked one may be given another; two may be revoked.
+    shop.put("DELETE", "/v1/tokens/wms", Value::Null);
+    let third = shop.put("PUT", "/v1/tokens/shop", rights)["token"].as_str().expect("a token").to_owned();
+    assert_eq!(known(&third).1["code"], "UNKNOWN_SKU");
+    let (status, own) = shop.call(&shop.token, "DELETE", "/v1/tokens/admin", Value::Null);
+    assert_eq!((status, &own["code"]), (403, &json!("FORBIDDEN")));
+    let (status, wrong) = shop.call(&third, "GET", "/v1/tokens", Value::Null);
+    assert_eq!((status, &wrong["code"]), (403, &json!("FORBIDDEN")));
+    drop(shop);
+    let again = Shop::open(&data, &[]);
+    assert_eq!(again.call(&second, "GET", "/v1/availability/A?channel=web", Value::Null).0, 401);
+    assert_eq!(again.call(&third, "GET", "/v1/availability/A?channel=web", Value::Null).0, 404);
+}
+
+#[test]
+fn an_entry_is_put_only_if_it_is_what_its_reader_saw() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let shop = Shop::open(&data, &["--shards", "2"]);
+    let bearer = format!("Bearer {}", shop.token);
+    let put = |path: &str, condition: (&str, &str), body: Value| {
+        let headers = [("authorization", bearer.as_str()), condition];
+        let response = shop.send("PUT", path, &headers, Some(&body.to_string()));
+        let tag = response.headers().get("etag").map(|tag| tag.to_str().expect("text").to_owned());
+        (response.status().as_u16(), tag)
+    };
+    let tag_of = |path: &str| {
+        let response = shop.send("GET", path, &[("authorization", &bearer)], None);
+        assert_eq!(response.status(), 200, "{path}");
+        response.headers()["etag"].to_str().expect("text").to_owned()
+    };
+    let kinds = [
+        (
+            "/v1/nodes/a",
+            json!({ "priority": 1 }),
+            json!({ "capacity": 5, "cut_off": "14:30", "utc_offset": "-05:15" }),
+        ),
+        ("/v1/nodes/b", json!({ "substitutes": ["a"] }), json!({ "latitude": 48.86, "longitude": 2.35 })),
+        ("/v1/groups/g", json!({ "nodes": ["b", "a", "b"] }), json!({ "nodes": ["a"] })),
+        (
+            "/v1/channels/c",
+            json!({ "group": "g" }),
+            json!({ "strategy": "nearest", "late_confirm": "reacquire" }),
+        ),
+        ("/v1/skus/s", json!({ "category": "x" }), json!({})),
+        (
+            "/v1/zones/z",
+            json!({ "lanes": [{ "node": "a", "cost": 3 }] }),
+            json!({ "latitude": 1.5, "longitude": -2.0 }),
+        ),
+        (
+            "/v1/rules/r",
+            json!({ "skus": "A*", "channel": "c", "safety": 2 }),
+            json!({ "skus": "A*", "channel": "c", "allocate": { "percent": 5, "when": "every", "every_minutes": 60 } }),
+        ),
+    ];
+    for (path, one, other) in &kinds {
+        let (status, first) = put(path, ("if-none-match", "*"), one.clone());
+        let first = first.expect("a tag");
+        assert_eq!(status, 201, "{path}");
+        assert_eq!(put(path, ("if-none-match", "*"), other.clone()), (412, None), "{path} is there");
+        assert_eq!(tag_of(path), first, "{path}: put and read, the tag is the same");
+        let (status, second) = put(path, ("if-match", &first), other.clone());
+        let second = second.expect("a tag");
+        assert_eq!(status, 200, "{path}");
+        assert_ne!(first, second, "{path}");
+        assert_eq!(put(path, ("if-match", &first), one.clone()), (412, None), "{path} is another by now");
+        // What is read can be put again, and changes nothing.
+        let mut body = shop.put("GET", path, Value::Null);
+        body.as_object_mut().expect("an object").remove("name");
+        let again = shop.put("PUT", path, body);
+        assert_eq!(again["changed"], false, "{path}");
+        assert_eq!(tag_of(path), second);
+    }
+    for wrong in ["W/\"1\"", "0123", "\"xyz\"", "*"] {
+        assert_eq!(put("/v1/nodes/a", ("if-match", wrong), json!({})).0, 422, "{wrong}");
+    }
+    let tags = kinds.iter().map(|(path, ..)| tag_of(path)).collect::<Vec<_>>();
+    drop(shop);
+    let shop = Shop::open(&data, &[]);
+    for ((path, ..), tag) in kinds.iter().zip(&tags) {
+        let response = shop.send("GET", path, &[("authorization", &format!("Bearer {}", shop.token))], None);
+        assert_eq!(response.headers()["etag"].to_str().expect("text"), tag, "{path}, read back from disk");
+    }
+    // A rule that is given up is not there.
+    shop.put("PUT", "/v1/rules/r", json!({ "skus": "A*" }));
+    assert_eq!(shop.call(&shop.token, "GET", "/v1/rules/r", Value::Null).1["code"], "UNKNOWN_ENTRY");
+    assert_eq!(shop.put("GET", "/v1/rules", Value::Null), json!({ "items": [] }));
+}
+
+#[test]
+fn the_document_names_every_call_and_every_answer_of_the_page() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = Shop::open(&dir.path().join("data"), &[]);
+    let document = shop.put("GET", "/v1/openapi.json", Value::Null);
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().expect("paths");
+    for path in [
+        "/v1/events",
+        "/v1/availability",
+        "/v1/availability/{sku}",
+        "/v1/reservations",
+        "/v1/reservations/{id}",
+        "/v1/reservations/{id}/{verb}",
+        "/v1/positions/{sku}/{node}",
+        "/v1/allocations",
+        "/v1/changes",
+        "/v1/nodes/{name}",
+        "/v1/tokens/{name}",
+    ] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(responses.contains_key("401"), "{method} {path} needs a token");
+            for (status, response) in responses.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
+                let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! answers. Definitions, look-ups and queries have no keys; repeating them changes nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rkyv::Serialize;
@@ -116,6 +116,8 @@ pub struct Client {
     calls: mpsc::Sender<Call>,
     time: Arc<Mutex<ServerTime>>,
     cut: Arc<Notify>,
+    /// Why the task has given up.
+    ended: Arc<OnceLock<ClientError>>,
 }
 
 impl Client {
@@ -132,10 +134,11 @@ impl Client {
             next: 1,
             time: Arc::clone(&time),
             cut: Arc::new(Notify::new()),
+            ended: Arc::new(OnceLock::new()),
         };
-        let cut = Arc::clone(&driver.cut);
+        let (cut, ended) = (Arc::clone(&driver.cut), Arc::clone(&driver.ended));
         tokio::spawn(driver.run(connection));
-        Ok(Client { calls, time, cut })
+        Ok(Client { calls, time, cut, ended })
     }
 
     /// Drops the connection under whatever waits, for drills: what is open is sent again over a new one.
@@ -159,7 +162,12 @@ impl Client {
     where
         T: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>,
     {
-        self.begin(kind, body).await?.await.map_err(|_| gone())?
+        self.begin(kind, body).await?.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> ClientError {
+        let stopped = || ClientError::Unreachable("the client was stopped".into());
+        self.ended.get().cloned().unwrap_or_else(stopped)
     }
 
     pub(crate) async fn begin<T>(
@@ -173,7 +181,7 @@ impl Client {
         let mut frame = Vec::new();
         wire::encode(&mut frame, kind, 0, body);
         let (answer, answered) = oneshot::channel();
-        self.calls.send(Call { frame, since: Instant::now(), answer }).await.map_err(|_| gone())?;
+        self.calls.send(Call { frame, since: Instant::now(), answer }).await.map_err(|_| self.gone())?;
         Ok(answered)
     }
 
@@ -445,10 +453,6 @@ fn wire_commands_max() -> usize {
     stockline_core::limit::FRAME_COMMANDS_MAX
 }
 
-fn gone() -> ClientError {
-    ClientError::Unreachable("the client was stopped".into())
-}
-
 fn expect(found: FrameType, wanted: FrameType) -> Result<(), ClientError> {
     if found == wanted {
         Ok(())
@@ -504,6 +508,7 @@ struct Driver {
     next: u32,
     time: Arc<Mutex<ServerTime>>,
     cut: Arc<Notify>,
+    ended: Arc<OnceLock<ClientError>>,
 }
 
 /// Why a connection is no longer used.
@@ -551,6 +556,8 @@ impl Driver {
     }
 
     fn give_up(mut self, error: &ClientError) {
+        // Nobody else sets it.
+        let _ = self.ended.set(error.clone());
         self.waiting.close();
         while let Ok(call) = self.waiting.try_recv() {
             let _ = call.answer.send(Err(error.clone()));

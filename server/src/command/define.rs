@@ -216,6 +216,12 @@ fn quarters(text: &str) -> Option<i8> {
     whole.then_some((hours * 4 + minutes / 15) as i8)
 }
 
+/// Quarters of an hour as HH:MM.
+pub fn quarters_text(quarters: i8) -> String {
+    let (sign, size) = (if quarters < 0 { "-" } else { "" }, i32::from(quarters).abs());
+    format!("{sign}{:02}:{:02}", size / 4, size % 4 * 15)
+}
+
 pub fn cut_off(text: &str) -> Result<u8, String> {
     let found = quarters(text).filter(|quarters| *quarters > 0);
     let reason = || format!("{text:?} is no time after midnight as HH:MM in quarters of an hour, as 14:30");

@@ -1,7 +1,7 @@
 //! `stockline token`: a new token for a channel, a warehouse or an administrator. Only its hash goes to the
 //! server; the token itself is printed once, inside a profile. Naming an existing principal replaces its token.
 
-use stockline_core::catalogue::{Definition, Role};
+use stockline_core::catalogue::{Definition, NO_TOKEN, Role};
 
 use crate::command::{ProfileOption, define, with_client};
 use crate::exit;
@@ -26,6 +26,9 @@ pub struct Options {
     /// The nodes it may tell about (role warehouse)
     #[arg(long, value_delimiter = ',', required_if_eq("role", "warehouse"))]
     nodes: Vec<String>,
+    /// The token is worth nothing from now on, and its connections end; nothing is printed
+    #[arg(long)]
+    revoke: bool,
     #[command(flatten)]
     profile: ProfileOption,
 }
@@ -47,11 +50,11 @@ pub fn run(options: &Options) -> i32 {
         },
         channel: options.channel.clone(),
         nodes: options.nodes.clone(),
-        token_sha256: token_sha256(token.as_bytes()),
+        token_sha256: if options.revoke { NO_TOKEN } else { token_sha256(token.as_bytes()) },
     };
     with_client(&options.profile, async |client, mut profile| {
         let exit = define::define(&client, &definition).await?;
-        if exit == exit::OK {
+        if exit == exit::OK && !options.revoke {
             profile.token = token;
             profile.ca = std::path::absolute(&profile.ca).unwrap_or(profile.ca);
             print!("{}", toml::to_string(&profile).unwrap_or_default());

@@ -1,20 +1,19 @@
 //! Availability: answered from the published view, without going through the order.
 
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{NameKind, NodeSet, Role};
 use stockline_core::id::{ChannelId, GroupId, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
 
-use super::call::{Asked, At, Caller, Sent, answer, moment};
+use super::answer::{Moment, Name, Told};
+use super::call::{Asked, At, Caller, Sent};
 use super::problem::Problem;
 use crate::availability::{self, Offer, Status};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     channel: String,
@@ -25,7 +24,7 @@ pub(super) struct Question {
     detail: Detail,
 }
 
-#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Detail {
     #[default]
@@ -33,7 +32,7 @@ enum Detail {
     Nodes,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct One {
     channel: String,
@@ -42,21 +41,62 @@ pub(super) struct One {
     detail: Detail,
 }
 
-pub(super) async fn ask(caller: Caller, Sent(question): Sent<Question>) -> Result<Response, Problem> {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct OfSku {
+    pub(super) sku: String,
+}
+
+/// What a channel can be promised, all from the one state of `as_of_lsn`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Availability {
+    as_of_lsn: u64,
+    items: Vec<Item>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Item {
+    sku: String,
+    /// Units that can be promised now.
+    available: i64,
+    status: Status,
+    /// With detail `nodes`: nodes that have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<AtNode>>,
+    /// What can be waited for besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_supply: Option<Supply>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AtNode {
+    node: Name,
+    available: i64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Supply {
+    quantity: i64,
+    from: Option<Moment>,
+}
+
+pub(super) async fn ask(
+    caller: Caller,
+    Sent(question): Sent<Question>,
+) -> Result<Told<Availability>, Problem> {
     tell(&caller, &question)
 }
 
 pub(super) async fn ask_one(
     caller: Caller,
-    At(sku): At<String>,
+    At(OfSku { sku }): At<OfSku>,
     Asked(one): Asked<One>,
-) -> Result<Response, Problem> {
+) -> Result<Told<Availability>, Problem> {
     let One { channel, group, detail } = one;
     caller.id(NameKind::Sku, &sku)?;
     tell(&caller, &Question { channel, skus: vec![sku], group, nodes: None, detail })
 }
 
-fn tell(caller: &Caller, question: &Question) -> Result<Response, Problem> {
+fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Problem> {
     if caller.principal.role == Role::Warehouse {
         return Err(Problem::of(Code::Forbidden, "a warehouse may not ask for availability"));
     }
@@ -119,26 +159,18 @@ fn tell(caller: &Caller, question: &Question) -> Result<Response, Problem> {
         let text = format!("more than {} nodes to list; ask for fewer skus at once", limit::ANSWER_NODES_MAX);
         return Err(Problem::invalid(text));
     }
-    let told: Vec<Value> = question
-        .skus
-        .iter()
-        .zip(items)
-        .map(|(sku, (offer, listed))| {
-            let status = Status::name(offer.status as u8);
-            let mut item = json!({ "sku": sku, "available": offer.units, "status": status });
-            if question.detail == Detail::Nodes {
-                let node = |(node, free): (NodeId, i64)| {
-                    let name = caller.name(NameKind::Node, u32::from(node.0));
-                    json!({ "node": name, "available": free.min(offer.units) })
-                };
-                item["nodes"] = listed.into_iter().map(node).collect();
-            }
-            if offer.later.units > 0 {
-                item["next_supply"] =
-                    json!({ "quantity": offer.later.units, "from": moment(offer.later.from) });
-            }
-            item
-        })
-        .collect();
-    Ok(answer(StatusCode::OK, &json!({ "as_of_lsn": as_of.0, "items": told })))
+    let node = |node: NodeId, free: i64, offer: &Offer| AtNode {
+        node: caller.name(NameKind::Node, u32::from(node.0)),
+        available: free.min(offer.units),
+    };
+    let items = question.skus.iter().zip(items).map(|(sku, (offer, listed))| Item {
+        sku: sku.clone(),
+        available: offer.units,
+        status: offer.status,
+        nodes: (question.detail == Detail::Nodes)
+            .then(|| listed.into_iter().map(|(at, free)| node(at, free, &offer)).collect()),
+        next_supply: (offer.later.units > 0)
+            .then(|| Supply { quantity: offer.later.units, from: Moment::of(offer.later.from) }),
+    });
+    Ok(Told(Availability { as_of_lsn: as_of.0, items: items.collect() }))
 }

@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use aide::OperationInput;
+use aide::generate::GenContext;
+use aide::openapi::{MediaType, Operation, RequestBody, Response as Described, SchemaObject};
+use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
 use axum::body::Body as Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use stockline_core::catalogue::{NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Line, Read};
-use stockline_core::id::{ChannelId, GroupId, Key, Millis, NodeId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Key, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -21,8 +24,9 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::answer::{Name, described};
 use super::envelope::Known;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemBody};
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
 
@@ -66,20 +70,9 @@ async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T
     serde_json::from_slice(bytes).map_err(|error| Problem::of(Code::Malformed, error.to_string()))
 }
 
-/// A JSON answer.
-pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
-}
-
-/// The name behind an id.
-pub(super) fn name(engine: &Engine, kind: NameKind, id: u32) -> Value {
-    engine.names().name(kind, id).map_or(Value::Null, |name| Value::from(&*name))
-}
-
-/// A moment as RFC 3339.
-pub(super) fn moment(at: Millis) -> Value {
-    let ms = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    ms.map_or(Value::Null, |moment| Value::from(moment.to_string()))
+/// The name behind an id; empty where there is none.
+pub(super) fn name(engine: &Engine, kind: NameKind, id: u32) -> Name {
+    engine.names().name(kind, id).unwrap_or_else(|| "".into())
 }
 
 /// The number behind a key or an id given as text: a UUID's own, else that of its hash.
@@ -162,7 +155,71 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Engine> for At<T> {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<At<T>, Problem> {
         let found = Path::<T>::from_request_parts(parts, engine).await;
-        found.map(|Path(at)| At(at)).map_err(|error| Problem::of(Code::Malformed, error.body_text()))
+        let nothing = |_| Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at such a path");
+        found.map(|Path(at)| At(at)).map_err(nothing)
+    }
+}
+
+/// Refusals that a part of a request may meet with.
+fn refusals(ctx: &mut GenContext, statuses: &[(u16, &str)]) -> Vec<(Option<u16>, Described)> {
+    let mut refusal = |text: &str| described::<ProblemBody>(ctx, text, "application/problem+json");
+    statuses.iter().map(|(status, text)| (Some(*status), refusal(text))).collect()
+}
+
+impl OperationInput for Caller {
+    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        let statuses = [
+            (401, "No token, or none that is known"),
+            (403, "The token's role does not allow it"),
+            (422, "It makes no sense as it stands"),
+            (429, "More calls a second than the token may make"),
+            (503, "Too much waits, or the server is stopping: send it again later with the same key"),
+        ];
+        refusals(ctx, &statuses)
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Sent<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let json_schema = ctx.schema.subschema_for::<T>();
+        let schema = Some(SchemaObject { json_schema, example: None, external_docs: None });
+        let media = MediaType { schema, ..MediaType::default() };
+        let content = [("application/json".to_owned(), media)].into_iter().collect();
+        set_body(ctx, operation, RequestBody { content, required: true, ..RequestBody::default() });
+    }
+
+    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        let statuses = [
+            (400, "It cannot be read"),
+            (408, "The body took too long to come"),
+            (413, "The body is too long"),
+            (415, "The body is not JSON"),
+        ];
+        refusals(ctx, &statuses)
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Asked<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let schema = ctx.schema.subschema_for::<T>();
+        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Query);
+        add_parameters(ctx, operation, parameters);
+    }
+
+    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        refusals(ctx, &[(400, "It cannot be read")])
+    }
+}
+
+impl<T: JsonSchema> OperationInput for At<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let schema = ctx.schema.subschema_for::<T>();
+        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Path);
+        add_parameters(ctx, operation, parameters);
+    }
+
+    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        refusals(ctx, &[(404, "There is no such thing")])
     }
 }
 
@@ -209,7 +266,7 @@ impl Caller {
     }
 
     /// The name behind an id.
-    pub(super) fn name(&self, kind: NameKind, id: u32) -> Value {
+    pub(super) fn name(&self, kind: NameKind, id: u32) -> Name {
         name(&self.engine, kind, id)
     }
 

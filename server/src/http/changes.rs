@@ -4,21 +4,26 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use stockline_core::catalogue::{NameKind, Principal};
 use stockline_core::id::{ChannelId, Millis, NodeId};
 use stockline_core::limit;
 use stockline_core::outcome::{Code, State as Stage};
 use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
 
-use super::call::{Asked, Caller, moment, name};
+use super::answer::{Moment, Name, described};
+use super::call::{Asked, Caller, name};
 use super::problem::Problem;
-use crate::access::Present;
+use crate::access::{self, Present, Turned};
 use crate::availability::Status;
 use crate::engine::Engine;
 use crate::follow::{self, Followed, Told};
@@ -26,17 +31,112 @@ use crate::follow::{self, Followed, Told};
 /// How long nothing is said before a line tells that the stream goes on.
 const QUIET_MS: u32 = 15_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "FollowOptions")]
 pub(super) struct Options {
     channel: Option<String>,
+    /// Where to begin; 0, or nothing: with what comes.
     #[serde(default)]
     from_lsn: u64,
     /// Of one sku at most one number in so many milliseconds.
     #[serde(default)]
     gather_ms: u32,
+    /// Some of `reservations`, `statuses` and `numbers`, with commas.
     #[serde(default)]
     what: Option<String>,
+}
+
+/// The stream.
+pub(super) struct Stream(Response);
+
+impl IntoResponse for Stream {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl OperationOutput for Stream {
+    type Inner = String;
+
+    fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        let text = "Events: reservation, change, redefined, problem";
+        vec![(Some(200), described::<String>(ctx, text, "text/event-stream"))]
+    }
+}
+
+/// A channel is told another number, or another status, of a sku.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Change {
+    lsn: u64,
+    sku: Name,
+    channel: Name,
+    available: u64,
+    #[schemars(extend("enum" = ["unknown", "in_stock", "low", "out", "backorder", "preorder"]))]
+    status: Option<&'static str>,
+    /// The status before, where it was another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<&'static str>,
+}
+
+/// Something happened to a reservation.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Notice {
+    lsn: u64,
+    at: Option<Moment>,
+    channel: Name,
+    reservation: String,
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(flatten)]
+    units: Option<Units>,
+    /// Why a promise is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// Null: nobody knows any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promised_for: Option<Option<Moment>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Moment>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Units {
+    sku: Name,
+    node: Name,
+    quantity: u32,
+}
+
+/// Something was defined: any sku may be told another number, ask anew.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Redefined {
+    lsn: u64,
+    detail: &'static str,
+}
+
+/// An event with its name.
+enum Happened {
+    Reservation(Notice),
+    Change(Change),
+    Redefined(Redefined),
+}
+
+impl Happened {
+    fn event(&self) -> Event {
+        let text = |body: Result<String, serde_json::Error>| body.unwrap_or_default();
+        match self {
+            Happened::Reservation(body) => {
+                Event::default().event("reservation").data(text(serde_json::to_string(body)))
+            }
+            Happened::Change(body) => {
+                Event::default().event("change").data(text(serde_json::to_string(body)))
+            }
+            Happened::Redefined(body) => {
+                Event::default().event("redefined").data(text(serde_json::to_string(body)))
+            }
+        }
+    }
 }
 
 struct Following {
@@ -54,7 +154,7 @@ pub(super) async fn stream(
     caller: Caller,
     Asked(options): Asked<Options>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Stream, Problem> {
     let own = caller.scope().unwrap_or(ChannelId::SHARED);
     let channel = options.channel.as_ref().map_or(Ok(own), |name| caller.channel(name))?;
     let Caller { engine, principal, .. } = caller;
@@ -88,7 +188,7 @@ pub(super) async fn stream(
         let event = following.next().await?;
         Some((Ok::<Event, Infallible>(event), following))
     });
-    Ok(Sse::new(events).into_response())
+    Ok(Stream(Sse::new(events).into_response()))
 }
 
 /// What is followed: `reservations`, `statuses`, `numbers`, with commas.
@@ -115,9 +215,15 @@ impl Following {
             let answer = match follow::Asked::new(&self.principal, &self.engine, &self.asked) {
                 Ok(asked) => {
                     let turn: Arc<tokio::sync::Semaphore> = self.present.turn();
-                    let followed = asked.answer(self.engine.clone(), turn, told).await;
-                    self.told = followed.told;
-                    followed.answer
+                    tokio::select! {
+                        followed = asked.answer(self.engine.clone(), turn, told) => {
+                            self.told = followed.told;
+                            followed.answer
+                        }
+                        () = self.present.revoked() => {
+                            Err(Turned::new(Code::Unauthenticated, access::REVOKED))
+                        }
+                    }
                 }
                 Err(turned) => Err(turned),
             };
@@ -148,62 +254,53 @@ impl Following {
     /// Makes events of an answer. The last one carries the cursor: whoever comes back with it misses nothing.
     fn take(&mut self, changes: &Changes) {
         let engine = &self.engine;
-        let mut events: Vec<(&str, Value)> = Vec::new();
-        events.extend(changes.notices.iter().map(|notice| ("reservation", told_of(engine, notice))));
+        let mut events: Vec<Happened> = Vec::with_capacity(changes.notices.len() + changes.changes.len());
+        events.extend(changes.notices.iter().map(|notice| Happened::Reservation(told_of(engine, notice))));
         let channel = name(engine, NameKind::Channel, u32::from(self.asked.channel));
-        for change in &changes.changes {
-            events.push(("change", change_of(engine, &channel, changes.as_of_lsn, change)));
-        }
+        let changed = |change| Happened::Change(change_of(engine, &channel, changes.as_of_lsn, change));
+        events.extend(changes.changes.iter().map(changed));
         if changes.redefined != 0 {
-            let text = "something was defined: any sku may be another, ask anew";
-            events.push(("redefined", json!({ "lsn": changes.next_lsn - 1, "detail": text })));
+            let detail = "something was defined: any sku may be another, ask anew";
+            events.push(Happened::Redefined(Redefined { lsn: changes.next_lsn - 1, detail }));
         }
         self.asked.from_lsn = changes.next_lsn;
         let last = events.len().checked_sub(1);
-        let event = |(at, (kind, body)): (usize, (&str, Value))| {
-            let event = Event::default().event(kind).data(body.to_string());
+        let event = |(at, happened): (usize, Happened)| {
+            let event = happened.event();
             if Some(at) == last { event.id(changes.next_lsn.to_string()) } else { event }
         };
         self.waiting = events.into_iter().enumerate().map(event).collect::<Vec<_>>().into_iter();
     }
 }
 
-fn change_of(engine: &Engine, channel: &Value, lsn: u64, change: &ChangeRec) -> Value {
-    let mut body = json!({
-        "lsn": lsn,
-        "sku": name(engine, NameKind::Sku, change.sku),
-        "channel": channel,
-        "available": change.available,
-        "status": Status::name(change.status),
-    });
-    if let Some(before) = Status::name(change.before).filter(|_| change.before != change.status) {
-        body["was"] = before.into();
+fn change_of(engine: &Engine, channel: &Name, lsn: u64, change: &ChangeRec) -> Change {
+    Change {
+        lsn,
+        sku: name(engine, NameKind::Sku, change.sku),
+        channel: Name::clone(channel),
+        available: change.available,
+        status: Status::name(change.status),
+        was: Status::name(change.before).filter(|_| change.before != change.status),
     }
-    body
 }
 
-fn told_of(engine: &Engine, notice: &NoticeRec) -> Value {
-    let mut body = json!({
-        "lsn": notice.lsn,
-        "at": moment(Millis(notice.at_ms)),
-        "channel": name(engine, NameKind::Channel, u32::from(notice.channel)),
-        "reservation": uuid::Uuid::from_u128(notice.reservation).to_string(),
-        "what": follow::what_name(notice.what),
-    });
-    if let Some(state) = Stage::from_number(notice.state).filter(|state| *state != Stage::None) {
-        body["state"] = state.name().into();
+fn told_of(engine: &Engine, notice: &NoticeRec) -> Notice {
+    let reason = follow::reason_name(notice.reason);
+    let due = || Moment::of(Millis(notice.due_ms));
+    Notice {
+        lsn: notice.lsn,
+        at: Moment::of(Millis(notice.at_ms)),
+        channel: name(engine, NameKind::Channel, u32::from(notice.channel)),
+        reservation: uuid::Uuid::from_u128(notice.reservation).to_string(),
+        what: follow::what_name(notice.what),
+        state: Stage::from_number(notice.state).filter(|state| *state != Stage::None).map(Stage::name),
+        units: (notice.node != NodeId::ANY.0).then(|| Units {
+            sku: name(engine, NameKind::Sku, notice.sku),
+            node: name(engine, NameKind::Node, u32::from(notice.node)),
+            quantity: notice.quantity,
+        }),
+        reason,
+        promised_for: reason.map(|_| if notice.due_ms == u64::MAX { None } else { due() }),
+        expires_at: if reason.is_none() && notice.due_ms > 0 { due() } else { None },
     }
-    if notice.node != NodeId::ANY.0 {
-        body["sku"] = name(engine, NameKind::Sku, notice.sku);
-        body["node"] = name(engine, NameKind::Node, u32::from(notice.node));
-        body["quantity"] = notice.quantity.into();
-    }
-    if let Some(reason) = follow::reason_name(notice.reason) {
-        body["reason"] = reason.into();
-        let never = notice.due_ms == u64::MAX;
-        body["promised_for"] = if never { Value::Null } else { moment(Millis(notice.due_ms)) };
-    } else if notice.due_ms > 0 {
-        body["expires_at"] = moment(Millis(notice.due_ms));
-    }
-    body
 }

@@ -1,10 +1,15 @@
 //! Problems: what went wrong, as RFC 9457 has it, with the stable code that QUIC has too.
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 use stockline_core::outcome::Code;
 
+use super::answer::described;
 use crate::access::Turned;
 
 /// The code of a problem, for whoever sees the answer pass.
@@ -74,6 +79,9 @@ fn meaning(code: Code) -> &'static str {
         Code::TooManyLines => "a reservation may have 4,096 lines",
         Code::InvalidRule => "it contradicts itself, or is out of bounds",
         Code::InvalidParent => "the parent is part of this channel, or levels would be more than 8",
+        Code::VersionConflict => {
+            "it is not what you saw any more: read it again, and put it with the new ETag"
+        }
         Code::CatalogueFull => "there are as many of these as can be",
         _ => "it was refused",
     }
@@ -85,7 +93,7 @@ fn status(code: Code) -> StatusCode {
         ClockAhead, CursorUnknown, Forbidden, InvalidEvent, InvalidName, InvalidQuantity, InvalidRule,
         InvalidTtl, Malformed, NoLines, Ok, Overloaded, ShuttingDown, TooManyLines, Unauthenticated,
         UnknownChannel, UnknownGroup, UnknownNode, UnknownReservation, UnknownSku, UnknownSupply,
-        UnknownZone,
+        UnknownZone, VersionConflict,
     };
     match code {
         Ok => StatusCode::OK,
@@ -94,6 +102,7 @@ fn status(code: Code) -> StatusCode {
         Forbidden => StatusCode::FORBIDDEN,
         Overloaded | ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         CursorUnknown => StatusCode::GONE,
+        VersionConflict => StatusCode::PRECONDITION_FAILED,
         InvalidQuantity | NoLines | TooManyLines | InvalidTtl | InvalidEvent | InvalidName | InvalidRule
         | ClockAhead => StatusCode::UNPROCESSABLE_ENTITY,
         UnknownSku | UnknownNode | UnknownChannel | UnknownGroup | UnknownZone | UnknownReservation
@@ -105,6 +114,29 @@ fn status(code: Code) -> StatusCode {
 impl From<Turned> for Problem {
     fn from(turned: Turned) -> Problem {
         Problem::of(turned.code, turned.text)
+    }
+}
+
+/// A problem as it is sent (RFC 9457), besides what is particular to its code.
+#[derive(JsonSchema)]
+#[schemars(rename = "Problem")]
+#[expect(dead_code, reason = "it stands for problems in the document")]
+pub(super) struct ProblemBody {
+    r#type: String,
+    title: String,
+    status: u16,
+    /// Stable, for programs.
+    code: String,
+    /// What went wrong and what to do, for people.
+    detail: String,
+}
+
+/// What extractors and routes say of it.
+impl OperationOutput for Problem {
+    type Inner = ProblemBody;
+
+    fn operation_response(ctx: &mut GenContext, _: &mut Operation) -> Option<Described> {
+        Some(described::<ProblemBody>(ctx, "Refused", "application/problem+json"))
     }
 }
 

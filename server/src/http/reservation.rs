@@ -1,23 +1,27 @@
 //! Reservations: made, asked for, and every step of their lives.
 
-use axum::http::{StatusCode, header};
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::{Body, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
-use stockline_core::ledger::{Claim, NEVER, Outcome};
+use stockline_core::ledger::{Claim, NEVER, Outcome, Trace};
 use stockline_core::limit;
 use stockline_core::merge::{FrameReply, Part};
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{Asked, At, Caller, Sent, answer, moment};
+use super::answer::{Made, Moment, Name, Told, described};
+use super::call::{Asked, At, Caller, Sent};
 use super::problem::Problem;
 use crate::access;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewLine {
     sku: String,
@@ -29,7 +33,7 @@ pub(super) struct NewLine {
     choose_node: ChooseNode,
 }
 
-#[derive(Deserialize, Default, PartialEq)]
+#[derive(Deserialize, JsonSchema, Default, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum ChooseNode {
     #[default]
@@ -37,7 +41,7 @@ enum ChooseNode {
     Later,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 enum FillText {
     #[default]
@@ -45,7 +49,7 @@ enum FillText {
     Partial,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewReservation {
     id: Option<uuid::Uuid>,
@@ -63,7 +67,7 @@ pub(super) struct NewReservation {
     lines: Vec<NewLine>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
     /// Say what would come of it and why; take nothing.
@@ -71,11 +75,158 @@ pub(super) struct Options {
     dry_run: bool,
 }
 
+/// Where units stand: a node, or a group of which the node is not chosen yet.
+#[derive(Serialize, JsonSchema)]
+struct Place {
+    node: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Name>,
+}
+
+/// Units that a reservation claims, with when they are there if they are not yet; null: nobody knows.
+#[derive(Serialize, JsonSchema)]
+struct Promised {
+    sku: Name,
+    quantity: u32,
+    #[serde(flatten)]
+    place: Place,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promised_for: Option<Option<Moment>>,
+}
+
+/// A line for which there was too little.
+#[derive(Serialize, JsonSchema)]
+struct Short {
+    line: u16,
+    sku: Name,
+    quantity: u32,
+    available: u32,
+}
+
+/// A reservation that was made.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reserved {
+    id: String,
+    #[schemars(extend("enum" = ["held", "confirmed", "fulfilled", "released", "expired"]))]
+    state: &'static str,
+    lsn: u64,
+    expires_at: Option<Moment>,
+    lines: Vec<Promised>,
+    /// Filled partly: what is missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    short: Vec<Short>,
+}
+
+/// What would come of a reservation, and why.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Explanation {
+    as_of_lsn: u64,
+    /// `OK`, or why it would be refused.
+    code: &'static str,
+    lines: Vec<Promised>,
+    short: Vec<Short>,
+    traces: Vec<TraceOf>,
+}
+
+/// What was seen of one node for one line, when it was the line's turn.
+#[derive(Serialize, JsonSchema)]
+struct TraceOf {
+    line: u16,
+    node: Name,
+    #[schemars(extend("enum" = ["taken", "not_offered", "not_in_group", "other_node", "nothing", "not_chosen"]))]
+    why: &'static str,
+    taken: u32,
+    free: i64,
+    withheld: i64,
+    own: i64,
+    order: u64,
+    rank: u16,
+    days_late: u8,
+}
+
+/// What a request for a reservation is answered.
+pub(super) enum Reservation {
+    Made(Made<Reserved>),
+    Explained(Told<Explanation>),
+}
+
+impl IntoResponse for Reservation {
+    fn into_response(self) -> Response {
+        match self {
+            Reservation::Made(made) => made.into_response(),
+            Reservation::Explained(told) => told.into_response(),
+        }
+    }
+}
+
+impl OperationOutput for Reservation {
+    type Inner = Reserved;
+
+    fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
+        let made = described::<Reserved>(ctx, "Made, or made before with this key", "application/json");
+        let explained = described::<Explanation>(ctx, "With dry_run: nothing was taken", "application/json");
+        vec![(Some(201), made), (Some(200), explained)]
+    }
+}
+
+/// A reservation as it stands.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Standing {
+    id: String,
+    #[schemars(extend("enum" = ["held", "confirmed", "fulfilled", "released", "expired"]))]
+    state: &'static str,
+    /// Of the step, or of the state that is shown.
+    lsn: u64,
+    /// Behind a step: the state whose lines are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of_lsn: Option<u64>,
+    expires_at: Option<Moment>,
+    /// Left out where the step was done and its lines could not be read behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<Vec<ClaimOf>>,
+    /// The confirmation came late, and took what there was.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    reacquired: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ClaimOf {
+    #[serde(flatten)]
+    claim: Promised,
+    held: u32,
+    confirmed: u32,
+    picked: u32,
+    shipped: u32,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct OfReservation {
+    #[schemars(extend("format" = "uuid"))]
+    id: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct StepOf {
+    #[schemars(extend("format" = "uuid"))]
+    id: String,
+    verb: VerbText,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum VerbText {
+    Confirm,
+    Release,
+    Extend,
+    Fulfil,
+    Move,
+}
+
 pub(super) async fn reserve(
     caller: Caller,
     Asked(options): Asked<Options>,
     Sent(new): Sent<NewReservation>,
-) -> Result<Response, Problem> {
+) -> Result<Reservation, Problem> {
     let key = caller.given_key();
     if new.id.is_some_and(|id| id.is_nil()) {
         return Err(Problem::invalid("id must not be the nil UUID"));
@@ -130,7 +281,7 @@ pub(super) async fn reserve(
         let sent = caller.command(Key(0), Body::Read(Read::Explain(reserve)), &lines);
         let mut reply = caller.submit(FrameType::Explain, vec![sent], lines.clone()).await?;
         access::hide(&caller.engine, &caller.principal, &mut reply.traces);
-        return Ok(explained(&caller, &reply, &lines));
+        return Ok(Reservation::Explained(Told(explained(&caller, &reply, &lines))));
     }
     let key = key.unwrap_or(Key(own));
     let sent = caller.command(key, Body::Reserve(reserve), &lines);
@@ -139,21 +290,22 @@ pub(super) async fn reserve(
     let (parts, shorts) = split(&caller, &reply.parts, &lines);
     if told.outcome.code != Code::Ok {
         let problem = refused(told.outcome, told.lsn);
-        return Err(if shorts.is_empty() { problem } else { problem.with("short", shorts.into()) });
+        return Err(if shorts.is_empty() { problem } else { problem.with("short", value(&shorts)) });
     }
     let id = text(ReservationId(own));
-    let mut body = json!({
-        "id": id,
-        "state": told.outcome.state.name(),
-        "lsn": told.lsn.0,
-        "expires_at": moment(told.outcome.expires_at),
-        "lines": parts,
-    });
-    if !shorts.is_empty() {
-        body["short"] = shorts.into();
-    }
-    let place = [(header::LOCATION, format!("/v1/reservations/{id}"))];
-    Ok((place, answer(StatusCode::CREATED, &body)).into_response())
+    let body = Reserved {
+        id: id.clone(),
+        state: told.outcome.state.name(),
+        lsn: told.lsn.0,
+        expires_at: Moment::of(told.outcome.expires_at),
+        lines: parts,
+        short: shorts,
+    };
+    Ok(Reservation::Made(Made { body, location: format!("/v1/reservations/{id}") }))
+}
+
+fn value(body: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(body).unwrap_or_default()
 }
 
 /// A reservation's id as text.
@@ -173,71 +325,62 @@ fn refused(outcome: Outcome, lsn: Lsn) -> Problem {
     problem.with("state", outcome.state.name().into())
 }
 
-/// Where units stand: a node, or a group of which the node is not chosen yet.
-fn place(caller: &Caller, node: NodeId, body: &mut Value) {
+fn place(caller: &Caller, node: NodeId) -> Place {
     match node.group() {
-        None => body["node"] = caller.name(NameKind::Node, u32::from(node.0)),
-        Some(group) => {
-            body["node"] = Value::Null;
-            body["group"] = caller.name(NameKind::Group, u32::from(group.0));
-        }
+        None => Place { node: Some(caller.name(NameKind::Node, u32::from(node.0))), group: None },
+        Some(group) => Place { node: None, group: Some(caller.name(NameKind::Group, u32::from(group.0))) },
     }
 }
 
 /// When units are there that are not there yet.
-fn promise(at: Millis, body: &mut Value) {
-    if at.0 > 0 {
-        body["promised_for"] = if at == NEVER { Value::Null } else { moment(at) };
-    }
+fn promise(at: Millis) -> Option<Option<Moment>> {
+    (at.0 > 0).then(|| if at == NEVER { None } else { Moment::of(at) })
+}
+
+fn promised(caller: &Caller, sku: SkuId, node: NodeId, quantity: u32, at: Millis) -> Promised {
+    let sku = caller.name(NameKind::Sku, sku.0);
+    Promised { sku, quantity, place: place(caller, node), promised_for: promise(at) }
 }
 
 /// Claims and shortages of a reply.
-fn split(caller: &Caller, parts: &[Part], lines: &[Line]) -> (Vec<Value>, Vec<Value>) {
-    let sku = |sku: SkuId| caller.name(NameKind::Sku, sku.0);
+fn split(caller: &Caller, parts: &[Part], lines: &[Line]) -> (Vec<Promised>, Vec<Short>) {
     let (mut claims, mut shorts) = (Vec::new(), Vec::new());
     for part in parts {
         if part.node == NodeId::ANY {
-            let wanted = lines.get(usize::from(part.line)).map_or(0, |line| line.quantity);
-            shorts.push(json!({
-                "line": part.line, "sku": sku(part.sku), "quantity": wanted, "available": part.quantity,
-            }));
-            continue;
+            shorts.push(Short {
+                line: part.line,
+                sku: caller.name(NameKind::Sku, part.sku.0),
+                quantity: lines.get(usize::from(part.line)).map_or(0, |line| line.quantity),
+                available: part.quantity,
+            });
+        } else {
+            claims.push(promised(caller, part.sku, part.node, part.quantity, part.at));
         }
-        let mut claim = json!({ "sku": sku(part.sku), "quantity": part.quantity });
-        place(caller, part.node, &mut claim);
-        promise(part.at, &mut claim);
-        claims.push(claim);
     }
     (claims, shorts)
 }
 
-/// What would come of a reservation, and why.
-fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Response {
-    let (parts, shorts) = split(caller, &reply.parts, lines);
-    let traces: Vec<Value> = reply
-        .traces
-        .iter()
-        .map(|(_, trace)| trace)
-        .map(|trace| {
-            json!({
-                "line": trace.line,
-                "node": caller.name(NameKind::Node, u32::from(trace.node.0)),
-                "why": trace.why.name(),
-                "taken": trace.taken,
-                "free": trace.free,
-                "withheld": trace.withheld,
-                "own": trace.own,
-                "order": trace.order,
-                "rank": trace.rank,
-                "days_late": trace.late,
-            })
-        })
-        .collect();
-    let code = reply.replies[0].outcome.code;
-    let body = json!({
-        "as_of_lsn": reply.as_of.0, "code": code.name(), "lines": parts, "short": shorts, "traces": traces,
-    });
-    answer(StatusCode::OK, &body)
+fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Explanation {
+    let (parts, short) = split(caller, &reply.parts, lines);
+    let trace = |(_, trace): &(u32, Trace)| TraceOf {
+        line: trace.line,
+        node: caller.name(NameKind::Node, u32::from(trace.node.0)),
+        why: trace.why.name(),
+        taken: trace.taken,
+        free: trace.free,
+        withheld: trace.withheld,
+        own: trace.own,
+        order: trace.order,
+        rank: trace.rank,
+        days_late: trace.late,
+    };
+    Explanation {
+        as_of_lsn: reply.as_of.0,
+        code: reply.replies[0].outcome.code.name(),
+        lines: parts,
+        short,
+        traces: reply.traces.iter().map(trace).collect(),
+    }
 }
 
 /// The id in the path: a UUID.
@@ -246,47 +389,48 @@ fn path_id(text: &str) -> Result<ReservationId, Problem> {
     uuid::Uuid::parse_str(text).map(|id| ReservationId(id.as_u128())).map_err(|_| unknown())
 }
 
-/// A reservation as it stands.
-fn view(caller: &Caller, id: ReservationId, lsn: Lsn, found: &(Outcome, Vec<(Claim, Millis)>)) -> Value {
-    let (outcome, claims) = found;
-    let lines: Vec<Value> = claims
-        .iter()
-        .map(|(claim, at)| {
-            let mut line = json!({
-                "sku": caller.name(NameKind::Sku, claim.sku.0),
-                "quantity": claim.quantity,
-                "held": claim.held,
-                "confirmed": claim.confirmed(),
-                "picked": claim.picked,
-                "shipped": claim.shipped,
-            });
-            place(caller, claim.node, &mut line);
-            promise(*at, &mut line);
-            line
-        })
-        .collect();
-    json!({
-        "id": text(id),
-        "state": outcome.state.name(),
-        "lsn": lsn.0,
-        "expires_at": if outcome.expires_at.0 == 0 { Value::Null } else { moment(outcome.expires_at) },
-        "lines": lines,
-    })
+/// A reservation as it stands, its lines as far as they are known.
+fn standing(
+    caller: &Caller,
+    id: ReservationId,
+    lsn: Lsn,
+    outcome: &Outcome,
+    claims: Option<&[(Claim, Millis)]>,
+) -> Standing {
+    let claim = |(claim, at): &(Claim, Millis)| ClaimOf {
+        claim: promised(caller, claim.sku, claim.node, claim.quantity, *at),
+        held: claim.held,
+        confirmed: claim.confirmed(),
+        picked: claim.picked,
+        shipped: claim.shipped,
+    };
+    Standing {
+        id: text(id),
+        state: outcome.state.name(),
+        lsn: lsn.0,
+        as_of_lsn: None,
+        expires_at: (outcome.expires_at.0 > 0).then(|| Moment::of(outcome.expires_at)).flatten(),
+        lines: claims.map(|claims| claims.iter().map(claim).collect()),
+        reacquired: outcome.reacquired,
+    }
 }
 
-pub(super) async fn read(caller: Caller, At(id): At<String>) -> Result<Response, Problem> {
+pub(super) async fn read(
+    caller: Caller,
+    At(OfReservation { id }): At<OfReservation>,
+) -> Result<Told<Standing>, Problem> {
     let id = path_id(&id)?;
     let asked = Read::Reservation { id, scope: caller.scope() };
     let reply = caller.read(FrameType::ReadReservations, asked).await?;
     match reply.reservations.first() {
-        Some(found) if found.0.code == Code::Ok => {
-            Ok(answer(StatusCode::OK, &view(&caller, id, reply.as_of, found)))
+        Some((outcome, claims)) if outcome.code == Code::Ok => {
+            Ok(Told(standing(&caller, id, reply.as_of, outcome, Some(claims))))
         }
         _ => Err(Problem::refused(Code::UnknownReservation)),
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartOf {
     sku: String,
@@ -297,7 +441,7 @@ pub(super) struct PartOf {
     to_node: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Step {
     ttl_ms: Option<u32>,
@@ -307,14 +451,16 @@ pub(super) struct Step {
 
 pub(super) async fn step(
     caller: Caller,
-    At((reservation, verb)): At<(String, String)>,
+    At(StepOf { id: reservation, verb }): At<StepOf>,
     Sent(step): Sent<Step>,
-) -> Result<Response, Problem> {
+) -> Result<Told<Standing>, Problem> {
     let reservation = path_id(&reservation)?;
-    let verbs = [Verb::Confirm, Verb::Release, Verb::Extend, Verb::Fulfil, Verb::Move];
-    let Some(verb) = verbs.into_iter().find(|known| known.name() == verb) else {
-        let text = format!("{verb:?} is no step: confirm, release, extend, fulfil or move");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", text));
+    let verb = match verb {
+        VerbText::Confirm => Verb::Confirm,
+        VerbText::Release => Verb::Release,
+        VerbText::Extend => Verb::Extend,
+        VerbText::Fulfil => Verb::Fulfil,
+        VerbText::Move => Verb::Move,
     };
     match (verb, step.ttl_ms, step.lines.is_empty()) {
         (Verb::Extend, None, _) => return Err(Problem::invalid("extend needs ttl_ms")),
@@ -365,16 +511,9 @@ pub(super) async fn step(
     let look = Read::Reservation { id: reservation, scope: caller.scope() };
     let seen = caller.read(FrameType::ReadReservations, look).await;
     let found = seen.as_ref().ok().and_then(|seen| Some((seen.reservations.first()?, seen.as_of)));
-    let mut body = match found.filter(|(found, _)| found.0.code == Code::Ok) {
-        Some((found, as_of)) => {
-            let mut body = view(&caller, reservation, told.lsn, &(told.outcome, found.1.clone()));
-            body["as_of_lsn"] = as_of.0.into();
-            body
-        }
-        None => json!({ "id": text(reservation), "state": told.outcome.state.name(), "lsn": told.lsn.0 }),
-    };
-    if told.outcome.reacquired {
-        body["reacquired"] = true.into();
-    }
-    Ok(answer(StatusCode::OK, &body))
+    let found = found.filter(|((outcome, _), _)| outcome.code == Code::Ok);
+    let claims = found.map(|((_, claims), _)| claims.as_slice());
+    let mut body = standing(&caller, reservation, told.lsn, &told.outcome, claims);
+    body.as_of_lsn = found.map(|(_, as_of)| as_of.0);
+    Ok(Told(body))
 }

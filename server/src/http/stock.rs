@@ -1,28 +1,57 @@
 //! Stock: events as warehouses tell them, positions, and allocations of channels.
 
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use stockline_core::bucket::{Bucket, ON_HAND};
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
 use stockline_core::id::{ChannelId, Key, NodeId, SkuId};
+use stockline_core::ledger::Share;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::call::{Asked, At, Caller, Sent, answer};
+use super::answer::{Name, Told};
+use super::call::{Asked, At, Caller, Sent};
 use super::problem::Problem;
 use crate::event_row::{EventRow, ParsedRow};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Events {
     events: Vec<EventRow>,
 }
 
-pub(super) async fn tell(caller: Caller, Sent(Events { events }): Sent<Events>) -> Result<Response, Problem> {
+/// What became of each event, in the order of the request.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct EventResults {
+    results: Vec<EventResult>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct EventResult {
+    id: String,
+    status: Applied,
+    /// Where it stands in the order; a duplicate has that of the first. 0 where it has no place.
+    lsn: u64,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Applied {
+    Applied,
+    Duplicate,
+    Rejected,
+}
+
+pub(super) async fn tell(
+    caller: Caller,
+    Sent(Events { events }): Sent<Events>,
+) -> Result<Told<EventResults>, Problem> {
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
     }
@@ -39,7 +68,7 @@ pub(super) async fn tell(caller: Caller, Sent(Events { events }): Sent<Events>) 
         return Err(problem.with("events", wrong.into()));
     }
     if rows.is_empty() {
-        return Ok(answer(StatusCode::OK, &json!({ "results": [] })));
+        return Ok(Told(EventResults { results: Vec::new() }));
     }
     make_skus(&caller, &rows).await?;
     let node = |name: &str| {
@@ -50,23 +79,17 @@ pub(super) async fn tell(caller: Caller, Sent(Events { events }): Sent<Events>) 
         caller.command(row.key, Body::Event(row.event(sku, node)), &[])
     });
     let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
-    let results: Vec<Value> = ids
-        .iter()
-        .zip(&reply.replies)
-        .map(|(id, told)| {
-            let status = match (told.outcome.code, told.repeat) {
-                (Code::Ok, true) => "duplicate",
-                (Code::Ok, false) => "applied",
-                _ => "rejected",
-            };
-            let mut result = json!({ "id": id, "status": status, "lsn": told.lsn.0 });
-            if told.outcome.code != Code::Ok {
-                result["code"] = told.outcome.code.name().into();
-            }
-            result
-        })
-        .collect();
-    Ok(answer(StatusCode::OK, &json!({ "results": results })))
+    let results = ids.into_iter().zip(&reply.replies).map(|(id, told)| EventResult {
+        id,
+        status: match (told.outcome.code, told.repeat) {
+            (Code::Ok, true) => Applied::Duplicate,
+            (Code::Ok, false) => Applied::Applied,
+            _ => Applied::Rejected,
+        },
+        lsn: told.lsn.0,
+        code: (told.outcome.code != Code::Ok).then(|| told.outcome.code.name()),
+    });
+    Ok(Told(EventResults { results: results.collect() }))
 }
 
 /// Skus come into being with their first event.
@@ -89,29 +112,65 @@ async fn make_skus(caller: &Caller, rows: &[ParsedRow]) -> Result<(), Problem> {
     Ok(())
 }
 
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Place {
+    sku: String,
+    node: String,
+}
+
+/// Units of a position, by bucket.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Position {
+    as_of_lsn: u64,
+    sku: String,
+    node: String,
+    /// Negative: a shortage, what was claimed is not there.
+    free: i64,
+    held: i64,
+    confirmed: i64,
+    picked: i64,
+    safety: i64,
+    damaged: i64,
+    quality: i64,
+    blocked: i64,
+    /// Of all channels.
+    allocated: i64,
+    /// All of the above.
+    on_hand: i64,
+    /// On its way here.
+    inbound: i64,
+}
+
 pub(super) async fn position(
     caller: Caller,
-    At((sku, node)): At<(String, String)>,
-) -> Result<Response, Problem> {
+    At(Place { sku, node }): At<Place>,
+) -> Result<Told<Position>, Problem> {
     if caller.principal.role == Role::Channel {
         return Err(Problem::of(Code::Forbidden, "a channel may not look at positions"));
     }
     let asked = Read::Position { sku: caller.sku(&sku)?, node: caller.node(&node)? };
     let reply = caller.read(FrameType::ReadPositions, asked).await?;
     let units = reply.positions.first().map(|position| position.units).unwrap_or_default();
-    let mut body = json!({ "as_of_lsn": reply.as_of.0, "sku": sku, "node": node });
-    let mut on_hand = 0;
-    for bucket in ON_HAND {
-        let at = if bucket == Bucket::Allocated { 9 } else { bucket as usize };
-        body[bucket.name()] = units[at].into();
-        on_hand += units[at];
-    }
-    body["inbound"] = units[Bucket::Inbound as usize].into();
-    body["on_hand"] = on_hand.into();
-    Ok(answer(StatusCode::OK, &body))
+    let of = |bucket: Bucket| units[if bucket == Bucket::Allocated { 9 } else { bucket as usize }];
+    Ok(Told(Position {
+        as_of_lsn: reply.as_of.0,
+        sku,
+        node,
+        free: of(Bucket::Free),
+        held: of(Bucket::Held),
+        confirmed: of(Bucket::Confirmed),
+        picked: of(Bucket::Picked),
+        safety: of(Bucket::Safety),
+        damaged: of(Bucket::Damaged),
+        quality: of(Bucket::Quality),
+        blocked: of(Bucket::Blocked),
+        allocated: of(Bucket::Allocated),
+        on_hand: ON_HAND.into_iter().map(of).sum(),
+        inbound: of(Bucket::Inbound),
+    }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Allocation {
     action: ActionText,
@@ -122,7 +181,7 @@ pub(super) struct Allocation {
     quantity: u32,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum ActionText {
     Allocate,
@@ -130,7 +189,28 @@ enum ActionText {
     Reallocate,
 }
 
-pub(super) async fn allocate(caller: Caller, Sent(asked): Sent<Allocation>) -> Result<Response, Problem> {
+/// Done, at its place in the order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Allocated")]
+pub(super) struct Done {
+    lsn: u64,
+}
+
+/// A sku's allocations.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Allocations {
+    as_of_lsn: u64,
+    allocations: Vec<ShareOf>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ShareOf {
+    channel: Name,
+    node: Name,
+    quantity: u32,
+}
+
+pub(super) async fn allocate(caller: Caller, Sent(asked): Sent<Allocation>) -> Result<Told<Done>, Problem> {
     if (asked.action == ActionText::Reallocate) != asked.to_channel.is_some() {
         return Err(Problem::invalid("to_channel is for reallocate, and reallocate needs it"));
     }
@@ -155,12 +235,12 @@ pub(super) async fn allocate(caller: Caller, Sent(asked): Sent<Allocation>) -> R
     let reply = caller.submit(FrameType::Allocate, vec![sent], vec![]).await?;
     let told = reply.replies[0];
     match told.outcome.code {
-        Code::Ok => Ok(answer(StatusCode::OK, &json!({ "lsn": told.lsn.0 }))),
+        Code::Ok => Ok(Told(Done { lsn: told.lsn.0 })),
         code => Err(Problem::refused(code).with("lsn", told.lsn.0.into())),
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whose {
     sku: String,
@@ -168,7 +248,10 @@ pub(super) struct Whose {
 }
 
 /// A sku's allocations: of one channel, or of all.
-pub(super) async fn allocations(caller: Caller, Asked(asked): Asked<Whose>) -> Result<Response, Problem> {
+pub(super) async fn allocations(
+    caller: Caller,
+    Asked(asked): Asked<Whose>,
+) -> Result<Told<Allocations>, Problem> {
     let channel = match &asked.channel {
         Some(name) => Some(caller.channel(name)?),
         None if caller.principal.role == Role::Channel => caller.principal.channel,
@@ -176,17 +259,11 @@ pub(super) async fn allocations(caller: Caller, Asked(asked): Asked<Whose>) -> R
     };
     let sku = caller.sku(&asked.sku)?;
     let reply = caller.read(FrameType::ReadAllocations, Read::Allocations { sku, channel }).await?;
-    let shares: Vec<Value> = reply
-        .allocations
-        .iter()
-        .flatten()
-        .map(|share| {
-            json!({
-                "channel": caller.name(NameKind::Channel, u32::from(share.channel.0)),
-                "node": caller.name(NameKind::Node, u32::from(share.node.0)),
-                "quantity": share.units,
-            })
-        })
-        .collect();
-    Ok(answer(StatusCode::OK, &json!({ "as_of_lsn": reply.as_of.0, "allocations": shares })))
+    let share = |share: &Share| ShareOf {
+        channel: caller.name(NameKind::Channel, u32::from(share.channel.0)),
+        node: caller.name(NameKind::Node, u32::from(share.node.0)),
+        quantity: share.units,
+    };
+    let allocations = reply.allocations.iter().flatten().map(share).collect();
+    Ok(Told(Allocations { as_of_lsn: reply.as_of.0, allocations }))
 }

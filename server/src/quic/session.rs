@@ -142,10 +142,12 @@ impl Session {
     pub(super) async fn run(mut self) {
         let mut chunks = vec![Bytes::new(); CHUNKS];
         let mut replies = Vec::with_capacity(REPLIES);
+        let revoked = self.present.revoked();
+        tokio::pin!(revoked);
         loop {
             self.taken = 0;
             if let Err(error) = self.read_frames() {
-                return self.finish(Some(error)).await;
+                return self.finish(Some(Turned::from(error))).await;
             }
             let more = self.taken >= limit::SESSION_TURN_COMMANDS;
             let held_back = !self.has_room();
@@ -183,6 +185,10 @@ impl Session {
             let has_room = self.has_room();
             tokio::select! {
                 biased;
+                () = &mut revoked => {
+                    let turned = Turned::new(Code::Unauthenticated, access::REVOKED);
+                    return self.finish(Some(turned)).await;
+                }
                 read = self.recv.read_chunks(&mut chunks), if has_room => match read {
                     Ok(Some(count)) => {
                         for chunk in &mut chunks[..count] {
@@ -225,7 +231,7 @@ impl Session {
     }
 
     /// Answers what is still open, says what was wrong if something was, and ends the connection.
-    async fn finish(mut self, error: Option<WireError>) {
+    async fn finish(mut self, turned: Option<Turned>) {
         while self.frames_in_flight > 0
             && let Some(answered) = self.answered.recv().await
         {
@@ -235,8 +241,8 @@ impl Session {
             let text = "nothing happened before the connection was ended; ask again over another";
             refuse(&mut self.out, request, Code::ShuttingDown, text);
         }
-        if let Some(error) = error {
-            refuse(&mut self.out, 0, Code::Malformed, &error.to_string());
+        if let Some(turned) = turned {
+            refuse(&mut self.out, 0, turned.code, &turned.text);
         }
         hang_up(&self.connection, &mut self.send, &self.out).await;
     }

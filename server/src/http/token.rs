@@ -1,0 +1,140 @@
+//! Tokens: made, replaced and revoked, with effect on connections that are open. Only their hashes are kept.
+
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stockline_core::catalogue::{Definition, EntryKind, NO_TOKEN, Role};
+use stockline_core::outcome::Code;
+
+use super::answer::Told;
+use super::call::{At, Caller, Sent};
+use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, put_entry};
+use super::problem::Problem;
+use crate::principal::{new_token, token_sha256};
+
+/// Who may do what.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenBody {
+    role: RoleText,
+    /// Role `channel`: the channel it acts for.
+    channel: Option<String>,
+    /// Role `warehouse`: the nodes it tells of.
+    #[serde(default)]
+    nodes: Vec<String>,
+    /// Told, not put.
+    #[serde(default, skip_deserializing)]
+    revoked: bool,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum RoleText {
+    Admin,
+    Channel,
+    Warehouse,
+}
+
+/// A token, told this once.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Secret {
+    name: String,
+    lsn: u64,
+    token: String,
+}
+
+impl Entry for TokenBody {
+    const KIND: EntryKind = EntryKind::Principal;
+
+    /// With no token yet.
+    fn define(self, name: String) -> Result<Definition, Problem> {
+        let role = match self.role {
+            RoleText::Admin => Role::Admin,
+            RoleText::Channel => Role::Channel,
+            RoleText::Warehouse => Role::Warehouse,
+        };
+        let fits = match role {
+            Role::Admin => self.channel.is_none() && self.nodes.is_empty(),
+            Role::Channel => self.channel.is_some() && self.nodes.is_empty(),
+            Role::Warehouse => self.channel.is_none() && !self.nodes.is_empty(),
+        };
+        if !fits {
+            let text = "role channel has its channel, role warehouse its nodes, and admin neither";
+            return Err(Problem::invalid(text));
+        }
+        let (channel, nodes) = (self.channel, self.nodes);
+        Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN })
+    }
+
+    fn of(definition: &Definition) -> Option<TokenBody> {
+        let Definition::Principal { role, channel, nodes, token_sha256, .. } = definition.clone() else {
+            return None;
+        };
+        let role = match role {
+            Role::Admin => RoleText::Admin,
+            Role::Channel => RoleText::Channel,
+            Role::Warehouse => RoleText::Warehouse,
+        };
+        Some(TokenBody { role, channel, nodes, revoked: token_sha256 == NO_TOKEN })
+    }
+}
+
+/// The definition with a new token, and that.
+fn with_token(definition: Definition) -> Result<(Definition, String), Problem> {
+    let token = new_token()
+        .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
+    match definition {
+        Definition::Principal { name, role, channel, nodes, .. } => {
+            let token_sha256 = token_sha256(token.as_bytes());
+            Ok((Definition::Principal { name, role, channel, nodes, token_sha256 }, token))
+        }
+        other => Ok((other, token)),
+    }
+}
+
+fn admin_is_the_servers(name: &str) -> Result<(), Problem> {
+    let text = "admin is the token in admin.token of the data directory: replace that file and start again";
+    if name == "admin" { Err(Problem::of(Code::Forbidden, text)) } else { Ok(()) }
+}
+
+/// Makes a token, or another one for a name that has one: the old one is worth nothing from then on.
+pub(super) async fn put(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    condition: Condition,
+    Sent(body): Sent<TokenBody>,
+) -> Result<Versioned<Secret>, Problem> {
+    administers(&caller)?;
+    admin_is_the_servers(&name)?;
+    let (definition, token) = with_token(body.define(name)?)?;
+    let done = put_entry(&caller, condition, vec![definition]).await?;
+    Ok(done.map(|Done { name, lsn, .. }| Secret { name, lsn, token }))
+}
+
+/// The entry of a name, without its token.
+fn known(caller: &Caller, name: &str) -> Result<Definition, Problem> {
+    administers(caller)?;
+    admin_is_the_servers(name)?;
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_ENTRY", format!("no token {name:?}"));
+    let found = caller.engine.names().entry(EntryKind::Principal, name).ok_or_else(unknown)?;
+    match found.as_ref().clone() {
+        Definition::Principal { name, role, channel, nodes, .. } => {
+            Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN })
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// Another token for the same name and rights.
+pub(super) async fn rotate(caller: Caller, At(Named { name }): At<Named>) -> Result<Told<Secret>, Problem> {
+    let (definition, token) = with_token(known(&caller, &name)?)?;
+    let done = put_entry(&caller, Condition::default(), vec![definition]).await?;
+    let Done { name, lsn, .. } = done.into_body();
+    Ok(Told(Secret { name, lsn, token }))
+}
+
+/// The token is worth nothing from then on, and its connections end.
+pub(super) async fn revoke(caller: Caller, At(Named { name }): At<Named>) -> Result<Told<Done>, Problem> {
+    let definition = known(&caller, &name)?;
+    Ok(Told(put_entry(&caller, Condition::default(), vec![definition]).await?.into_body()))
+}
