@@ -32,7 +32,7 @@ pub(super) struct EventResults {
 #[derive(Serialize, JsonSchema)]
 struct EventResult {
     id: String,
-    status: Applied,
+    status: EventStatus,
     /// Where it stands in the order; a duplicate has that of the first. 0 where it has no place.
     lsn: u64,
     /// Why it was rejected.
@@ -42,7 +42,7 @@ struct EventResult {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Applied {
+enum EventStatus {
     Applied,
     Duplicate,
     Rejected,
@@ -82,9 +82,9 @@ pub(super) async fn tell(
     let results = ids.into_iter().zip(&reply.replies).map(|(id, told)| EventResult {
         id,
         status: match (told.outcome.code, told.repeat) {
-            (Code::Ok, true) => Applied::Duplicate,
-            (Code::Ok, false) => Applied::Applied,
-            _ => Applied::Rejected,
+            (Code::Ok, true) => EventStatus::Duplicate,
+            (Code::Ok, false) => EventStatus::Applied,
+            _ => EventStatus::Rejected,
         },
         lsn: told.lsn.0,
         code: (told.outcome.code != Code::Ok).then(|| told.outcome.code.name()),
