@@ -93,6 +93,9 @@ pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// it is another's turn.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
 pub const REPEAT_READS_PER_TURN: usize = 16;
+/// Journal commands looked through in one turn of a question for history, and what moved that one answer tells.
+pub const HISTORY_COMMANDS_PER_TURN: usize = 200_000;
+pub const HISTORY_ITEMS_MAX: usize = 1_000;
 /// What one answer to a follower has at most: skus, and things that happened to reservations.
 pub const FOLLOW_SKUS_MAX: usize = 8_192;
 pub const FOLLOW_NOTICES_MAX: usize = 8_192;

@@ -15,7 +15,7 @@ use crate::engine::{Answered, Engine};
 use crate::principal::Shared;
 
 /// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
-static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
+pub(crate) static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
 
 /// Why a frame, or a request, is turned away as a whole.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ use stockline_core::commit::Commit;
 use stockline_core::feed;
 use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::journal::file::FileJournal;
-use stockline_core::journal::{Journal, JournalError, JournalReader};
+use stockline_core::journal::{Decoded, Entry, Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
@@ -460,7 +460,7 @@ impl Engine {
         reply: &mut FrameReply,
         repeats: &mut Vec<(usize, Lsn)>,
     ) -> Result<(), JournalError> {
-        let mut decoded = stockline_core::journal::Decoded::default();
+        let mut decoded = Decoded::default();
         let mut reads = 0;
         while let Some((at, lsn)) = repeats.last().copied() {
             // Repeats mostly come as they came before, side by side in one record: it is read once.
@@ -528,6 +528,44 @@ impl Engine {
         found.skus = skus.into_iter().collect();
         found.skus.sort_unstable();
         Ok((!forgotten).then_some(found))
+    }
+
+    /// Hands over what the journal says from an LSN downwards to another, newest first, until `take` says no or so many
+    /// commands were looked at. Answers where to go on, and the first LSN that is kept. Reads the disk: not for async
+    /// tasks.
+    pub fn backwards(
+        &self,
+        from: Lsn,
+        down_to: Lsn,
+        commands: usize,
+        mut take: impl FnMut(&Decoded, &Entry) -> bool,
+    ) -> Result<(Option<Lsn>, Lsn), JournalError> {
+        let reader = &*self.shared.reader;
+        let kept_from = reader.bounds()?.map_or(self.view().durable().next(), |(first, _)| first);
+        let least = down_to.max(kept_from);
+        let (mut next, mut seen) = (from.min(self.view().durable()), 0);
+        while next >= least && next > Lsn::NONE {
+            if seen >= commands {
+                return Ok((Some(next), kept_from));
+            }
+            let decoded = stockline_core::journal::find(reader, next)?;
+            let until = next;
+            for entry in decoded.entries.iter().rev().filter(|entry| entry.lsn <= until) {
+                if entry.lsn < least {
+                    return Ok((None, kept_from));
+                }
+                seen += 1;
+                next = Lsn(entry.lsn.0 - 1);
+                if !take(&decoded, entry) {
+                    return Ok(((next >= least && next > Lsn::NONE).then_some(next), kept_from));
+                }
+            }
+            if next == until {
+                // The record has left the journal since.
+                break;
+            }
+        }
+        Ok((None, kept_from))
     }
 
     /// Copies journal and snapshot into a new directory; answers the anchor behind the last record copied.

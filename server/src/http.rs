@@ -86,7 +86,11 @@ fn calls() -> ApiRouter<Engine> {
         .api_route("/v1/events", post_with(stock::tell, call("Stock", "Tell", "stock events", &[404])))
         .api_route(
             "/v1/positions/{sku}/{node}",
-            get_with(stock::position, call("Stock", "A", "position", &[])),
+            get_with(stock::position, call("Stock", "A", "position", &[410])),
+        )
+        .api_route(
+            "/v1/positions/{sku}/{node}/history",
+            get_with(stock::history, call("Stock", "What moved at a", "position", &[])),
         )
         .api_route("/v1/allocations", allocations)
         .api_route(

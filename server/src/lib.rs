@@ -14,6 +14,7 @@ pub mod engine;
 pub mod event_row;
 pub mod exit;
 pub mod follow;
+pub mod history;
 pub mod http;
 pub mod log;
 pub mod metrics;

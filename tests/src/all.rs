@@ -20,6 +20,7 @@
 //! | [`codec`] | frames: cut anywhere, garbage, limits; docs/protocol.md's bytes are the real ones |
 //! | [`engine`] | the running engine over QUIC: roles, limits, expiry, restart, repeats after restart |
 //! | [`follow`] | what followers are told over QUIC: expiries, steps, promises, thresholds, cursors |
+//! | [`history`] | positions as of earlier LSNs, and what moved there |
 //! | [`http`] | the HTTP face of the real binary: every example of docs/http.md, roles, changes as they come |
 //! | [`gateway`] | what is around every HTTP call: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
@@ -48,6 +49,7 @@ mod faulty;
 mod follow;
 mod gateway;
 mod group;
+mod history;
 mod http;
 mod kill;
 mod loom;

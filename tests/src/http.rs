@@ -17,20 +17,26 @@ fn agent() -> Agent {
 }
 
 /// A server and who talks to it.
-struct Shop {
-    serving: Serving,
+pub(crate) struct Shop {
+    pub(crate) serving: Serving,
     agent: Agent,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl Shop {
-    fn open(data: &Path, more: &[&str]) -> Shop {
+    pub(crate) fn open(data: &Path, more: &[&str]) -> Shop {
         let serving = serve(data, more);
         let token = std::fs::read_to_string(data.join("admin.token")).expect("a token");
         Shop { serving, agent: agent(), token: token.trim().to_owned() }
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Response<Body> {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Response<Body> {
         let mut request =
             Request::builder().method(method).uri(format!("http://{}{path}", self.serving.http));
         for (name, value) in headers {
@@ -51,7 +57,7 @@ impl Shop {
     }
 
     /// As a principal with a token.
-    fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
         let bearer = format!("Bearer {token}");
         let text = body.to_string();
         let body = (!body.is_null()).then_some(text.as_str());
@@ -59,7 +65,7 @@ impl Shop {
     }
 
     /// The same, as the administrator, and all goes well.
-    fn put(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) fn put(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(&self.token, method, path, body);
         assert!((200..300).contains(&status), "{method} {path}: {answer}");
         answer

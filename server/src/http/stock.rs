@@ -3,19 +3,21 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stockline_core::bucket::{Bucket, ON_HAND};
+use stockline_core::bucket::{Bucket, Movement, ON_HAND};
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
-use stockline_core::id::{ChannelId, Key, NodeId, SkuId};
+use stockline_core::id::{ChannelId, Key, Lsn, NodeId, PrincipalId, SkuId};
+use stockline_core::journal::JournalError;
 use stockline_core::ledger::Share;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
-use super::answer::{Name, Told};
+use super::answer::{Moment, Name, Told};
 use super::call::{Asked, At, Caller, Sent};
 use super::problem::Problem;
 use crate::event_row::{EventRow, ParsedRow};
+use crate::history::{self, Moved};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -141,19 +143,75 @@ pub(super) struct Position {
     inbound: i64,
 }
 
-pub(super) async fn position(
-    caller: Caller,
-    At(Place { sku, node }): At<Place>,
-) -> Result<Told<Position>, Problem> {
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AsOf {
+    /// The state right behind this LSN, as far back as the journal is kept.
+    at_lsn: Option<u64>,
+}
+
+/// Index of a bucket's units in what is read of a position; none for the world outside.
+fn place_of(bucket: Bucket) -> Option<usize> {
+    match bucket {
+        Bucket::Allocated => Some(9),
+        Bucket::Inbound => Some(Bucket::Inbound as usize),
+        bucket => bucket.is_on_hand().then_some(bucket as usize),
+    }
+}
+
+/// Where a position is, if the caller may look at it, and its units now.
+async fn look(caller: &Caller, sku: &str, node: &str) -> Result<((SkuId, NodeId), Lsn, [i64; 10]), Problem> {
     if caller.principal.role == Role::Channel {
         return Err(Problem::of(Code::Forbidden, "a channel may not look at positions"));
     }
-    let asked = Read::Position { sku: caller.sku(&sku)?, node: caller.node(&node)? };
+    let place = (caller.sku(sku)?, caller.node(node)?);
+    let asked = Read::Position { sku: place.0, node: place.1 };
     let reply = caller.read(FrameType::ReadPositions, asked).await?;
     let units = reply.positions.first().map(|position| position.units).unwrap_or_default();
-    let of = |bucket: Bucket| units[if bucket == Bucket::Allocated { 9 } else { bucket as usize }];
+    Ok((place, reply.as_of, units))
+}
+
+fn unreadable(error: JournalError) -> Problem {
+    tracing::error!("history: {error}");
+    Problem::of(Code::Overloaded, "the journal could not be read; ask again")
+}
+
+pub(super) async fn position(
+    caller: Caller,
+    At(Place { sku, node }): At<Place>,
+    Asked(AsOf { at_lsn }): Asked<AsOf>,
+) -> Result<Told<Position>, Problem> {
+    let (place, now, mut units) = look(&caller, &sku, &node).await?;
+    let as_of = at_lsn.map_or(now, Lsn);
+    if as_of > now {
+        let text = format!("LSN {as_of} lies ahead: this server is at {now}");
+        return Err(Problem::of(Code::CursorUnknown, text));
+    }
+    // Backwards from now: what moved since is taken back.
+    let mut next = Some(now).filter(|now| as_of < *now);
+    while let Some(from) = next {
+        let stretch = history::stretch(&caller.engine, place, (from, as_of.next()), usize::MAX).await;
+        let stretch = stretch.map_err(unreadable)?;
+        if stretch.kept_from > as_of.next() {
+            let text = format!("what moved before LSN {} is not kept any more", stretch.kept_from);
+            return Err(Problem::of(Code::CursorUnknown, text));
+        }
+        let movements = stretch.moved.iter().flat_map(|moved| &moved.movements);
+        // Claims on what is to come move nothing that is there.
+        for movement in movements.filter(|movement| !movement.pool.is_supply()) {
+            let quantity = i64::from(movement.quantity);
+            if let Some(at) = place_of(movement.from) {
+                units[at] += quantity;
+            }
+            if let Some(at) = place_of(movement.to) {
+                units[at] -= quantity;
+            }
+        }
+        next = stretch.next;
+    }
+    let of = |bucket: Bucket| place_of(bucket).map_or(0, |at| units[at]);
     Ok(Told(Position {
-        as_of_lsn: reply.as_of.0,
+        as_of_lsn: as_of.0,
         sku,
         node,
         free: of(Bucket::Free),
@@ -167,6 +225,98 @@ pub(super) async fn position(
         allocated: of(Bucket::Allocated),
         on_hand: ON_HAND.into_iter().map(of).sum(),
         inbound: of(Bucket::Inbound),
+    }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Back {
+    /// Only what happened before this LSN: the `next_before_lsn` of the answer before.
+    before_lsn: Option<u64>,
+    /// At most so many commands, 1 to 1000; 50 where nothing is said.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<usize>,
+}
+
+/// What moved at a position, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct History {
+    as_of_lsn: u64,
+    items: Vec<MovedAt>,
+    /// Ask again with `before_lsn` of this; null where there is no more.
+    next_before_lsn: Option<u64>,
+    /// What happened before this LSN is not kept.
+    kept_from_lsn: u64,
+}
+
+/// One command, and what it moved.
+#[derive(Serialize, JsonSchema)]
+struct MovedAt {
+    lsn: u64,
+    at: Option<Moment>,
+    /// Whose token it came with; `system` for expiries and balances.
+    principal: String,
+    /// An event's type, a step, an action, `reserve`, `expire` or `balance`.
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    movements: Vec<MovementOf>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct MovementOf {
+    from: &'static str,
+    to: &'static str,
+    quantity: u32,
+    /// Whose allocation the units are of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<Name>,
+    /// The units are still to come: it is a claim on a supply.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    to_come: bool,
+}
+
+/// Why is this number 3?
+pub(super) async fn history(
+    caller: Caller,
+    At(Place { sku, node }): At<Place>,
+    Asked(Back { before_lsn, limit }): Asked<Back>,
+) -> Result<Told<History>, Problem> {
+    let most = limit.unwrap_or(50);
+    if !(1..=limit::HISTORY_ITEMS_MAX).contains(&most) {
+        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::HISTORY_ITEMS_MAX)));
+    }
+    let (place, now, _) = look(&caller, &sku, &node).await?;
+    let from = before_lsn.map_or(now, |before| Lsn(before.saturating_sub(1)).min(now));
+    let stretch = history::stretch(&caller.engine, place, (from, Lsn(1)), most).await.map_err(unreadable)?;
+    let principal = |id: PrincipalId| match id {
+        PrincipalId::SYSTEM => "system".to_owned(),
+        id => caller.engine.principals().name(id).unwrap_or_else(|| format!("revoked token {}", id.0)),
+    };
+    let movement = |movement: &Movement| MovementOf {
+        from: movement.from.name(),
+        to: movement.to.name(),
+        quantity: movement.quantity,
+        channel: (movement.pool != ChannelId::SHARED && !movement.pool.is_supply())
+            .then(|| caller.name(NameKind::Channel, u32::from(movement.pool.0))),
+        to_come: movement.pool.is_supply(),
+    };
+    let item = |moved: &Moved| MovedAt {
+        lsn: moved.lsn.0,
+        at: Moment::of(moved.at),
+        principal: principal(moved.principal),
+        what: moved.what,
+        reservation: moved.reservation.map(|id| uuid::Uuid::from_u128(id.0).to_string()),
+        reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
+        movements: moved.movements.iter().map(movement).collect(),
+    };
+    Ok(Told(History {
+        as_of_lsn: now.0,
+        items: stretch.moved.iter().map(item).collect(),
+        next_before_lsn: stretch.next.map(|next| next.0 + 1),
+        kept_from_lsn: stretch.kept_from.0,
     }))
 }
 
