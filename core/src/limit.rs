@@ -93,6 +93,10 @@ pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// it is another's turn.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
 pub const REPEAT_READS_PER_TURN: usize = 16;
+/// Dead letters kept, and marks of settled ones.
+pub const LETTERS_MAX: u64 = 100_000;
+/// Names told for one beginning.
+pub const NAMES_FOUND_MAX: usize = 200;
 /// Journal commands looked through in one turn of a question for history, and what moved that one answer tells.
 pub const HISTORY_COMMANDS_PER_TURN: usize = 200_000;
 pub const HISTORY_ITEMS_MAX: usize = 1_000;

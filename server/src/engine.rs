@@ -40,6 +40,7 @@ use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Decoded, Entry, Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
+use stockline_core::letters::{Letters, LettersError};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -81,6 +82,8 @@ pub enum StartError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Letters(#[from] LettersError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
     #[error("{0} is missing beside its snapshot; put it back, or restore a backup")]
@@ -157,6 +160,7 @@ struct Shared {
     principals: Principals,
     names: Names,
     reader: Box<dyn JournalReader>,
+    letters: Arc<Letters>,
     submissions: Lanes,
     sequencer_bell: Bell,
     /// Batches for each shard, where there is more than one.
@@ -234,6 +238,7 @@ pub struct Gauges {
     pub shortages: u64,
     pub confirmed: u64,
     pub started_at: Millis,
+    pub dead_letters: u64,
 }
 
 /// A cheap way to the engine for the faces.
@@ -252,6 +257,8 @@ pub struct RunningEngine {
 /// Names of the two files in the data directory.
 pub const JOURNAL_FILE: &str = "journal.redb";
 pub const SNAPSHOT_FILE: &str = "snapshot.redb";
+/// And of the one with what could not be applied.
+pub const LETTERS_FILE: &str = "letters.redb";
 
 impl RunningEngine {
     /// Recovers the state and starts the threads. `on_failure` is called when the engine cannot go on; it
@@ -268,6 +275,7 @@ impl RunningEngine {
         }
         let journal = FileJournal::open(&journal_file, config.retain_journal)?;
         let snapshot = Snapshot::open(&snapshot_file)?;
+        let letters = Letters::open(&config.data.join(LETTERS_FILE))?;
         let reader = journal.reader();
         let mut recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
@@ -303,6 +311,7 @@ impl RunningEngine {
             principals,
             names,
             reader,
+            letters: Arc::new(letters),
             submissions: Lanes::new(),
             sequencer_bell: Bell::default(),
             batches: (0..shard_threads).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
@@ -380,6 +389,8 @@ impl RunningEngine {
         let shared = &self.engine.shared;
         shared.draining.store(true, Ordering::SeqCst);
         shared.sequencer_bell.ring();
+        // Who follows hears nothing more, and need not wait for it.
+        shared.followers.notify_waiters();
         for thread in self.threads {
             // A thread that panicked has already reported its failure.
             let _ = thread.join();
@@ -447,6 +458,11 @@ impl Engine {
 
     pub fn names(&self) -> &Names {
         &self.shared.names
+    }
+
+    /// What could not be applied.
+    pub fn letters(&self) -> &Arc<Letters> {
+        &self.shared.letters
     }
 
     pub fn principals(&self) -> &Principals {
@@ -612,6 +628,7 @@ impl Engine {
             shortages: sum(&shared.shortages),
             confirmed: sum(&shared.confirmed),
             started_at: shared.clock.started_at(),
+            dead_letters: shared.letters.count().unwrap_or(0),
         }
     }
 

@@ -8,6 +8,8 @@ mod availability;
 mod call;
 mod catalogue;
 mod changes;
+mod console;
+mod dead_letter;
 mod envelope;
 mod openapi;
 mod problem;
@@ -16,9 +18,9 @@ mod stock;
 mod token;
 
 use aide::axum::ApiRouter;
-use aide::axum::routing::{get_with, post_with};
+use aide::axum::routing::{delete_with, get_with, post_with};
 use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -49,11 +51,14 @@ async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response())
 }
 
-async fn metrics(State(engine): State<Engine>) -> Result<Response, Problem> {
-    let text = metrics::exposition(&engine).map_err(|_| {
+async fn metrics(State(engine): State<Engine>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let open = accepts.is_some_and(|accepts| accepts.contains("application/openmetrics-text"));
+    let text = metrics::exposition(&engine, open).map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "UNWRITABLE", "no metrics can be written")
     })?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let kind = if open { metrics::OPEN } else { metrics::PLAIN };
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 async fn unknown(uri: Uri) -> Problem {
@@ -123,6 +128,26 @@ fn calls() -> ApiRouter<Engine> {
                 call("Changes", "Follow", "changes, as server-sent events", &[404, 410]),
             ),
         )
+        .api_route("/v1/me", get_with(call::me, call("Access", "Who the", "token is for", &[])))
+        .api_route(
+            "/v1/sku-names",
+            get_with(
+                call::sku_names,
+                call("Availability", "Search", "skus by the beginning of their names", &[]),
+            ),
+        )
+        .api_route(
+            "/v1/dead-letters",
+            get_with(dead_letter::list, call("Dead letters", "All", "dead letters", &[])),
+        )
+        .api_route(
+            "/v1/dead-letters/{id}",
+            delete_with(dead_letter::discard, call("Dead letters", "Discard a", "dead letter", &[])),
+        )
+        .api_route(
+            "/v1/dead-letters/{id}/redrive",
+            post_with(dead_letter::redrive, call("Dead letters", "Tell again a", "dead letter", &[409])),
+        )
         .api_route("/v1/tokens", tokens)
         .api_route("/v1/tokens/{name}", token)
         .api_route(
@@ -146,6 +171,7 @@ fn routes(engine: Engine) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .merge(console::routes())
         .merge(router)
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

@@ -3,6 +3,7 @@
 //!
 //! Counting is a few relaxed additions; whatever can be looked up when somebody asks is looked up then.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -344,6 +345,11 @@ impl Collector for Engine {
             "Commands that the follower furthest behind has not been told of",
             state.follower_lag as f64,
         )?;
+        out.gauge(
+            "stockline_dead_letters",
+            "Events that could not be applied and wait for somebody",
+            state.dead_letters as f64,
+        )?;
         out.counter("stockline_self_audit_slices", "Slices that the self-audit has checked", state.audited)?;
         out.counter("stockline_self_audit_wrong", "What the self-audit found wrong", state.audited_wrong)?;
         out.gauge(
@@ -400,14 +406,33 @@ impl Collector for Engine {
     }
 }
 
-/// The exposition format of OpenMetrics, which Prometheus reads.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The two forms: OpenMetrics for whoever asks for it, else the older text that everybody reads.
+pub const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything, as a scraper is told it.
-pub fn exposition(engine: &Engine) -> Result<String, fmt::Error> {
+pub fn exposition(engine: &Engine, open: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(engine.clone()));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(if open { text } else { plain(&text) })
+}
+
+/// In the older form a counter is described under the name that its samples have.
+fn plain(open: &str) -> String {
+    let counters: HashSet<&str> =
+        open.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(name) => {
+                text.push_str(&format!("# {kind} {name}_total {rest}"));
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }

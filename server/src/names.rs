@@ -1,5 +1,6 @@
 //! Names and their ids, as of what is durable: rarely written, looked up by every HTTP request.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -94,6 +95,23 @@ impl Names {
 
     pub fn id(&self, kind: NameKind, name: &str) -> Option<u32> {
         self.of(kind).ids.get(name).map(|found| *found.value())
+    }
+
+    /// Names of a kind that begin so, the first by order.
+    pub fn beginning(&self, kind: NameKind, prefix: &str, most: usize) -> Vec<Arc<str>> {
+        let mut found = BTreeSet::new();
+        for pair in &self.of(kind).ids {
+            let name = pair.key();
+            if name.starts_with(prefix)
+                && (found.len() < most || found.last().is_some_and(|last| name < last))
+            {
+                found.insert(Arc::clone(name));
+                if found.len() > most {
+                    found.pop_last();
+                }
+            }
+        }
+        found.into_iter().collect()
     }
 
     pub fn name(&self, kind: NameKind, id: u32) -> Option<Arc<str>> {

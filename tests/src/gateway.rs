@@ -176,6 +176,10 @@ fn calls_have_ids_limits_and_problems() {
     let short = post(reserve);
     assert!(short.starts_with("HTTP/1.1 409"), "{short}");
     let told = get(address, "/metrics", "");
+    assert_eq!(header(&told, "content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(told.contains("# TYPE stockline_refusals_total counter\n"), "{told}");
+    let told = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert!(told.contains("# TYPE stockline_refusals counter\n") && told.ends_with("# EOF\n"), "{told}");
     assert_eq!(
         header(&told, "content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")

@@ -467,3 +467,86 @@ fn the_document_names_every_call_and_every_answer_of_the_page() {
         }
     }
 }
+
+#[test]
+fn what_could_not_be_applied_is_kept_until_somebody_redrives_or_discards_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let shop = Shop::open(&data, &["--shards", "2"]);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    let event = |id: &str, kind: &str, node: &str| {
+        json!({ "id": id, "source": "wms", "type": kind, "occurred_at": "2026-01-01T00:00:00Z", "sku": "A",
+                "node": node, "quantity": 5 })
+    };
+    let tell = |shop: &Shop, events: Value| {
+        shop.put("POST", "/v1/events", json!({ "events": events }))["results"].clone()
+    };
+    let letters = |shop: &Shop| shop.put("GET", "/v1/dead-letters", Value::Null);
+    let mixed =
+        json!([event("1", "receipt", "n"), event("2", "receipt", "later"), event("3", "ship", "later")]);
+    let told = tell(&shop, mixed.clone());
+    assert_eq!((&told[1]["code"], &told[2]["code"]), (&json!("UNKNOWN_NODE"), &json!("UNKNOWN_NODE")));
+    let kept = letters(&shop);
+    assert_eq!(kept["total"], 2, "{kept}");
+    let of = |kept: &Value, id: &str| {
+        let items = kept["items"].as_array().expect("items").clone();
+        items.into_iter().find(|item| item["event"]["id"] == id)
+    };
+    let second = of(&kept, "2").expect("a letter");
+    assert_eq!(second["event"], event("2", "receipt", "later"), "the original");
+    assert_eq!((&second["principal"], &second["tries"]), (&json!("admin"), &json!(0)));
+    // The same again brings no second letter; a conflict is the sender's own business.
+    tell(&shop, mixed.clone());
+    let conflict = tell(
+        &shop,
+        json!([{ "id": "1", "source": "wms", "type": "receipt", "occurred_at": "2026-01-01T00:00:00Z",
+        "sku": "A", "node": "n", "quantity": 6 }]),
+    );
+    assert_eq!(conflict[0]["code"], "KEY_CONFLICT");
+    assert_eq!(letters(&shop)["total"], 2);
+    let drive = |shop: &Shop, letter: &Value| {
+        let id = letter["id"].as_str().expect("an id");
+        shop.call(&shop.token, "POST", &format!("/v1/dead-letters/{id}/redrive"), Value::Null)
+    };
+    let (status, again) = drive(&shop, &second);
+    assert_eq!((status, &again["status"], &again["code"]), (200, &json!("rejected"), &json!("UNKNOWN_NODE")));
+    assert_eq!(of(&letters(&shop), "2").expect("still there")["tries"], 1);
+    // A kill and a start later all is as it was.
+    drop(shop);
+    let shop = Shop::open(&data, &[]);
+    assert_eq!(letters(&shop)["total"], 2);
+    shop.put("PUT", "/v1/nodes/later", json!({}));
+    let third = of(&letters(&shop), "3").expect("a letter");
+    assert_eq!(drive(&shop, &third).1["code"], "INSUFFICIENT_STOCK", "nothing is there to ship");
+    assert_eq!(of(&letters(&shop), "3").expect("still there")["code"], "INSUFFICIENT_STOCK");
+    let (status, applied) = drive(&shop, &second);
+    assert_eq!((status, &applied["status"]), (200, &json!("applied")), "{applied}");
+    let free = |shop: &Shop| shop.put("GET", "/v1/positions/A/later", Value::Null)["free"].clone();
+    assert_eq!(free(&shop), 5);
+    assert_eq!(drive(&shop, &second).0, 404, "it is settled");
+    let gone = format!("/v1/dead-letters/{}", third["id"].as_str().expect("an id"));
+    assert_eq!(shop.put("DELETE", &gone, Value::Null)["status"], "discarded");
+    // Told once more, what is settled does not come back, and is not applied twice.
+    tell(&shop, mixed);
+    assert_eq!(letters(&shop), json!({ "total": 0, "items": [] }));
+    assert_eq!(free(&shop), 5);
+    // A backup has them too.
+    tell(&shop, json!([event("4", "receipt", "nowhere")]));
+    let copy = dir.path().join("copy");
+    let (from, to) = (data.to_str().expect("plain"), copy.to_str().expect("plain"));
+    check("stockline", &["backup", "--data", from, to], 0, "anchor=");
+    let restored = dir.path().join("restored");
+    check(
+        "stockline",
+        &["restore", "--from", to, "--data", restored.to_str().expect("plain")],
+        0,
+        "last_lsn=",
+    );
+    drop(shop);
+    let shop = Shop::open(&restored, &[]);
+    assert_eq!(of(&letters(&shop), "4").expect("a letter")["code"], "UNKNOWN_NODE");
+    shop.put("PUT", "/v1/channels/web", json!({}));
+    let channel = shop.put("PUT", "/v1/tokens/shop", json!({ "role": "channel", "channel": "web" }));
+    let token = channel["token"].as_str().expect("a token");
+    assert_eq!(shop.call(token, "GET", "/v1/dead-letters", Value::Null).0, 403);
+}

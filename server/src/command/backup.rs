@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
+use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 
-use crate::engine::{JOURNAL_FILE, SNAPSHOT_FILE, backup_files};
+use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files};
 use crate::{control, exit};
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,8 @@ fn copy(options: &Options) -> Result<String, String> {
             let open = |name: &str| options.data.join(name);
             let journal = FileJournal::open(&open(JOURNAL_FILE), true).map_err(|error| error.to_string())?;
             let snapshot = Snapshot::open(&open(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
-            let anchor = backup_files(&snapshot, &*journal.reader(), &options.data, &to)?;
+            let letters = Letters::open(&open(LETTERS_FILE)).map_err(|error| error.to_string())?;
+            let anchor = backup_files(&snapshot, &*journal.reader(), &letters, &options.data, &to)?;
             Ok(anchor.to_string())
         }
     }

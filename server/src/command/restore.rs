@@ -7,10 +7,11 @@ use stockline_core::backup;
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
+use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::engine::{JOURNAL_FILE, SNAPSHOT_FILE};
+use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
 use crate::{data, exit};
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +56,9 @@ fn restore(options: &Options) -> Result<String, String> {
             Some(at) => backup::restore(&snapshot, &*reader, &snapshot_to, &journal_to, Lsn(at)),
         };
         copied.map_err(|error| said(&error))?;
+        // A backup of a version before has none.
+        let letters = Letters::open(&options.from.join(LETTERS_FILE)).map_err(|error| said(&error))?;
+        letters.copy_to(&to.join(LETTERS_FILE)).map_err(|error| said(&error))?;
         data::copy_identity(&options.from, to).map_err(|error| said(&error))?;
         eprintln!("copied; doing it again");
         let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;

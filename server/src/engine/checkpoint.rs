@@ -32,7 +32,8 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                 let _ = backup.done.send(Err("the server is stopping".into()));
                 continue;
             }
-            let made = super::backup_files(snapshot, &*shared.reader, &shared.data, &backup.to);
+            let made =
+                super::backup_files(snapshot, &*shared.reader, &shared.letters, &shared.data, &backup.to);
             // Whoever asked may have gone.
             let _ = backup.done.send(made);
         }

@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Line, Read};
 use stockline_core::id::{ChannelId, GroupId, Key, NodeId, SkuId};
@@ -24,7 +25,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::answer::{Name, described};
+use super::answer::{Name, Told, described};
 use super::envelope::Known;
 use super::problem::{Problem, ProblemBody};
 use crate::access::{self, Present};
@@ -221,6 +222,65 @@ impl<T: JsonSchema> OperationInput for At<T> {
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
         refusals(ctx, &[(404, "There is no such thing")])
     }
+}
+
+/// Who a token is for.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Me {
+    name: String,
+    #[schemars(extend("enum" = ["admin", "channel", "warehouse"]))]
+    role: &'static str,
+    channel: Option<Name>,
+    nodes: Vec<Name>,
+}
+
+pub(super) async fn me(caller: Caller) -> Told<Me> {
+    let Principal { name, role, channel, nodes, .. } = &caller.principal;
+    Told(Me {
+        name: name.clone(),
+        role: match role {
+            Role::Admin => "admin",
+            Role::Channel => "channel",
+            Role::Warehouse => "warehouse",
+        },
+        channel: channel.map(|id| caller.name(NameKind::Channel, u32::from(id.0))),
+        nodes: nodes.iter().map(|id| caller.name(NameKind::Node, u32::from(id.0))).collect(),
+    })
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Beginning {
+    #[serde(default)]
+    prefix: String,
+    /// 1 to 200; 50 where nothing is said.
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<usize>,
+}
+
+/// Names, in their order.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Names {
+    items: Vec<Name>,
+}
+
+/// Skus whose names begin so. It looks at all of them: for people who search, not for programs that know.
+pub(super) async fn sku_names(
+    caller: Caller,
+    Asked(Beginning { prefix, limit }): Asked<Beginning>,
+) -> Result<Told<Names>, Problem> {
+    let most = limit.unwrap_or(50);
+    if !(1..=limit::NAMES_FOUND_MAX).contains(&most) {
+        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::NAMES_FOUND_MAX)));
+    }
+    let busy = |_| Problem::of(Code::Overloaded, "too many search; ask again");
+    let place = access::LOOKUPS.acquire().await.map_err(|_| busy(()))?;
+    let engine = caller.engine.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        engine.names().beginning(NameKind::Sku, &prefix, most)
+    });
+    Ok(Told(Names { items: found.await.map_err(|_| busy(()))? }))
 }
 
 impl Caller {

@@ -80,7 +80,8 @@ pub(super) fn document(calls: fn() -> ApiRouter<Engine>) -> (Router<Engine>, Str
         },
         ..OpenApi::default()
     };
-    let tags = ["Availability", "Reservations", "Stock", "Changes", "Configuration", "Access"];
+    let tags =
+        ["Availability", "Reservations", "Stock", "Changes", "Dead letters", "Configuration", "Access"];
     document.tags = tags.iter().map(|name| Tag { name: (*name).into(), ..Tag::default() }).collect();
     let router = calls.finish_api_with(&mut document, |api| {
         let token = SecurityScheme::Http {

@@ -15,6 +15,7 @@ use stockline_core::wire::FrameType;
 
 use super::answer::{Moment, Name, Told};
 use super::call::{Asked, At, Caller, Sent};
+use super::dead_letter;
 use super::problem::Problem;
 use crate::event_row::{EventRow, ParsedRow};
 use crate::history::{self, Moved};
@@ -57,7 +58,7 @@ pub(super) async fn tell(
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
     }
-    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    let told = events.clone();
     let (mut rows, mut wrong) = (Vec::with_capacity(events.len()), Vec::new());
     for (index, event) in events.into_iter().enumerate() {
         match event.parse() {
@@ -81,8 +82,10 @@ pub(super) async fn tell(
         caller.command(row.key, Body::Event(row.event(sku, node)), &[])
     });
     let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
-    let results = ids.into_iter().zip(&reply.replies).map(|(id, told)| EventResult {
-        id,
+    let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
+    dead_letter::keep(&caller, &told, &keys, &reply.replies).await?;
+    let results = told.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
+        id: event.id,
         status: match (told.outcome.code, told.repeat) {
             (Code::Ok, true) => EventStatus::Duplicate,
             (Code::Ok, false) => EventStatus::Applied,

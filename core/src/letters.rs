@@ -1,0 +1,173 @@
+//! Dead letters: what was told and could not be applied, kept in a redb file of its own until somebody applies it or
+//! lets it go. What a letter says is its keeper's business; here it is bytes behind a key.
+//!
+//! One that is settled leaves a mark, so that a repeat of what it was about does not bring it back.
+
+use std::path::Path;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
+
+use crate::id::{Key, Millis};
+use crate::journal::file::open_or_create;
+use crate::limit;
+
+/// By key: when it came, in milliseconds since 1970, and what it says.
+const OPEN: TableDefinition<u128, (u64, &[u8])> = TableDefinition::new("open");
+/// By key: when it was settled.
+const SETTLED: TableDefinition<u128, u64> = TableDefinition::new("settled");
+const CACHE_BYTES: usize = 8 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LettersError {
+    #[error("dead letters: {0}")]
+    Storage(String),
+    #[error("{0} is in use by another process")]
+    InUse(String),
+}
+
+fn storage(error: impl std::fmt::Display) -> LettersError {
+    LettersError::Storage(error.to_string())
+}
+
+/// A letter as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    pub key: Key,
+    pub at: Millis,
+    pub says: Vec<u8>,
+}
+
+/// All of them.
+pub struct Letters {
+    db: Database,
+}
+
+impl Letters {
+    /// Opens or makes the file.
+    pub fn open(path: &Path) -> Result<Letters, LettersError> {
+        let db = open_or_create(path, CACHE_BYTES).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => LettersError::InUse(path.display().to_string()),
+            other => storage(other),
+        })?;
+        let write = db.begin_write().map_err(storage)?;
+        write.open_table(OPEN).map_err(storage)?;
+        write.open_table(SETTLED).map_err(storage)?;
+        write.commit().map_err(storage)?;
+        Ok(Letters { db })
+    }
+
+    /// Keeps letters, in one durable step: those that are there, or were settled, are left as they are. Answers how
+    /// many found no room.
+    pub fn keep(&self, letters: &[Letter]) -> Result<usize, LettersError> {
+        let write = self.db.begin_write().map_err(storage)?;
+        let mut dropped = 0;
+        {
+            let mut open = write.open_table(OPEN).map_err(storage)?;
+            let settled = write.open_table(SETTLED).map_err(storage)?;
+            for letter in letters {
+                let known = open.get(letter.key.0).map_err(storage)?.is_some()
+                    || settled.get(letter.key.0).map_err(storage)?.is_some();
+                if known {
+                    continue;
+                }
+                if open.len().map_err(storage)? >= limit::LETTERS_MAX {
+                    dropped += 1;
+                    continue;
+                }
+                open.insert(letter.key.0, (letter.at.0, &*letter.says)).map_err(storage)?;
+            }
+        }
+        write.commit().map_err(storage)?;
+        Ok(dropped)
+    }
+
+    /// Puts a letter in place of what it said before.
+    pub fn replace(&self, letter: &Letter) -> Result<(), LettersError> {
+        let write = self.db.begin_write().map_err(storage)?;
+        {
+            let mut open = write.open_table(OPEN).map_err(storage)?;
+            if open.get(letter.key.0).map_err(storage)?.is_some() {
+                open.insert(letter.key.0, (letter.at.0, &*letter.says)).map_err(storage)?;
+            }
+        }
+        write.commit().map_err(storage)
+    }
+
+    /// Lets a letter go; `false` if there is none.
+    pub fn settle(&self, key: Key, now: Millis) -> Result<bool, LettersError> {
+        let write = self.db.begin_write().map_err(storage)?;
+        let found = {
+            let mut open = write.open_table(OPEN).map_err(storage)?;
+            let mut settled = write.open_table(SETTLED).map_err(storage)?;
+            let found = open.remove(key.0).map_err(storage)?.is_some();
+            if found {
+                settled.insert(key.0, now.0).map_err(storage)?;
+                // Marks older than what repeats are known of say nothing.
+                if settled.len().map_err(storage)? > limit::LETTERS_MAX {
+                    let since = now.0.saturating_sub(limit::IDEMPOTENCY_MS);
+                    settled.retain(|_, at| at >= since).map_err(storage)?;
+                }
+            }
+            found
+        };
+        write.commit().map_err(storage)?;
+        Ok(found)
+    }
+
+    /// Makes a copy in a file that is not there yet.
+    pub fn copy_to(&self, path: &Path) -> Result<(), LettersError> {
+        let copy = Letters::open(path)?;
+        let read = self.db.begin_read().map_err(storage)?;
+        let write = copy.db.begin_write().map_err(storage)?;
+        {
+            let (mut open, mut settled) =
+                (write.open_table(OPEN).map_err(storage)?, write.open_table(SETTLED).map_err(storage)?);
+            for row in read.open_table(OPEN).map_err(storage)?.iter().map_err(storage)? {
+                let (key, row) = row.map_err(storage)?;
+                open.insert(key.value(), row.value()).map_err(storage)?;
+            }
+            for row in read.open_table(SETTLED).map_err(storage)?.iter().map_err(storage)? {
+                let (key, at) = row.map_err(storage)?;
+                settled.insert(key.value(), at.value()).map_err(storage)?;
+            }
+        }
+        write.commit().map_err(storage)
+    }
+
+    pub fn find(&self, key: Key) -> Result<Option<Letter>, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let open = read.open_table(OPEN).map_err(storage)?;
+        let found = open.get(key.0).map_err(storage)?;
+        Ok(found.map(|row| {
+            let (at, says) = row.value();
+            Letter { key, at: Millis(at), says: says.to_vec() }
+        }))
+    }
+
+    pub fn count(&self) -> Result<u64, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        read.open_table(OPEN).map_err(storage)?.len().map_err(storage)
+    }
+
+    /// The newest letters.
+    pub fn newest(&self, most: usize) -> Result<Vec<Letter>, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let open = read.open_table(OPEN).map_err(storage)?;
+        let mut order = Vec::new();
+        for row in open.iter().map_err(storage)? {
+            let (key, row) = row.map_err(storage)?;
+            order.push((row.value().0, key.value()));
+        }
+        order.sort_unstable_by(|one, other| other.cmp(one));
+        order.truncate(most);
+        let mut letters = Vec::with_capacity(order.len());
+        for (at, key) in order {
+            if let Some(row) = open.get(key).map_err(storage)? {
+                letters.push(Letter { key: Key(key), at: Millis(at), says: row.value().1.to_vec() });
+            }
+        }
+        Ok(letters)
+    }
+}

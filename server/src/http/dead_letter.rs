@@ -1,0 +1,207 @@
+//! Dead letters: stock events that were refused for a reason that may pass, kept with the original until somebody
+//! re-drives or discards them.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stockline_core::catalogue::NameKind;
+use stockline_core::command::Body;
+use stockline_core::id::{Key, NodeId, SkuId};
+use stockline_core::letters::{Letter, Letters, LettersError};
+use stockline_core::limit;
+use stockline_core::merge::Reply;
+use stockline_core::outcome::Code;
+use stockline_core::wire::FrameType;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::answer::{Moment, Told};
+use super::call::{Asked, At, Caller};
+use super::catalogue::administers;
+use super::problem::Problem;
+use crate::engine::Engine;
+use crate::event_row::EventRow;
+
+/// What a letter says.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    principal: String,
+    code: String,
+    /// Times that it was driven again in vain.
+    tries: u32,
+    event: EventRow,
+}
+
+/// An event that could not be applied.
+#[derive(Serialize, JsonSchema)]
+struct DeadLetter {
+    id: String,
+    at: Option<Moment>,
+    /// Whose token it came with.
+    principal: String,
+    /// Why it could not, when it was last tried.
+    code: String,
+    /// Times that it was driven again in vain.
+    tries: u32,
+    event: EventRow,
+}
+
+/// Dead letters, the newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DeadLetters {
+    total: u64,
+    items: Vec<DeadLetter>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "LetterOptions")]
+pub(super) struct Options {
+    /// 1 to 1000; 100 where nothing is said.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "OfLetter")]
+pub(super) struct OfLetter {
+    #[schemars(extend("format" = "uuid"))]
+    id: String,
+}
+
+/// What became of a letter.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Redriven {
+    id: String,
+    #[schemars(extend("enum" = ["applied", "rejected", "discarded"]))]
+    status: &'static str,
+    lsn: u64,
+    /// Why it was rejected again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+/// Whether an event refused so is worth keeping: it has its place in the order, and things may change.
+fn may_pass(code: Code) -> bool {
+    code as u8 >= Code::UnknownSku as u8
+}
+
+fn unreadable(error: LettersError) -> Problem {
+    tracing::error!("{error}");
+    Problem::of(Code::Overloaded, "dead letters cannot be read or written; ask again")
+}
+
+/// Does something with all letters, off this task: it reads and writes the disk.
+async fn with<T: Send + 'static>(
+    engine: &Engine,
+    act: impl FnOnce(&Letters) -> Result<T, LettersError> + Send + 'static,
+) -> Result<T, Problem> {
+    let letters = Arc::clone(engine.letters());
+    let done = tokio::task::spawn_blocking(move || act(&letters)).await;
+    let lost = |_| Problem::of(Code::Overloaded, "dead letters cannot be read or written; ask again");
+    done.map_err(lost)?.map_err(unreadable)
+}
+
+/// Keeps what could not be applied. A repeat finds its letter there, so one that was lost in a crash comes back.
+pub(super) async fn keep(
+    caller: &Caller,
+    rows: &[EventRow],
+    keys: &[Key],
+    replies: &[Reply],
+) -> Result<(), Problem> {
+    let at = caller.engine.clock().now();
+    let refused = rows.iter().zip(keys).zip(replies).filter(|(_, told)| may_pass(told.outcome.code));
+    let letters: Vec<Letter> = refused
+        .map(|((row, key), told)| {
+            let content = Content {
+                principal: caller.principal.name.clone(),
+                code: told.outcome.code.name().into(),
+                tries: 0,
+                event: row.clone(),
+            };
+            Letter { key: *key, at, says: serde_json::to_vec(&content).unwrap_or_default() }
+        })
+        .collect();
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let count = letters.len();
+    let dropped = with(&caller.engine, move |all| all.keep(&letters)).await?;
+    if dropped > 0 {
+        tracing::error!("{dropped} of {count} dead letters found no room: there are {}", limit::LETTERS_MAX);
+    }
+    Ok(())
+}
+
+fn text(key: Key) -> String {
+    uuid::Uuid::from_u128(key.0).to_string()
+}
+
+pub(super) async fn list(
+    caller: Caller,
+    Asked(options): Asked<Options>,
+) -> Result<Told<DeadLetters>, Problem> {
+    administers(&caller)?;
+    let most = options.limit.unwrap_or(100);
+    if !(1..=limit::HISTORY_ITEMS_MAX).contains(&most) {
+        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::HISTORY_ITEMS_MAX)));
+    }
+    let (total, letters) = with(&caller.engine, move |all| Ok((all.count()?, all.newest(most)?))).await?;
+    let item = |letter: &Letter| {
+        let Content { principal, code, tries, event } = serde_json::from_slice(&letter.says).ok()?;
+        Some(DeadLetter { id: text(letter.key), at: Moment::of(letter.at), principal, code, tries, event })
+    };
+    Ok(Told(DeadLetters { total, items: letters.iter().filter_map(item).collect() }))
+}
+
+async fn find(caller: &Caller, id: &str) -> Result<(Letter, Content), Problem> {
+    administers(caller)?;
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_LETTER", format!("no dead letter {id:?}"));
+    let key = Key(uuid::Uuid::parse_str(id).map_err(|_| unknown())?.as_u128());
+    let letter = with(&caller.engine, move |all| all.find(key)).await?.ok_or_else(unknown)?;
+    let content = serde_json::from_slice(&letter.says).map_err(|_| unknown())?;
+    Ok((letter, content))
+}
+
+/// Tells the event again, as a new one: what was refused under its own id stays refused.
+pub(super) async fn redrive(
+    caller: Caller,
+    At(OfLetter { id }): At<OfLetter>,
+) -> Result<Told<Redriven>, Problem> {
+    let (letter, mut content) = find(&caller, &id).await?;
+    let row = content.event.clone().parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
+    let name = |kind, name: &str| caller.engine.names().id(kind, name);
+    let sku = SkuId(name(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
+    let node = |node: &str| NodeId(name(NameKind::Node, node).map_or(NodeId::ANY.0, |id| id as u16));
+    // A second request for the same try, or one behind a crash, is a repeat of it.
+    let again = Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1));
+    let command = caller.command(again, Body::Event(row.event(sku, node)), &[]);
+    let reply = caller.submit(FrameType::Events, vec![command], vec![]).await?;
+    let told = reply.replies[0];
+    let code = told.outcome.code;
+    let now = caller.engine.clock().now();
+    if code == Code::Ok {
+        with(&caller.engine, move |all| all.settle(letter.key, now)).await?;
+        return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None }));
+    }
+    if !may_pass(code) {
+        return Err(Problem::refused(code));
+    }
+    content.code = code.name().into();
+    content.tries += 1;
+    let says = serde_json::to_vec(&content).unwrap_or_default();
+    with(&caller.engine, move |all| all.replace(&Letter { says, ..letter })).await?;
+    Ok(Told(Redriven { id, status: "rejected", lsn: told.lsn.0, code: Some(code.name()) }))
+}
+
+/// Lets a letter go for good.
+pub(super) async fn discard(
+    caller: Caller,
+    At(OfLetter { id }): At<OfLetter>,
+) -> Result<Told<Redriven>, Problem> {
+    let (letter, _) = find(&caller, &id).await?;
+    let now = caller.engine.clock().now();
+    with(&caller.engine, move |all| all.settle(letter.key, now)).await?;
+    Ok(Told(Redriven { id, status: "discarded", lsn: caller.engine.view().durable().0, code: None }))
+}
