@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 /// Live copy of the catalogue's principals, replaced when a change of them is durable.
 #[derive(Default)]
 pub struct Principals {
-    by_token: DashMap<[u8; 32], Principal>,
+    by_token: DashMap<[u8; 32], Arc<Principal>>,
     /// What each that has connections shares among them.
     present: DashMap<PrincipalId, Present>,
     limiter: Option<(NonZeroU32, Limiter)>,
@@ -103,8 +103,8 @@ impl Principals {
 
     pub fn replace(&self, principals: &[Principal]) {
         for principal in principals.iter().filter(|principal| principal.token_sha256 != NO_TOKEN) {
-            let before = self.by_token.insert(principal.token_sha256, principal.clone());
-            if before.is_some_and(|before| before != *principal) {
+            let before = self.by_token.insert(principal.token_sha256, Arc::new(principal.clone()));
+            if before.is_some_and(|before| *before != *principal) {
                 self.end(principal.id);
             }
         }
@@ -128,8 +128,8 @@ impl Principals {
     }
 
     /// Who holds a token. The map is over digests, so comparing tells nothing of the token by its time.
-    pub fn sign_in(&self, token: &[u8]) -> Option<Principal> {
-        self.by_token.get(&token_sha256(token)).map(|found| found.value().clone())
+    pub fn sign_in(&self, token: &[u8]) -> Option<Arc<Principal>> {
+        self.by_token.get(&token_sha256(token)).map(|found| Arc::clone(found.value()))
     }
 
     /// Counts one more connection of a principal, unless it has as many as it may. Answers what its connections

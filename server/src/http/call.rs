@@ -1,5 +1,6 @@
 //! What every call does: learn who asks, read the body, look names up, put commands in the order and wait.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aide::OperationInput;
@@ -35,7 +36,7 @@ use crate::engine::{Engine, Refused, Tag};
 const OFFERS: u32 = 50;
 
 /// Who asks: `Authorization: Bearer TOKEN`.
-fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Principal, Problem> {
+fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Arc<Principal>, Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -101,7 +102,7 @@ fn new_key() -> Result<Key, Problem> {
 /// Who asks, with the key of the request if it has one.
 pub(super) struct Caller {
     pub(super) engine: Engine,
-    pub(super) principal: Principal,
+    pub(super) principal: Arc<Principal>,
     key: Option<String>,
 }
 
@@ -112,7 +113,7 @@ impl FromRequestParts<Engine> for Caller {
         let principal = principal(engine, &parts.headers)?;
         let rate = engine.principals().spend(principal.id);
         if let Some(known) = parts.extensions.get::<Known>() {
-            known.set(principal.clone(), rate);
+            known.set(Arc::clone(&principal), rate);
         }
         if rate.is_some_and(|rate| rate.wait_s > 0) {
             let text = "more calls a second than this token may make; wait as Retry-After says";
@@ -235,7 +236,7 @@ pub(super) struct Me {
 }
 
 pub(super) async fn me(caller: Caller) -> Told<Me> {
-    let Principal { name, role, channel, nodes, .. } = &caller.principal;
+    let Principal { name, role, channel, nodes, .. } = &*caller.principal;
     Told(Me {
         name: name.clone(),
         role: match role {

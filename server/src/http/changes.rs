@@ -141,7 +141,7 @@ impl Happened {
 
 struct Following {
     engine: Engine,
-    principal: Principal,
+    principal: Arc<Principal>,
     present: Present,
     asked: Follow,
     told: Told,

@@ -1,6 +1,7 @@
 //! What goes around every call: its id and trace, its time, its limits, and what is counted and logged of it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -22,11 +23,11 @@ static RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// What turns out about a call while it is answered.
 #[derive(Clone, Default)]
-pub(super) struct Known(Arc<OnceLock<(Principal, Option<Rate>)>>);
+pub(super) struct Known(Arc<OnceLock<(Arc<Principal>, Option<Rate>)>>);
 
 impl Known {
     /// Says who calls, and what the token may still do.
-    pub(super) fn set(&self, principal: Principal, rate: Option<Rate>) {
+    pub(super) fn set(&self, principal: Arc<Principal>, rate: Option<Rate>) {
         // Who calls is found out once.
         let _ = self.0.set((principal, rate));
     }
@@ -42,17 +43,26 @@ struct Retired {
 /// None yet. RFC 9745 (`Deprecation`) and RFC 8594 (`Sunset`).
 const RETIRED: [Retired; 0] = [];
 
+/// Ids are for finding a call again: they differ by their last digits, and from those of other processes by the rest.
+static START: LazyLock<u128> = LazyLock::new(|| {
+    let mut bytes = [0; 16];
+    // Without random numbers only ids of one process differ.
+    let _ = getrandom::fill(&mut bytes);
+    u128::from_be_bytes(bytes)
+});
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// The id that the caller gave the call, if it is fit to be written anywhere, or a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
         (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     headers.get(&REQUEST_ID).filter(fit).cloned().unwrap_or_else(|| {
-        let mut bytes = [0; 16];
-        // Ids are for finding a call again; without random numbers all have the same.
-        let _ = getrandom::fill(&mut bytes);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let bytes = (*START ^ u128::from(number)).to_be_bytes();
         let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-        HeaderValue::from_str(&id.to_string()).expect("hex digits")
+        let mut text = uuid::Uuid::encode_buffer();
+        HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("hex digits")
     })
 }
 

@@ -107,7 +107,6 @@ impl Session {
                 };
                 wire::encode(&mut out, FrameType::Welcome, request, &welcome);
                 let (answers, answered) = unbounded_channel();
-                let principal = Arc::new(principal);
                 Some(Session {
                     connection,
                     send,
@@ -451,7 +450,7 @@ impl Session {
     }
 }
 
-fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, Principal), Turned> {
+fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, Arc<Principal>), Turned> {
     let unknown = |text: &str| Turned { code: Code::Unauthenticated, text: text.into() };
     if raw.kind != FrameType::SignIn {
         return Err(unknown("the first frame must be a sign-in"));
