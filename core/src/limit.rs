@@ -117,7 +117,7 @@ pub const FOLLOW_RECORDS_KEPT: usize = 8;
 /// Bytes of the frame that signs in.
 pub const SIGN_IN_BYTES_MAX: usize = 4_096;
 /// Bytes of a token.
-pub const TOKEN_BYTES_MAX: usize = 256;
+pub const TOKEN_BYTES_MAX: usize = 2_048;
 
 /// Frames of one principal waiting for the sequencer, and their commands or lines; beyond it OVERLOADED.
 pub const LANE_FRAMES_MAX: usize = 4_096;
@@ -153,7 +153,9 @@ pub const STALLED_READER_MS_MAX: u64 = 30_000;
 /// HTTP connections at once; more wait in the listener's queue.
 pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
 /// Calls that one HTTP/2 connection may have open.
-pub const HTTP_STREAMS_MAX: u32 = 256;
+pub const HTTP_STREAMS_MAX: u32 = 64;
+/// KiB of bodies that are read at once.
+pub const HTTP_BODIES_KIB_MAX: usize = 512 << 10;
 /// Bytes of a call's line and headers together.
 pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
 /// Milliseconds for which an HTTP connection may stay silent, or take for the headers of a call.

@@ -35,7 +35,11 @@ pub fn check(snapshot: &Snapshot, view: &View, slice: u32) -> Result<Finding, Sn
     let mut ledgers = [Ledger::new(shard)];
     let (covered, balance) = snapshot.load_state(&mut ledgers)?;
     let [ledger] = &ledgers;
-    let confirmed = ledger.reservations().iter().filter(|(_, part)| part.state == State::Confirmed).count();
+    let confirmed = ledger
+        .reservations()
+        .iter()
+        .filter(|(_, part)| part.state == State::Confirmed && shard.owns(part.anchor))
+        .count();
     let mut finding = Finding {
         as_of: covered.lsn,
         positions: 0,

@@ -1,18 +1,21 @@
 //! Who may do what: by role, channel and node, for both faces alike. And what a principal's connections share.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Read};
-use stockline_core::id::{ChannelId, PrincipalId};
+use stockline_core::id::{ChannelId, Millis, PrincipalId};
 use stockline_core::ledger::{Trace, Why};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::{FrameType, WireError};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use crate::engine::{Answered, Engine};
-use crate::principal::Shared;
+use crate::principal::{Shared, SignedIn};
 
 /// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
 pub(crate) static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
@@ -40,14 +43,22 @@ impl From<WireError> for Turned {
 pub struct Present {
     engine: Engine,
     id: PrincipalId,
+    until: Option<Millis>,
     /// One look-up of repeats at a time, whatever its connections send; and whether the token is still good.
     shared: Shared,
 }
 
 impl Present {
-    pub fn enter(engine: &Engine, id: PrincipalId) -> Option<Present> {
-        let shared = engine.principals().enter(id)?;
-        Some(Present { engine: engine.clone(), id, shared })
+    /// A connection of who is signed in; or why not.
+    pub fn enter(engine: &Engine, who: &SignedIn) -> Result<Present, Turned> {
+        let shared = engine.principals().enter(&who.principal).map_err(|code| match code {
+            Code::Overloaded => Turned::new(
+                code,
+                format!("at most {} connections a token", limit::CONNECTIONS_PER_PRINCIPAL_MAX),
+            ),
+            code => Turned::new(code, REVOKED),
+        })?;
+        Ok(Present { engine: engine.clone(), id: who.principal.id, until: who.until, shared })
     }
 
     /// Who holds it reads the journal for the principal.
@@ -55,12 +66,27 @@ impl Present {
         Arc::clone(&self.shared.lookup)
     }
 
-    /// Is over when the token is replaced or revoked, or its rights are others.
+    /// Whether the token is replaced or revoked, its rights are others, or its time is over.
+    pub fn is_over(&self) -> bool {
+        *self.shared.over.borrow() || self.until.is_some_and(|until| self.engine.clock().now() >= until)
+    }
+
+    /// Is over when that is so.
     pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut over = self.shared.over.clone();
+        let left = self.until.map(|until| Duration::from_millis(until.since(self.engine.clock().now())));
         async move {
-            // Without a sender nobody can say so any more, which says it.
-            let _ = over.wait_for(|over| *over).await;
+            let end = async {
+                match left {
+                    Some(left) => sleep(left).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                // Without a sender nobody can say so any more, which says it.
+                _ = over.wait_for(|over| *over) => {}
+                () = end => {}
+            }
         }
     }
 
@@ -106,7 +132,8 @@ impl Drop for Present {
 }
 
 /// What connections hear that end because of it.
-pub const REVOKED: &str = "the token was replaced or revoked, or its rights are others: sign in again";
+pub const REVOKED: &str =
+    "the token was replaced, revoked or has ended, or its rights are others: sign in again";
 
 /// Leaves out of explanations what is none of the principal's business: nodes that its channel is not offered, and
 /// more units than it is shown.

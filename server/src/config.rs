@@ -24,6 +24,12 @@ pub struct ServeOptions {
     /// Calls a second over HTTP that each token may make, 0 for no limit [default: 0]
     #[arg(long, value_name = "N", env = "STOCKLINE_HTTP_RATE")]
     pub http_rate: Option<u32>,
+    /// Ed25519 public key (PEM) of who signs JWTs for principals that are known here; needs an audience
+    #[arg(long, value_name = "FILE", env = "STOCKLINE_JWT_KEY")]
+    pub jwt_key: Option<PathBuf>,
+    /// Whom JWTs must be for (`aud`)
+    #[arg(long, value_name = "TEXT", env = "STOCKLINE_JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
     /// Shards, each with a thread of its own if more than one [default: 1]
     #[arg(long, value_name = "N", env = "STOCKLINE_SHARDS")]
     pub shards: Option<u32>,
@@ -65,6 +71,10 @@ pub struct ServeConfig {
     pub quic: SocketAddr,
     pub http: SocketAddr,
     pub http_rate: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt_key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt_audience: Option<String>,
     pub shards: u32,
     pub retain_journal: bool,
     #[serde(rename = "server-name")]
@@ -84,6 +94,8 @@ pub enum ConfigError {
     Syntax { path: String, error: Box<toml::de::Error> },
     #[error("shards {0}: must be 1 to {max}", max = limit::SHARDS_MAX)]
     Shards(u32),
+    #[error("jwt-key and jwt-audience are given together: a key, and whom its tokens must be for")]
+    Jwt,
     #[error("log {filter:?}: {reason}; say error, warn, info or debug, or by target as in info,http=debug")]
     Log { filter: String, reason: String },
 }
@@ -114,6 +126,8 @@ impl ServeConfig {
             quic: typed.quic.or(file.quic).unwrap_or_else(|| DEFAULT_QUIC.into()),
             http: typed.http.or(file.http).unwrap_or_else(|| DEFAULT_HTTP.into()),
             http_rate: typed.http_rate.or(file.http_rate).unwrap_or(0),
+            jwt_key: typed.jwt_key.or(file.jwt_key),
+            jwt_audience: typed.jwt_audience.or(file.jwt_audience),
             shards: typed.shards.or(file.shards).unwrap_or(1),
             retain_journal: typed.retain_journal.or(file.retain_journal).unwrap_or(false),
             server_names,
@@ -123,6 +137,9 @@ impl ServeConfig {
         };
         if config.shards == 0 || config.shards as usize > limit::SHARDS_MAX {
             return Err(ConfigError::Shards(config.shards));
+        }
+        if config.jwt_key.is_some() != config.jwt_audience.is_some() {
+            return Err(ConfigError::Jwt);
         }
         crate::log::filter(&config.log)
             .map_err(|reason| ConfigError::Log { filter: config.log.clone(), reason })?;

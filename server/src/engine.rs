@@ -54,6 +54,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::jwt::Jwts;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::principal::Principals;
@@ -73,6 +74,8 @@ pub struct EngineConfig {
     pub window: WindowSize,
     /// Calls a second over HTTP that each token may make; 0: no limit.
     pub http_rate: u32,
+    /// The public key that JWTs are signed against, and whom they must be for.
+    pub jwt: Option<(PathBuf, String)>,
 }
 
 /// Why the engine does not start.
@@ -90,6 +93,8 @@ pub enum StartError {
     Lost(String),
     #[error("the recovered state breaks an invariant: {0}")]
     Broken(String),
+    #[error("{0}")]
+    Jwt(String),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -293,7 +298,8 @@ impl RunningEngine {
         let names = Names::default();
         names.learn_all(&recovered.catalogue.definitions());
         recovered.catalogue.skus().for_each(|(name, sku)| names.put(NameKind::Sku, name, sku.0));
-        let principals = Principals::with_rate(config.http_rate);
+        let jwts = config.jwt.as_ref().map(|(path, audience)| Jwts::load(path, audience)).transpose();
+        let principals = Principals::new(config.http_rate, jwts.map_err(StartError::Jwt)?);
         principals.replace(recovered.catalogue.principals());
         let recovery = Recovery {
             last: recovered.last,

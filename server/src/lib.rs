@@ -16,6 +16,7 @@ pub mod exit;
 pub mod follow;
 pub mod history;
 pub mod http;
+pub mod jwt;
 pub mod log;
 pub mod metrics;
 pub mod names;

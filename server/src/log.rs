@@ -1,5 +1,9 @@
 //! Log lines: what is written, where and how. They go to standard error, one event a line.
 
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
@@ -17,4 +21,14 @@ pub fn start(format: LogFormat, filter: EnvFilter) {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
+}
+
+/// Lines a second about calls of nobody that is known.
+const STRANGERS_PER_S: NonZeroU32 = NonZeroU32::new(50).unwrap();
+
+/// Whether there is room for one more line about somebody who is not known: strangers do not fill the disk.
+pub fn may_tell_of_strangers() -> bool {
+    static ROOM: LazyLock<DefaultDirectRateLimiter> =
+        LazyLock::new(|| RateLimiter::direct(Quota::per_second(STRANGERS_PER_S)));
+    ROOM.check().is_ok()
 }

@@ -49,7 +49,7 @@ const OPERATIONS: [(Operation, &str); 9] = [
 impl Operation {
     pub fn of_call(method: &Method, path: Option<&str>) -> Operation {
         let Some(path) = path.and_then(|path| path.strip_prefix("/v1/")) else { return Operation::Other };
-        let gets = *method == Method::GET;
+        let gets = matches!(*method, Method::GET | Method::HEAD);
         match path.split('/').next().unwrap_or_default() {
             "availability" => Operation::Availability,
             "reservations" if gets => Operation::Read,
@@ -362,11 +362,12 @@ impl Collector for Engine {
             "Reservations confirmed and not fulfilled, as the self-audit last saw each",
             state.confirmed as f64,
         )?;
-        let sources: Vec<(String, Source)> = metrics
-            .sources
-            .iter()
-            .filter_map(|source| Some((self.principals().name(*source.key())?, *source.value())))
-            .collect();
+        // Copied first: the journal's thread writes them.
+        let sources: Vec<(PrincipalId, Source)> =
+            metrics.sources.iter().map(|source| (*source.key(), *source.value())).collect();
+        let names = self.principals().names();
+        let named = |(id, source): (PrincipalId, Source)| Some((names.get(&id)?.clone(), source));
+        let sources: Vec<(String, Source)> = sources.into_iter().filter_map(named).collect();
         let each = |value: fn(&Source) -> u64| {
             sources.iter().map(move |(name, source)| (name.clone(), value(source)))
         };

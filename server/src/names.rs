@@ -51,14 +51,19 @@ impl Names {
         self.keep(definition);
     }
 
-    /// Keeps an entry, its lists of nodes in the catalogue's order.
-    fn keep(&self, definition: &Definition) {
-        let Some(kind) = definition.kind() else { return };
+    /// A definition as the catalogue keeps it: with lists of nodes in its order.
+    pub fn normal(&self, definition: &Definition) -> Definition {
         let mut entry = definition.clone();
         if let Definition::Group { nodes, .. } | Definition::Principal { nodes, .. } = &mut entry {
             nodes.sort_by_key(|name| self.id(NameKind::Node, name));
             nodes.dedup();
         }
+        entry
+    }
+
+    fn keep(&self, definition: &Definition) {
+        let Some(kind) = definition.kind() else { return };
+        let entry = self.normal(definition);
         let at = (kind, definition.name().to_owned());
         if entry.is_given_up() {
             self.entries.remove(&at);

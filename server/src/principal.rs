@@ -1,6 +1,6 @@
 //! Principals by token: who is signing in. Tokens are known by their SHA-256 only.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -11,14 +11,20 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use stockline_core::catalogue::{NO_TOKEN, Principal};
-use stockline_core::id::PrincipalId;
+use stockline_core::id::{Millis, PrincipalId};
 use stockline_core::limit;
+use stockline_core::outcome::Code;
 use tokio::sync::{Semaphore, watch};
+
+use crate::jwt::Jwts;
 
 /// Live copy of the catalogue's principals, replaced when a change of them is durable.
 #[derive(Default)]
 pub struct Principals {
     by_token: DashMap<[u8; 32], Arc<Principal>>,
+    /// The hash of each name's token, for whoever comes with a JWT.
+    by_name: DashMap<String, [u8; 32]>,
+    jwts: Option<Jwts>,
     /// What each that has connections shares among them.
     present: DashMap<PrincipalId, Present>,
     limiter: Option<(NonZeroU32, Limiter)>,
@@ -46,6 +52,14 @@ impl Shared {
     }
 }
 
+/// Who is signed in.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    pub principal: Arc<Principal>,
+    /// A JWT ends.
+    pub until: Option<Millis>,
+}
+
 /// Calls a second that a token may make, and what is left of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
@@ -71,16 +85,13 @@ pub fn new_token() -> Result<String, getrandom::Error> {
 }
 
 impl Principals {
-    /// With at most so many calls a second from each; 0: no limit.
-    pub fn with_rate(calls_per_s: u32) -> Principals {
+    /// With at most so many calls a second from each, 0 for no limit, and JWTs if they are accepted.
+    pub fn new(calls_per_s: u32, jwts: Option<Jwts>) -> Principals {
         let limiter = NonZeroU32::new(calls_per_s).map(|calls| {
-            (
-                calls,
-                RateLimiter::dashmap(Quota::per_second(calls))
-                    .with_middleware::<StateInformationMiddleware>(),
-            )
+            let limiter = RateLimiter::dashmap(Quota::per_second(calls));
+            (calls, limiter.with_middleware::<StateInformationMiddleware>())
         });
-        Principals { limiter, ..Principals::default() }
+        Principals { limiter, jwts, ..Principals::default() }
     }
 
     /// Counts a call; `None` where there is no limit.
@@ -101,16 +112,26 @@ impl Principals {
         self.by_token.iter().find(|found| found.id == id).map(|found| found.name.clone())
     }
 
+    /// The names of all.
+    pub fn names(&self) -> HashMap<PrincipalId, String> {
+        self.by_token.iter().map(|found| (found.id, found.name.clone())).collect()
+    }
+
+    /// Takes over what holds from now on, and ends the connections of those whose rights are others.
     pub fn replace(&self, principals: &[Principal]) {
-        for principal in principals.iter().filter(|principal| principal.token_sha256 != NO_TOKEN) {
+        let valid = || principals.iter().filter(|principal| principal.token_sha256 != NO_TOKEN);
+        for principal in valid() {
             let before = self.by_token.insert(principal.token_sha256, Arc::new(principal.clone()));
-            if before.is_some_and(|before| *before != *principal) {
+            if let Some(before) = before.filter(|before| **before != *principal) {
+                self.end(before.id);
                 self.end(principal.id);
             }
+            self.by_name.insert(principal.name.clone(), principal.token_sha256);
         }
-        let valid: HashSet<&[u8; 32]> = principals.iter().map(|principal| &principal.token_sha256).collect();
+        let tokens: HashSet<&[u8; 32]> = valid().map(|principal| &principal.token_sha256).collect();
+        self.by_name.retain(|_, token| tokens.contains(token));
         self.by_token.retain(|token, principal| {
-            let stays = valid.contains(token);
+            let stays = tokens.contains(token);
             if !stays {
                 self.end(principal.id);
             }
@@ -127,25 +148,54 @@ impl Principals {
         });
     }
 
-    /// Who holds a token. The map is over digests, so comparing tells nothing of the token by its time.
-    pub fn sign_in(&self, token: &[u8]) -> Option<Arc<Principal>> {
-        self.by_token.get(&token_sha256(token)).map(|found| Arc::clone(found.value()))
+    /// Who holds a token, or whom a JWT names. The map is over digests, so comparing tells nothing of the token by its
+    /// time.
+    pub fn sign_in(&self, token: &[u8]) -> Option<SignedIn> {
+        if token.len() > limit::TOKEN_BYTES_MAX {
+            return None;
+        }
+        // Tokens of our own are hex digits.
+        let (token, until) = match self.jwts.as_ref().filter(|_| token.contains(&b'.')) {
+            None => (token_sha256(token), None),
+            Some(jwts) => {
+                let (name, until) = jwts.check(token)?;
+                (*self.by_name.get(&name)?, Some(until))
+            }
+        };
+        self.by_token.get(&token).map(|found| SignedIn { principal: Arc::clone(found.value()), until })
     }
 
-    /// Counts one more connection of a principal, unless it has as many as it may. Answers what its connections
-    /// share.
-    pub fn enter(&self, id: PrincipalId) -> Option<Shared> {
+    /// Whether a principal is still who it was when it signed in.
+    pub fn is_current(&self, principal: &Arc<Principal>) -> bool {
+        let now = self.by_token.get(&principal.token_sha256);
+        now.is_some_and(|now| Arc::ptr_eq(now.value(), principal) || *now.value() == *principal)
+    }
+
+    /// Counts one more connection of a principal, unless it has as many as it may or is not who it was. Answers what its
+    /// connections share.
+    pub fn enter(&self, principal: &Arc<Principal>) -> Result<Shared, Code> {
+        let id = principal.id;
         let new = || Present { connections: 0, shared: Shared::new() };
         let (count, shared) = {
             let mut present = self.present.entry(id).or_insert_with(new);
             present.connections += 1;
             (present.connections, present.shared.clone())
         };
-        if count > limit::CONNECTIONS_PER_PRINCIPAL_MAX {
-            self.leave(id);
-            return None;
+        let refused = if count > limit::CONNECTIONS_PER_PRINCIPAL_MAX {
+            Some(Code::Overloaded)
+        } else if !self.is_current(principal) {
+            // It was replaced between its sign-in and here: whoever ended its connections did not see this one.
+            Some(Code::Unauthenticated)
+        } else {
+            None
+        };
+        match refused {
+            Some(code) => {
+                self.leave(id);
+                Err(code)
+            }
+            None => Ok(shared),
         }
-        Some(shared)
     }
 
     /// Counts one less.

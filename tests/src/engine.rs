@@ -33,8 +33,14 @@ const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 impl Server {
     pub(crate) async fn start(dir: &Path, shards: u32, address: Option<SocketAddr>) -> Server {
         let window = WindowSize { commands: 10_000, ms: 60_000 };
-        let config =
-            EngineConfig { data: dir.to_owned(), shards, retain_journal: true, window, http_rate: 0 };
+        let config = EngineConfig {
+            data: dir.to_owned(),
+            shards,
+            retain_journal: true,
+            window,
+            http_rate: 0,
+            jwt: None,
+        };
         Server::with(config, address).await
     }
 

@@ -240,8 +240,14 @@ async fn a_channel_is_told_when_a_sku_crosses_a_threshold() {
 async fn a_cursor_outlives_a_restart_and_a_forgotten_one_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let window = WindowSize { commands: 8, ms: 60_000 };
-    let config =
-        EngineConfig { data: dir.path().to_owned(), shards: 1, retain_journal: false, window, http_rate: 0 };
+    let config = EngineConfig {
+        data: dir.path().to_owned(),
+        shards: 1,
+        retain_journal: false,
+        window,
+        http_rate: 0,
+        jwt: None,
+    };
     let server = Server::with(config.clone(), None).await;
     let admin = Client::connect(&server.profile).await.expect("connects");
     let stage = stage(&admin).await;

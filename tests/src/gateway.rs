@@ -281,3 +281,116 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
     std::fs::write(file, "http_rate = 7\n").expect("written");
     wrong(&["--config", file], "unknown field `http_rate`");
 }
+
+/// Base64: as PEM has it, or as JWTs have it.
+fn base64(bytes: &[u8], url: bool) -> String {
+    let alphabet = format!("{}{}", ["A-Z", "a-z", "0-9"].map(range).concat(), if url { "-_" } else { "+/" });
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = (0..3).fold(0u32, |word, at| word << 8 | u32::from(*chunk.get(at).unwrap_or(&0)));
+        for at in 0..=chunk.len() {
+            text.push(char::from(alphabet.as_bytes()[(word >> (18 - 6 * at) & 63) as usize]));
+        }
+        text.push_str(if url { "" } else { &"=="[..3 - chunk.len()] });
+    }
+    text
+}
+
+fn range(text: &str) -> String {
+    (text.as_bytes()[0]..=text.as_bytes()[2]).map(char::from).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_stands_for_a_principal_that_is_known_until_it_ends() {
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let (signer, other) = ([7u8; 32], [8u8; 32]);
+    let pair = |seed: &[u8; 32]| Ed25519KeyPair::from_seed_unchecked(seed).expect("a key");
+    let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    der.extend(pair(&signer).public_key().as_ref());
+    let pem = dir.path().join("jwt.pem");
+    let text = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(&der, false));
+    std::fs::write(&pem, text).expect("written");
+    let key = pem.to_str().expect("plain");
+    check("stockline", &["serve", "--check-config", "--jwt-key", key], 2, "given together");
+    let server = serve(&data, &["--jwt-key", key, "--jwt-audience", "stockline"]);
+    let profile = data.join("client.toml");
+    let profile = profile.to_str().expect("plain");
+    check("stockline", &["define", "channel", "web", "--profile", profile], 0, "web changed");
+    let token = ["token", "shop", "--role", "channel", "--channel", "web", "--profile", profile];
+    check("stockline", &token, 0, "token");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
+    let sign = |seed: &[u8; 32], head: &str, claims: Value| {
+        let signed =
+            format!("{}.{}", base64(head.as_bytes(), true), base64(claims.to_string().as_bytes(), true));
+        format!("{signed}.{}", base64(pair(seed).sign(signed.as_bytes()).as_ref(), true))
+    };
+    let head = r#"{"alg":"EdDSA","typ":"JWT"}"#;
+    let claims = |sub: &str, aud: &str, exp: u64| serde_json::json!({ "sub": sub, "aud": aud, "exp": exp });
+    let address = server.http.clone();
+    let ask = |token: &str| get(&address, "/v1/me", &format!("authorization: Bearer {token}\r\n"));
+    let good = sign(&signer, head, claims("shop", "stockline", now + 3_600));
+    let answer = ask(&good);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"role\":\"channel\""), "{answer}");
+    let none = format!(
+        "{}.",
+        sign(&signer, r#"{"alg":"none"}"#, claims("shop", "stockline", now + 3_600))
+            .rsplit_once('.')
+            .expect("parts")
+            .0
+    );
+    let changed = good.replacen(
+        &base64(claims("shop", "stockline", now + 3_600).to_string().as_bytes(), true),
+        &base64(claims("admin", "stockline", now + 3_600).to_string().as_bytes(), true),
+        1,
+    );
+    for (why, wrong) in [
+        ("another's key", sign(&other, head, claims("shop", "stockline", now + 3_600))),
+        ("for somebody else", sign(&signer, head, claims("shop", "elsewhere", now + 3_600))),
+        ("its time is over", sign(&signer, head, claims("shop", "stockline", now - 60))),
+        ("no end", sign(&signer, head, serde_json::json!({ "sub": "shop", "aud": "stockline" }))),
+        (
+            "not yet",
+            sign(
+                &signer,
+                head,
+                serde_json::json!({ "sub": "shop", "aud": "stockline", "exp": now + 99, "nbf": now + 90 }),
+            ),
+        ),
+        ("nobody known", sign(&signer, head, claims("nobody", "stockline", now + 3_600))),
+        ("another algorithm", sign(&signer, r#"{"alg":"HS256"}"#, claims("shop", "stockline", now + 3_600))),
+        ("no signature", none),
+        ("changed", changed),
+        ("no JWT", "a.b.c".to_owned()),
+    ] {
+        assert!(ask(&wrong).starts_with("HTTP/1.1 401"), "{why}");
+    }
+    // Over QUIC too; and what is open ends with it.
+    let connect = |token: &str| {
+        let mut profile = stockline_client::Profile::load(Path::new(profile)).expect("a profile");
+        profile.token = token.to_owned();
+        async move { stockline_client::Client::connect(&profile).await }
+    };
+    let kind = stockline_core::catalogue::NameKind::Channel;
+    let short = sign(&signer, head, claims("shop", "stockline", now + 1));
+    let (stays, ends) = (connect(&good).await.expect("connected"), connect(&short).await.expect("connected"));
+    let stream = TcpStream::connect(&address).expect("connected");
+    (&stream)
+        .write_all(
+            format!("GET /v1/changes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {short}\r\n\r\n")
+                .as_bytes(),
+        )
+        .expect("sent");
+    ends.resolve(kind, &["web"], false).await.expect("its time is not over");
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert!(lines.take(200).any(|line| line.contains("UNAUTHENTICATED")), "the stream says that it ends");
+    let over = ends.resolve(kind, &["web"], false).await;
+    assert!(matches!(over, Err(stockline_client::ClientError::SignIn(_))), "{over:?}");
+    stays.resolve(kind, &["web"], false).await.expect("its time is not over");
+    // Who is revoked here is revoked with every token.
+    check("stockline", &[&token[..], &["--revoke"]].concat(), 0, "shop changed");
+    assert!(ask(&good).starts_with("HTTP/1.1 401"));
+    assert!(stays.resolve(kind, &["web"], false).await.is_err());
+    server.terminate();
+}

@@ -78,6 +78,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         retain_journal: config.retain_journal,
         window: config.window,
         http_rate: config.http_rate,
+        jwt: config.jwt_key.clone().zip(config.jwt_audience.clone()),
     };
     let running = RunningEngine::start(&engine_config, |failure| {
         tracing::error!("{}", failure.reason);

@@ -131,10 +131,10 @@ fn count(shared: &Shared, done: &Done<Tag>) {
         told.told_at = done.batch.now;
         for (command, reply) in stamped.frame.commands.iter().zip(&reply.replies) {
             let Body::Event(event) = &command.body else { continue };
-            told.occurred_at = told.occurred_at.max(event.occurred_at);
             match reply.outcome.code {
                 _ if reply.repeat => {}
                 Code::Ok => {
+                    told.occurred_at = event.occurred_at.min(done.batch.now);
                     told.applied += 1;
                     let exception = matches!(event.kind, EventKind::Adjustment | EventKind::Count);
                     told.exceptions += u64::from(exception);

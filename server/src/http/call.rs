@@ -16,12 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Line, Read};
-use stockline_core::id::{ChannelId, GroupId, Key, NodeId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Key, Millis, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::record::digest;
 use stockline_core::wire::FrameType;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
@@ -31,12 +32,16 @@ use super::envelope::Known;
 use super::problem::{Problem, ProblemBody};
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
+use crate::principal::SignedIn;
 
 /// How often a full lane is tried again before the caller hears of it.
 const OFFERS: u32 = 50;
 
+/// KiB of bodies that may be read at once, whoever sends them.
+static BODIES: Semaphore = Semaphore::const_new(limit::HTTP_BODIES_KIB_MAX);
+
 /// Who asks: `Authorization: Bearer TOKEN`.
-fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Arc<Principal>, Problem> {
+fn signed_in(engine: &Engine, headers: &HeaderMap) -> Result<SignedIn, Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -47,8 +52,7 @@ fn principal(engine: &Engine, headers: &HeaderMap) -> Result<Arc<Principal>, Pro
                     directory, or `stockline token`";
         return Err(Problem::of(Code::Unauthenticated, text));
     };
-    let known = token.len() <= limit::TOKEN_BYTES_MAX;
-    let found = engine.principals().sign_in(token.as_bytes()).filter(|_| known);
+    let found = engine.principals().sign_in(token.as_bytes());
     found.ok_or_else(|| Problem::of(Code::Unauthenticated, "the token is not known here"))
 }
 
@@ -59,6 +63,12 @@ async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T
         let text = "send JSON, with Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", text));
     }
+    // One that does not say how long it is counts as long as can be.
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes: usize = told.unwrap_or(limit::FRAME_BYTES_MAX).min(limit::FRAME_BYTES_MAX);
+    let _room = BODIES.try_acquire_many((bytes / 1024 + 1) as u32).map_err(|_| {
+        Problem::of(Code::Overloaded, "too many large bodies are on their way; send it again a little later")
+    })?;
     let read = axum::body::to_bytes(body, limit::FRAME_BYTES_MAX);
     let read = timeout(Duration::from_millis(limit::HTTP_BODY_MS_MAX), read).await.map_err(|_| {
         let text = format!("the body did not come within {} s", limit::HTTP_BODY_MS_MAX / 1_000);
@@ -103,6 +113,7 @@ fn new_key() -> Result<Key, Problem> {
 pub(super) struct Caller {
     pub(super) engine: Engine,
     pub(super) principal: Arc<Principal>,
+    until: Option<Millis>,
     key: Option<String>,
 }
 
@@ -110,7 +121,7 @@ impl FromRequestParts<Engine> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Caller, Problem> {
-        let principal = principal(engine, &parts.headers)?;
+        let SignedIn { principal, until } = signed_in(engine, &parts.headers)?;
         let rate = engine.principals().spend(principal.id);
         if let Some(known) = parts.extensions.get::<Known>() {
             known.set(Arc::clone(&principal), rate);
@@ -119,7 +130,7 @@ impl FromRequestParts<Engine> for Caller {
             let text = "more calls a second than this token may make; wait as Retry-After says";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", text));
         }
-        Ok(Caller { engine: engine.clone(), principal, key: key(&parts.headers)? })
+        Ok(Caller { engine: engine.clone(), principal, until, key: key(&parts.headers)? })
     }
 }
 
@@ -304,6 +315,10 @@ impl Caller {
         Some(uuid.unwrap_or_else(own).max(1))
     }
 
+    pub(super) fn signed_in(&self) -> SignedIn {
+        SignedIn { principal: Arc::clone(&self.principal), until: self.until }
+    }
+
     /// The id behind a name.
     pub(super) fn id(&self, kind: NameKind, name: &str) -> Result<u32, Problem> {
         let text = || format!("no {} {name:?}", kind.name());
@@ -356,6 +371,11 @@ impl Caller {
     ) -> Result<FrameReply, Problem> {
         let (engine, principal) = (&self.engine, &self.principal);
         access::allow(principal, kind, &commands)?;
+        // The body may have taken its time: what was revoked meanwhile does nothing any more.
+        let ended = self.until.is_some_and(|until| engine.clock().now() >= until);
+        if ended || !engine.principals().is_current(principal) {
+            return Err(Problem::of(Code::Unauthenticated, access::REVOKED));
+        }
         let (reply_to, mut answered) = unbounded_channel();
         let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() };
         let mut frame = Frame { tag, principal: principal.id, commands, lines };
@@ -379,8 +399,7 @@ impl Caller {
         let gone = || Problem::of(Code::ShuttingDown, "the server is stopping; ask again with the same key");
         let mut answered = answered.recv().await.ok_or_else(gone)?;
         if answered.reply.repeats().next().is_some() {
-            let busy = || Problem::of(Code::Overloaded, "too many connections of this token; try again");
-            let present = Present::enter(engine, principal.id).ok_or_else(busy)?;
+            let present = Present::enter(engine, &self.signed_in())?;
             answered = present.look_up(engine, answered, || false).await.ok_or_else(gone)?;
         }
         Ok(answered.reply)

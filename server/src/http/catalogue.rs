@@ -72,6 +72,7 @@ pub(super) struct Done {
 /// An answer with the version of an entry: 200, or 201 where it is new.
 pub(super) struct Versioned<T> {
     status: StatusCode,
+    /// 0: it is not there any more.
     version: u64,
     body: T,
 }
@@ -83,8 +84,10 @@ fn etag(version: u64) -> String {
 impl<T: Serialize> IntoResponse for Versioned<T> {
     fn into_response(self) -> Response {
         let mut response = json(self.status, &self.body);
-        let tag = HeaderValue::from_str(&etag(self.version)).expect("hex digits");
-        response.headers_mut().insert(header::ETAG, tag);
+        if self.version > 0 {
+            let tag = HeaderValue::from_str(&etag(self.version)).expect("hex digits");
+            response.headers_mut().insert(header::ETAG, tag);
+        }
         response
     }
 }
@@ -113,7 +116,7 @@ impl<T> Versioned<T> {
 
 /// What the entry must be for it to be put: none for whatever it is, 0 for not there.
 #[derive(Default)]
-pub(super) struct Condition(Option<u64>);
+pub(super) struct Condition(pub(super) Option<u64>);
 
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it stands for headers in the document")]
@@ -181,6 +184,9 @@ pub(super) async fn put_entry(
         EntryKind::SkuData => names.id(NameKind::Sku, &name).is_some(),
         _ => names.entry(kind, &name).is_some(),
     };
+    // Of what is put here, not of what somebody else may have put behind it.
+    let normal = names.normal(last);
+    let version = if normal.is_given_up() { 0 } else { normal.version() };
     let define = |definition| caller.command(Key(0), Body::Define(Box::new(definition)), &[]);
     let guard = condition.map(|version| {
         let read = Read::Unchanged { kind, name: name.as_str().into(), version };
@@ -195,7 +201,7 @@ pub(super) async fn put_entry(
     // LSN 0: it was there, exactly so.
     Ok(Versioned {
         status: if known { StatusCode::OK } else { StatusCode::CREATED },
-        version: names.entry(kind, &name).map_or(0, |entry| entry.version()),
+        version,
         body: Done { name, lsn, changed: lsn > 0 },
     })
 }

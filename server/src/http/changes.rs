@@ -157,6 +157,7 @@ pub(super) async fn stream(
 ) -> Result<Stream, Problem> {
     let own = caller.scope().unwrap_or(ChannelId::SHARED);
     let channel = options.channel.as_ref().map_or(Ok(own), |name| caller.channel(name))?;
+    let who = caller.signed_in();
     let Caller { engine, principal, .. } = caller;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let last = last.map(|text| text.trim().parse::<u64>()).transpose();
@@ -170,9 +171,7 @@ pub(super) async fn stream(
         gather_ms: options.gather_ms,
     };
     // What cannot be followed is said at once, as a problem.
-    let present = Present::enter(&engine, principal.id).ok_or_else(|| {
-        Problem::of(Code::Overloaded, "too many connections of this token; try again later")
-    })?;
+    let present = Present::enter(&engine, &who)?;
     let first = Follow { wait_ms: 0, gather_ms: 0, ..asked };
     let first = follow::Asked::new(&principal, &engine, &first)?;
     let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::default()).await;
@@ -205,6 +204,9 @@ fn what(text: Option<&str>, channel: ChannelId) -> Result<u8, Problem> {
 impl Following {
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if self.present.is_over() && !self.ended {
+                return Some(self.end(&Turned::new(Code::Unauthenticated, access::REVOKED)));
+            }
             if let Some(event) = self.waiting.next() {
                 return Some(event);
             }
@@ -237,13 +239,17 @@ impl Following {
                 Err(turned) if turned.code == Code::Overloaded => {
                     tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
                 }
-                Err(turned) => {
-                    self.ended = true;
-                    let body = json!({ "code": turned.code.name(), "detail": turned.text });
-                    return Some(Event::default().event("problem").data(body.to_string()));
-                }
+                Err(turned) => return Some(self.end(&turned)),
             }
         }
+    }
+
+    /// Says why nothing more comes.
+    fn end(&mut self, turned: &Turned) -> Event {
+        self.ended = true;
+        self.waiting = Vec::new().into_iter();
+        let body = json!({ "code": turned.code.name(), "detail": turned.text });
+        Event::default().event("problem").data(body.to_string())
     }
 
     /// Tells where it is, and that the stream goes on.

@@ -14,12 +14,16 @@ use tokio::time::timeout;
 
 use super::problem::{Problem, ProblemCode};
 use crate::engine::Engine;
+use crate::log;
 use crate::metrics::Operation;
 use crate::principal::Rate;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static RATE: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Of a path so much is logged.
+const PATH_BYTES_TOLD: usize = 256;
 
 /// What turns out about a call while it is answered.
 #[derive(Clone, Default)]
@@ -96,7 +100,11 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     let took = begun.elapsed();
     let status = response.status();
     engine.metrics().called(operation, status.as_u16(), took);
-    let code = response.extensions().get::<ProblemCode>().map(|ProblemCode(code)| code.clone());
+    let problem = response.extensions_mut().remove::<ProblemCode>();
+    if let Some(code) = problem.as_ref().and_then(|problem| problem.at_the_door) {
+        engine.metrics().refused(code);
+    }
+    let code = problem.map(|problem| problem.name);
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for retired in RETIRED.iter().filter(|retired| path.starts_with(retired.prefix)) {
@@ -116,7 +124,8 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     let (request, trace) = (id.to_str().unwrap_or_default(), trace.as_deref().unwrap_or_default());
     let (status, us) = (status.as_u16(), took.as_micros() as u64);
     let code = code.as_deref().unwrap_or_default();
-    if administers || turned_away {
+    let path = &path[..path.floor_char_boundary(PATH_BYTES_TOLD)];
+    if administers || (turned_away && (principal.is_some() || log::may_tell_of_strangers())) {
         tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
     } else {
         tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);

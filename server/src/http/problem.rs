@@ -14,7 +14,11 @@ use crate::access::Turned;
 
 /// The code of a problem, for whoever sees the answer pass.
 #[derive(Clone)]
-pub(super) struct ProblemCode(pub(super) String);
+pub(super) struct ProblemCode {
+    pub(super) name: String,
+    /// It was refused before it got to the journal, which counts its own.
+    pub(super) at_the_door: Option<Code>,
+}
 
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -22,21 +26,23 @@ pub(super) struct Problem {
     code: String,
     detail: String,
     more: Map<String, Value>,
+    at_the_door: Option<Code>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
-        Problem { status, code: code.into(), detail: detail.into(), more: Map::new() }
+        Problem { status, code: code.into(), detail: detail.into(), more: Map::new(), at_the_door: None }
     }
 
     /// A refusal with its code.
     pub(super) fn of(code: Code, detail: impl Into<String>) -> Problem {
-        Problem::new(status(code), code.name(), detail)
+        Problem { at_the_door: Some(code), ..Problem::new(status(code), code.name(), detail) }
     }
 
     /// A refusal, with what its code means to whoever hears it.
     pub(super) fn refused(code: Code) -> Problem {
-        Problem::of(code, meaning(code))
+        // What the ledger says, the journal's thread counts.
+        Problem { at_the_door: None, ..Problem::of(code, meaning(code)) }
     }
 
     /// A request that makes no sense as it stands.
@@ -154,7 +160,7 @@ impl IntoResponse for Problem {
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, kind, body.to_string()).into_response();
-        response.extensions_mut().insert(ProblemCode(self.code));
+        response.extensions_mut().insert(ProblemCode { name: self.code, at_the_door: self.at_the_door });
         let headers = response.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {

@@ -111,30 +111,41 @@ pub(super) async fn put(
     Ok(done.map(|Done { name, lsn, .. }| Secret { name, lsn, token }))
 }
 
-/// The entry of a name, without its token.
-fn known(caller: &Caller, name: &str) -> Result<Definition, Problem> {
+/// The entry of a name, without its token, and its version: rights that somebody changes meanwhile are not put back.
+fn known(caller: &Caller, name: &str) -> Result<(Definition, u64), Problem> {
     administers(caller)?;
     admin_is_the_servers(name)?;
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_ENTRY", format!("no token {name:?}"));
     let found = caller.engine.names().entry(EntryKind::Principal, name).ok_or_else(unknown)?;
     match found.as_ref().clone() {
         Definition::Principal { name, role, channel, nodes, .. } => {
-            Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN })
+            let definition = Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN };
+            Ok((definition, found.version()))
         }
         _ => Err(unknown()),
     }
 }
 
 /// Another token for the same name and rights.
-pub(super) async fn rotate(caller: Caller, At(Named { name }): At<Named>) -> Result<Told<Secret>, Problem> {
-    let (definition, token) = with_token(known(&caller, &name)?)?;
-    let done = put_entry(&caller, Condition::default(), vec![definition]).await?;
+pub(super) async fn rotate(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    Condition(given): Condition,
+) -> Result<Told<Secret>, Problem> {
+    let (definition, version) = known(&caller, &name)?;
+    let (definition, token) = with_token(definition)?;
+    let done = put_entry(&caller, Condition(given.or(Some(version))), vec![definition]).await?;
     let Done { name, lsn, .. } = done.into_body();
     Ok(Told(Secret { name, lsn, token }))
 }
 
 /// The token is worth nothing from then on, and its connections end.
-pub(super) async fn revoke(caller: Caller, At(Named { name }): At<Named>) -> Result<Told<Done>, Problem> {
-    let definition = known(&caller, &name)?;
-    Ok(Told(put_entry(&caller, Condition::default(), vec![definition]).await?.into_body()))
+pub(super) async fn revoke(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    Condition(given): Condition,
+) -> Result<Told<Done>, Problem> {
+    let (definition, version) = known(&caller, &name)?;
+    let condition = Condition(given.or(Some(version)));
+    Ok(Told(put_entry(&caller, condition, vec![definition]).await?.into_body()))
 }

@@ -30,7 +30,9 @@ use crate::access::{self, Present, Turned};
 use crate::availability;
 use crate::engine::{Answered, Clock, Engine, Refused, Tag};
 use crate::follow::{Asked, Followed, Told};
+use crate::log;
 use crate::metrics::Operation;
+use crate::principal::SignedIn;
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -82,11 +84,8 @@ impl Session {
             inbox.push(&chunk.bytes);
         };
         let signed_in = signed_in.and_then(|(request, principal)| {
-            let present = Present::enter(&engine, principal.id).ok_or_else(|| Turned {
-                code: Code::Overloaded,
-                text: format!("at most {} connections a token", limit::CONNECTIONS_PER_PRINCIPAL_MAX),
-            })?;
-            Ok((request, principal, Arc::new(present)))
+            let present = Present::enter(&engine, &principal)?;
+            Ok((request, principal.principal, Arc::new(present)))
         });
         match signed_in {
             Ok((request, principal, present)) => {
@@ -130,6 +129,11 @@ impl Session {
                 })
             }
             Err(turned) => {
+                engine.metrics().refused(turned.code);
+                if log::may_tell_of_strangers() {
+                    let (code, from) = (turned.code.name(), connection.remote_address());
+                    tracing::info!(target: "audit", face = "quic", %from, code, text = &*turned.text);
+                }
                 refuse(&mut out, 0, turned.code, &turned.text);
                 hang_up(&connection, &mut send, &out).await;
                 None
@@ -145,6 +149,10 @@ impl Session {
         tokio::pin!(revoked);
         loop {
             self.taken = 0;
+            // What it sent before is answered; what it sent behind is not looked at.
+            if self.present.is_over() {
+                return self.finish(Some(Turned::new(Code::Unauthenticated, access::REVOKED))).await;
+            }
             if let Err(error) = self.read_frames() {
                 return self.finish(Some(Turned::from(error))).await;
             }
@@ -221,7 +229,14 @@ impl Session {
     async fn write_out(&mut self) -> bool {
         let mut sent = 0;
         while sent < self.out.len() {
-            match tokio::time::timeout(STALLED, self.send.write(&self.out[sent..])).await {
+            let write = tokio::time::timeout(STALLED, self.send.write(&self.out[sent..]));
+            // Who reads slowly does not put off the end of its token.
+            let written = tokio::select! {
+                biased;
+                written = write => written,
+                () = self.present.revoked() => return false,
+            };
+            match written {
                 Ok(Ok(count)) => sent += count,
                 _ => return false,
             }
@@ -231,6 +246,13 @@ impl Session {
 
     /// Answers what is still open, says what was wrong if something was, and ends the connection.
     async fn finish(mut self, turned: Option<Turned>) {
+        // What found no room is not offered any more.
+        if let Some(frame) = self.waiting.take() {
+            self.frames_in_flight -= 1;
+            self.commands_in_flight -= frame.commands.len();
+            let text = "nothing was executed; send it again with the same keys";
+            refuse(&mut self.out, (frame.tag.mark >> 8) as u32, Code::Overloaded, text);
+        }
         while self.frames_in_flight > 0
             && let Some(answered) = self.answered.recv().await
         {
@@ -336,6 +358,7 @@ impl Session {
         match refused {
             Refused::LaneFull(frame) => self.waiting = Some(frame),
             Refused::Turned(code) => {
+                self.engine.metrics().refused(code);
                 self.frames_in_flight -= 1;
                 self.commands_in_flight -= commands;
                 let text = "nothing was executed; send it again later with the same keys";
@@ -450,15 +473,12 @@ impl Session {
     }
 }
 
-fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, Arc<Principal>), Turned> {
+fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, SignedIn), Turned> {
     let unknown = |text: &str| Turned { code: Code::Unauthenticated, text: text.into() };
     if raw.kind != FrameType::SignIn {
         return Err(unknown("the first frame must be a sign-in"));
     }
     let frame = wire::access::<ArchivedSignIn>(raw.archive)?;
-    if frame.token.len() > limit::TOKEN_BYTES_MAX {
-        return Err(unknown("the token is longer than 256 bytes"));
-    }
     let principal = engine.principals().sign_in(&frame.token).ok_or(unknown(
         "the token is not known here; see admin.token in the data directory, or `stockline token`",
     ))?;
