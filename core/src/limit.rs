@@ -93,6 +93,8 @@ pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// it is another's turn.
 pub const REPEAT_LOOKUPS_MAX: usize = 2;
 pub const REPEAT_READS_PER_TURN: usize = 16;
+/// Bytes of an event's id, source and other text.
+pub const EVENT_TEXT_BYTES_MAX: usize = 255;
 /// Dead letters kept, and marks of settled ones.
 pub const LETTERS_MAX: u64 = 100_000;
 /// Names told for one beginning.

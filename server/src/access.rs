@@ -18,7 +18,7 @@ use crate::engine::{Answered, Engine};
 use crate::principal::{Shared, SignedIn};
 
 /// Looking up repeats reads and decodes whole journal records: a few at a time, in turns.
-pub(crate) static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
+static LOOKUPS: Semaphore = Semaphore::const_new(limit::REPEAT_LOOKUPS_MAX);
 
 /// Why a frame, or a request, is turned away as a whole.
 #[derive(Debug)]

@@ -584,7 +584,7 @@ impl Engine {
             }
             if next == until {
                 // The record has left the journal since.
-                break;
+                return Ok((None, until.next()));
             }
         }
         Ok((None, kept_from))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use stockline_core::bucket::Bucket;
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{Key, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use stockline_core::limit;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// The fields of docs/protocol.md's canonical event. All text may be missing where its type does not need it.
@@ -118,6 +119,19 @@ impl EventRow {
         {
             if text.is_empty() {
                 return Err(format!("{field}: is empty"));
+            }
+        }
+        for (field, text) in [
+            ("id", Some(&self.id)),
+            ("source", Some(&self.source)),
+            ("node", Some(&self.node)),
+            ("occurred_at", Some(&self.occurred_at)),
+            ("supply", self.supply.as_ref()),
+            ("to_node", self.to_node.as_ref()),
+            ("eta", self.eta.as_ref()),
+        ] {
+            if text.is_some_and(|text| text.len() > limit::EVENT_TEXT_BYTES_MAX) {
+                return Err(format!("{field}: is longer than {} bytes", limit::EVENT_TEXT_BYTES_MAX));
             }
         }
         if !stockline_core::catalogue::Catalogue::is_name(&self.sku) {

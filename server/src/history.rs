@@ -5,9 +5,12 @@ use stockline_core::command::{Action, Body, Verb};
 use stockline_core::id::{Lsn, Millis, NodeId, PrincipalId, ReservationId, SkuId};
 use stockline_core::journal::{Entry, JournalError};
 use stockline_core::limit;
+use stockline_core::outcome::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use crate::access::LOOKUPS;
+use crate::access::{Present, Turned};
 use crate::engine::Engine;
+use crate::principal::SignedIn;
 
 /// What one command did at a position.
 #[derive(Clone, Debug)]
@@ -69,12 +72,12 @@ fn moved(entry: &Entry, movements: Vec<Movement>) -> Moved {
 /// What moved at a position from an LSN downwards to another, at most so many commands that did; as much as one turn
 /// at the journal gives.
 pub async fn stretch(
-    engine: &Engine,
+    (engine, who): (&Engine, &SignedIn),
     (sku, node): (SkuId, NodeId),
     (from, down_to): (Lsn, Lsn),
     most: usize,
-) -> Result<Stretch, JournalError> {
-    let Ok(place) = LOOKUPS.acquire().await else { return Ok(Stretch::default()) };
+) -> Result<Stretch, Turned> {
+    let place = turn(engine, who).await?;
     let engine = engine.clone();
     let read = tokio::task::spawn_blocking(move || {
         let _place = place;
@@ -89,7 +92,31 @@ pub async fn stretch(
                 }
                 stretch.moved.len() < most
             })?;
-        Ok(Stretch { next, kept_from, ..stretch })
+        Ok::<_, JournalError>(Stretch { next, kept_from, ..stretch })
     });
-    read.await.unwrap_or_else(|_| Ok(Stretch::default()))
+    let read = read
+        .await
+        .map_err(|error| error.to_string())
+        .and_then(|read| read.map_err(|error| error.to_string()));
+    read.map_err(|error| {
+        tracing::error!("history: {error}");
+        Turned::new(Code::Overloaded, "the journal could not be read; ask again")
+    })
+}
+
+/// Long looks take turns: one at a time, and one of a principal waits among all others.
+static LONG_LOOKS: Semaphore = Semaphore::const_new(1);
+
+/// Held for as long as somebody looks.
+pub struct Place(
+    #[expect(dead_code, reason = "they are held")] (Present, OwnedSemaphorePermit, SemaphorePermit<'static>),
+);
+
+/// Waits for a principal's turn to look through much.
+pub async fn turn(engine: &Engine, who: &SignedIn) -> Result<Place, Turned> {
+    let stopping = |_| Turned::new(Code::ShuttingDown, "the server is stopping");
+    let present = Present::enter(engine, who)?;
+    let own = present.turn().acquire_owned().await.map_err(stopping)?;
+    let place = LONG_LOOKS.acquire().await.map_err(stopping)?;
+    Ok(Place((present, own, place)))
 }

@@ -4,10 +4,12 @@
 
 mod accept;
 mod answer;
+mod asyncapi;
 mod availability;
 mod call;
 mod catalogue;
 mod changes;
+mod cloud_event;
 mod console;
 mod dead_letter;
 mod envelope;
@@ -166,8 +168,11 @@ fn routes(engine: Engine) -> Router {
     let (router, document) = openapi::document(calls);
     let document = Bytes::from(document);
     let told = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    let unasked = Bytes::from(asyncapi::document());
+    let told_unasked = move || async move { ([(header::CONTENT_TYPE, "application/json")], unasked) };
     Router::new()
         .route("/v1/openapi.json", get(told))
+        .route("/v1/asyncapi.json", get(told_unasked))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

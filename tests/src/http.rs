@@ -550,3 +550,94 @@ fn what_could_not_be_applied_is_kept_until_somebody_redrives_or_discards_it() {
     let token = channel["token"].as_str().expect("a token");
     assert_eq!(shop.call(token, "GET", "/v1/dead-letters", Value::Null).0, 403);
 }
+
+#[test]
+fn cloud_events_come_in_and_go_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = Shop::open(&dir.path().join("data"), &[]);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    shop.put("PUT", "/v1/channels/web", json!({}));
+    let bearer = format!("Bearer {}", shop.token);
+    let tell = |kind: &str, body: Value| {
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("http://{}/v1/events", shop.serving.http))
+            .header("authorization", &bearer)
+            .header("content-type", kind)
+            .body(body.to_string())
+            .expect("a request");
+        let mut response = shop.agent.run(request).expect("answered");
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), serde_json::from_str::<Value>(&text).expect("JSON"))
+    };
+    let envelope = |id: &str, kind: &str, data: Value| {
+        json!({ "specversion": "1.0", "id": id, "source": "/wms/7", "type": kind, "time": "2026-01-01T00:00:00Z",
+                "datacontenttype": "application/json", "data": data })
+    };
+    let data = json!({ "sku": "A", "node": "n", "quantity": 5 });
+    let (status, told) =
+        tell("application/cloudevents+json; charset=utf-8", envelope("1", "stockline.receipt", data.clone()));
+    assert_eq!((status, &told["results"][0]["status"]), (200, &json!("applied")), "{told}");
+    let batch = json!([envelope("1", "receipt", data.clone()), envelope("2", "receipt", data.clone())]);
+    let (_, told) = tell("application/cloudevents-batch+json", batch);
+    let status = |at: usize| told["results"][at]["status"].as_str().expect("text");
+    assert_eq!((status(0), status(1)), ("duplicate", "applied"), "the same id, however it is put");
+    let wrong = |body: Value, says: &str| {
+        let (status, problem) = tell("application/cloudevents+json", body);
+        assert!(status == 400 && problem["detail"].as_str().expect("text").contains(says), "{problem}");
+    };
+    let mut old = envelope("3", "receipt", data.clone());
+    old["specversion"] = json!("0.3");
+    wrong(old, "specversion \"0.3\" is not 1.0");
+    wrong(envelope("3", "receipt", json!({ "sku": "A", "node": "n" })), "missing field `quantity`");
+    wrong(
+        envelope("3", "receipt", json!({ "id": "4", "sku": "A", "node": "n", "quantity": 1 })),
+        "data has id",
+    );
+    let response = shop.send(
+        "GET",
+        "/v1/changes?channel=web&from_lsn=1&what=reservations,numbers&envelope=cloudevents",
+        &[("authorization", &bearer)],
+        None,
+    );
+    let reserve = json!({ "id": "00000000-0000-4000-8000-000000000001", "channel": "web", "ttl_ms": 60000,
+                          "lines": [{ "sku": "A", "quantity": 3 }] });
+    shop.put("POST", "/v1/reservations", reserve);
+    let lines = BufReader::new(response.into_body().into_reader()).lines().map_while(Result::ok);
+    let mut seen: Vec<Value> = Vec::new();
+    for line in lines {
+        let Some(data) = line.strip_prefix("data: ") else { continue };
+        seen.push(serde_json::from_str(data).expect("JSON"));
+        if seen.iter().any(|event| event["type"] == "stockline.change" && event["data"]["available"] == 7) {
+            break;
+        }
+    }
+    let reserved =
+        seen.iter().find(|event| event["type"] == "stockline.reservation").expect("the reservation");
+    assert_eq!((&reserved["specversion"], &reserved["data"]["what"]), (&json!("1.0"), &json!("reserved")));
+    let mut ids: Vec<&str> = seen.iter().map(|event| event["id"].as_str().expect("an id")).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "each id once: {seen:?}");
+    // The document of all this can be followed from reference to reference.
+    let document = shop.put("GET", "/v1/asyncapi.json", Value::Null);
+    assert_eq!(document["asyncapi"], "3.0.0");
+    let mut open = vec![&document];
+    let mut followed = 0;
+    while let Some(part) = open.pop() {
+        match part {
+            Value::Object(members) => {
+                if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
+                    let found = document.pointer(reference.strip_prefix('#').expect("in the document"));
+                    assert!(found.is_some(), "{reference}");
+                    followed += 1;
+                }
+                open.extend(members.values());
+            }
+            Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    assert!(followed > 10, "{followed} references");
+}

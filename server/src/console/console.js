@@ -49,7 +49,8 @@ async function follow(query, signal, take) {
       const response = await fetch(`/v1/changes?${query}`, { headers, signal });
       if (!response.ok) {
         const problem = await response.json();
-        if (response.status === 410) { cursor = ""; continue; }
+        // What happened from there on is not kept any more: it goes on with what comes.
+        if (response.status === 410) [cursor, query] = ["", query.replace(/&from_lsn=\d+/, "")];
         throw new Refused(response.status, problem);
       }
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -68,7 +69,7 @@ async function follow(query, signal, take) {
       }
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (error instanceof Refused && error.status < 500) { say(error); return; }
+      if (error instanceof Refused && error.status < 500 && error.status !== 410) { say(error); return; }
     }
     await new Promise(again => setTimeout(again, 1000));
   }

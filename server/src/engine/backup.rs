@@ -20,10 +20,11 @@ pub fn backup_files(
     to: &Path,
 ) -> Result<Anchor, String> {
     data::make_whole(to, |to| {
+        // First: what is settled meanwhile is there twice rather than nowhere, and a second try is a repeat.
+        letters.copy_to(&to.join(LETTERS_FILE)).map_err(|error| error.to_string())?;
         let (snapshot_to, journal_to) = (to.join(SNAPSHOT_FILE), to.join(JOURNAL_FILE));
         let anchor = stockline_core::backup::copy(snapshot, reader, &snapshot_to, &journal_to)
             .map_err(|error| error.to_string())?;
-        letters.copy_to(&to.join(LETTERS_FILE)).map_err(|error| error.to_string())?;
         data::copy_identity(from, to).map_err(|error| error.to_string())?;
         Ok(anchor)
     })

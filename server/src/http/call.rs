@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Frame, Line, Read};
-use stockline_core::id::{ChannelId, GroupId, Key, Millis, NodeId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -32,6 +32,7 @@ use super::envelope::Known;
 use super::problem::{Problem, ProblemBody};
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
+use crate::history;
 use crate::principal::SignedIn;
 
 /// How often a full lane is tried again before the caller hears of it.
@@ -285,14 +286,14 @@ pub(super) async fn sku_names(
     if !(1..=limit::NAMES_FOUND_MAX).contains(&most) {
         return Err(Problem::invalid(format!("limit must be 1 to {}", limit::NAMES_FOUND_MAX)));
     }
-    let busy = |_| Problem::of(Code::Overloaded, "too many search; ask again");
-    let place = access::LOOKUPS.acquire().await.map_err(|_| busy(()))?;
+    let lost = |_| Problem::of(Code::Overloaded, "the search was lost; ask again");
+    let place = history::turn(&caller.engine, &caller.signed_in()).await?;
     let engine = caller.engine.clone();
     let found = tokio::task::spawn_blocking(move || {
         let _place = place;
         engine.names().beginning(NameKind::Sku, &prefix, most)
     });
-    Ok(Told(Names { items: found.await.map_err(|_| busy(()))? }))
+    Ok(Told(Names { items: found.await.map_err(lost)? }))
 }
 
 impl Caller {
@@ -369,8 +370,19 @@ impl Caller {
         commands: Vec<Command>,
         lines: Vec<Line>,
     ) -> Result<FrameReply, Problem> {
-        let (engine, principal) = (&self.engine, &self.principal);
+        let principal = &self.principal;
         access::allow(principal, kind, &commands)?;
+        self.submit_as(principal.id, commands, lines).await
+    }
+
+    /// The same for somebody else, or the system, which the caller answers for.
+    pub(super) async fn submit_as(
+        &self,
+        as_whom: PrincipalId,
+        commands: Vec<Command>,
+        lines: Vec<Line>,
+    ) -> Result<FrameReply, Problem> {
+        let (engine, principal) = (&self.engine, &self.principal);
         // The body may have taken its time: what was revoked meanwhile does nothing any more.
         let ended = self.until.is_some_and(|until| engine.clock().now() >= until);
         if ended || !engine.principals().is_current(principal) {
@@ -378,7 +390,7 @@ impl Caller {
         }
         let (reply_to, mut answered) = unbounded_channel();
         let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() };
-        let mut frame = Frame { tag, principal: principal.id, commands, lines };
+        let mut frame = Frame { tag, principal: as_whom, commands, lines };
         let mut offers = 0;
         while let Err(refused) = engine.submit(frame) {
             match refused {

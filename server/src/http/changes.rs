@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use stockline_core::catalogue::{NameKind, Principal};
 use stockline_core::id::{ChannelId, Millis, NodeId};
 use stockline_core::limit;
@@ -22,6 +21,7 @@ use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
 
 use super::answer::{Moment, Name, described};
 use super::call::{Asked, Caller, name};
+use super::cloud_event::Enveloped;
 use super::problem::Problem;
 use crate::access::{self, Present, Turned};
 use crate::availability::Status;
@@ -45,6 +45,17 @@ pub(super) struct Options {
     /// Some of `reservations`, `statuses` and `numbers`, with commas.
     #[serde(default)]
     what: Option<String>,
+    /// Each event's data in an envelope of CloudEvents 1.0, or as it is.
+    #[serde(default)]
+    envelope: Envelope,
+}
+
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Envelope {
+    #[default]
+    None,
+    CloudEvents,
 }
 
 /// The stream.
@@ -123,20 +134,36 @@ enum Happened {
 }
 
 impl Happened {
-    fn event(&self) -> Event {
-        let text = |body: Result<String, serde_json::Error>| body.unwrap_or_default();
+    fn event(self, envelope: Envelope) -> Event {
         match self {
             Happened::Reservation(body) => {
-                Event::default().event("reservation").data(text(serde_json::to_string(body)))
+                let id = format!("{}/{}/{}", body.lsn, body.reservation, body.what);
+                event("reservation", envelope, id, body.at.clone(), body)
             }
             Happened::Change(body) => {
-                Event::default().event("change").data(text(serde_json::to_string(body)))
+                let id = format!("{}/{}/{}", body.lsn, body.channel, body.sku);
+                event("change", envelope, id, None, body)
             }
             Happened::Redefined(body) => {
-                Event::default().event("redefined").data(text(serde_json::to_string(body)))
+                event("redefined", envelope, format!("{}/redefined", body.lsn), None, body)
             }
         }
     }
+}
+
+fn event(kind: &str, envelope: Envelope, id: String, time: Option<Moment>, body: impl Serialize) -> Event {
+    let text = match envelope {
+        Envelope::None => serde_json::to_string(&body),
+        Envelope::CloudEvents => serde_json::to_string(&Enveloped::new(id, kind, time, body)),
+    };
+    Event::default().event(kind).data(text.unwrap_or_default())
+}
+
+/// Why nothing more comes.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ended {
+    code: &'static str,
+    detail: String,
 }
 
 struct Following {
@@ -145,6 +172,7 @@ struct Following {
     present: Present,
     asked: Follow,
     told: Told,
+    envelope: Envelope,
     /// Events to be sent before more is asked for.
     waiting: std::vec::IntoIter<Event>,
     ended: bool,
@@ -157,7 +185,7 @@ pub(super) async fn stream(
 ) -> Result<Stream, Problem> {
     let own = caller.scope().unwrap_or(ChannelId::SHARED);
     let channel = options.channel.as_ref().map_or(Ok(own), |name| caller.channel(name))?;
-    let who = caller.signed_in();
+    let (who, envelope) = (caller.signed_in(), options.envelope);
     let Caller { engine, principal, .. } = caller;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let last = last.map(|text| text.trim().parse::<u64>()).transpose();
@@ -176,8 +204,16 @@ pub(super) async fn stream(
     let first = follow::Asked::new(&principal, &engine, &first)?;
     let Followed { answer, told } = first.answer(engine.clone(), present.turn(), Told::default()).await;
     let changes = answer?;
-    let mut following =
-        Following { engine, principal, present, asked, told, waiting: Vec::new().into_iter(), ended: false };
+    let mut following = Following {
+        engine,
+        principal,
+        present,
+        asked,
+        told,
+        envelope,
+        waiting: Vec::new().into_iter(),
+        ended: false,
+    };
     following.take(&changes);
     if following.waiting.len() == 0 {
         // Whoever is cut off before anything happens comes back to here.
@@ -248,8 +284,8 @@ impl Following {
     fn end(&mut self, turned: &Turned) -> Event {
         self.ended = true;
         self.waiting = Vec::new().into_iter();
-        let body = json!({ "code": turned.code.name(), "detail": turned.text });
-        Event::default().event("problem").data(body.to_string())
+        let body = Ended { code: turned.code.name(), detail: turned.text.clone() };
+        event("problem", self.envelope, format!("{}/problem", self.asked.from_lsn), None, body)
     }
 
     /// Tells where it is, and that the stream goes on.
@@ -271,8 +307,9 @@ impl Following {
         }
         self.asked.from_lsn = changes.next_lsn;
         let last = events.len().checked_sub(1);
+        let envelope = self.envelope;
         let event = |(at, happened): (usize, Happened)| {
-            let event = happened.event();
+            let event = happened.event(envelope);
             if Some(at) == last { event.id(changes.next_lsn.to_string()) } else { event }
         };
         self.waiting = events.into_iter().enumerate().map(event).collect::<Vec<_>>().into_iter();

@@ -8,12 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::Body;
-use stockline_core::id::{Key, NodeId, SkuId};
+use stockline_core::id::{Key, NodeId, PrincipalId, SkuId};
 use stockline_core::letters::{Letter, Letters, LettersError};
 use stockline_core::limit;
 use stockline_core::merge::Reply;
 use stockline_core::outcome::Code;
-use stockline_core::wire::FrameType;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Moment, Told};
@@ -103,6 +102,11 @@ async fn with<T: Send + 'static>(
     done.map_err(lost)?.map_err(unreadable)
 }
 
+/// Ids are each sender's own.
+fn letter_key(caller: &Caller, key: Key) -> Key {
+    Key(xxh3_128(format!("{} {:032x}", caller.principal.id.0, key.0).as_bytes()).max(1))
+}
+
 /// Keeps what could not be applied. A repeat finds its letter there, so one that was lost in a crash comes back.
 pub(super) async fn keep(
     caller: &Caller,
@@ -112,6 +116,18 @@ pub(super) async fn keep(
 ) -> Result<(), Problem> {
     let at = caller.engine.clock().now();
     let refused = rows.iter().zip(keys).zip(replies).filter(|(_, told)| may_pass(told.outcome.code));
+    // What was told again and applied needs nobody any more.
+    let applied = keys.iter().zip(replies).filter(|(_, told)| told.outcome.code == Code::Ok && !told.repeat);
+    let applied: Vec<Key> = applied.map(|(key, _)| letter_key(caller, *key)).collect();
+    with(&caller.engine, move |all| {
+        if all.count()? > 0 {
+            for key in applied {
+                all.settle(key, at)?;
+            }
+        }
+        Ok(())
+    })
+    .await?;
     let letters: Vec<Letter> = refused
         .map(|((row, key), told)| {
             let content = Content {
@@ -120,7 +136,11 @@ pub(super) async fn keep(
                 tries: 0,
                 event: row.clone(),
             };
-            Letter { key: *key, at, says: serde_json::to_vec(&content).unwrap_or_default() }
+            Letter {
+                key: letter_key(caller, *key),
+                at,
+                says: serde_json::to_vec(&content).unwrap_or_default(),
+            }
         })
         .collect();
     if letters.is_empty() {
@@ -169,15 +189,27 @@ pub(super) async fn redrive(
     caller: Caller,
     At(OfLetter { id }): At<OfLetter>,
 ) -> Result<Told<Redriven>, Problem> {
-    let (letter, mut content) = find(&caller, &id).await?;
+    let (letter, content) = find(&caller, &id).await?;
+    // Begun, it is brought to its end, whether or not somebody waits for it.
+    let driven = tokio::spawn(async move { drive(caller, id, letter, content).await });
+    let lost = |_| Problem::of(Code::Overloaded, "what became of it, the list of dead letters says");
+    driven.await.map_err(lost)?
+}
+
+async fn drive(
+    caller: Caller,
+    id: String,
+    letter: Letter,
+    mut content: Content,
+) -> Result<Told<Redriven>, Problem> {
     let row = content.event.clone().parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
     let name = |kind, name: &str| caller.engine.names().id(kind, name);
     let sku = SkuId(name(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
     let node = |node: &str| NodeId(name(NameKind::Node, node).map_or(NodeId::ANY.0, |id| id as u16));
-    // A second request for the same try, or one behind a crash, is a repeat of it.
+    // One try is one command, whoever asks for it: another request for it, or one behind a crash, is a repeat.
     let again = Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1));
     let command = caller.command(again, Body::Event(row.event(sku, node)), &[]);
-    let reply = caller.submit(FrameType::Events, vec![command], vec![]).await?;
+    let reply = caller.submit_as(PrincipalId::SYSTEM, vec![command], vec![]).await?;
     let told = reply.replies[0];
     let code = told.outcome.code;
     let now = caller.engine.clock().now();
@@ -185,7 +217,8 @@ pub(super) async fn redrive(
         with(&caller.engine, move |all| all.settle(letter.key, now)).await?;
         return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None }));
     }
-    if !may_pass(code) {
+    // The same try was made before its names meant what they mean now: the next one is another.
+    if !may_pass(code) && code != Code::KeyConflict {
         return Err(Problem::refused(code));
     }
     content.code = code.name().into();

@@ -7,7 +7,6 @@ use stockline_core::bucket::{Bucket, Movement, ON_HAND};
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
 use stockline_core::id::{ChannelId, Key, Lsn, NodeId, PrincipalId, SkuId};
-use stockline_core::journal::JournalError;
 use stockline_core::ledger::Share;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -15,15 +14,15 @@ use stockline_core::wire::FrameType;
 
 use super::answer::{Moment, Name, Told};
 use super::call::{Asked, At, Caller, Sent};
-use super::dead_letter;
 use super::problem::Problem;
+use super::{cloud_event, dead_letter};
 use crate::event_row::{EventRow, ParsedRow};
 use crate::history::{self, Moved};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Events {
-    events: Vec<EventRow>,
+    pub(super) events: Vec<EventRow>,
 }
 
 /// What became of each event, in the order of the request.
@@ -53,7 +52,7 @@ enum EventStatus {
 
 pub(super) async fn tell(
     caller: Caller,
-    Sent(Events { events }): Sent<Events>,
+    cloud_event::Told(Events { events }): cloud_event::Told,
 ) -> Result<Told<EventResults>, Problem> {
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
@@ -174,11 +173,6 @@ async fn look(caller: &Caller, sku: &str, node: &str) -> Result<((SkuId, NodeId)
     Ok((place, reply.as_of, units))
 }
 
-fn unreadable(error: JournalError) -> Problem {
-    tracing::error!("history: {error}");
-    Problem::of(Code::Overloaded, "the journal could not be read; ask again")
-}
-
 pub(super) async fn position(
     caller: Caller,
     At(Place { sku, node }): At<Place>,
@@ -193,8 +187,8 @@ pub(super) async fn position(
     // Backwards from now: what moved since is taken back.
     let mut next = Some(now).filter(|now| as_of < *now);
     while let Some(from) = next {
-        let stretch = history::stretch(&caller.engine, place, (from, as_of.next()), usize::MAX).await;
-        let stretch = stretch.map_err(unreadable)?;
+        let who = (&caller.engine, &caller.signed_in());
+        let stretch = history::stretch(who, place, (from, as_of.next()), usize::MAX).await?;
         if stretch.kept_from > as_of.next() {
             let text = format!("what moved before LSN {} is not kept any more", stretch.kept_from);
             return Err(Problem::of(Code::CursorUnknown, text));
@@ -257,7 +251,8 @@ pub(super) struct History {
 struct MovedAt {
     lsn: u64,
     at: Option<Moment>,
-    /// Whose token it came with; `system` for expiries and balances.
+    /// Whose token it came with; `system` for expiries and balances. A warehouse sees its own, and no reservations and
+    /// channels.
     principal: String,
     /// An event's type, a step, an action, `reserve`, `expire` or `balance`.
     what: &'static str,
@@ -293,8 +288,12 @@ pub(super) async fn history(
     }
     let (place, now, _) = look(&caller, &sku, &node).await?;
     let from = before_lsn.map_or(now, |before| Lsn(before.saturating_sub(1)).min(now));
-    let stretch = history::stretch(&caller.engine, place, (from, Lsn(1)), most).await.map_err(unreadable)?;
+    let stretch =
+        history::stretch((&caller.engine, &caller.signed_in()), place, (from, Lsn(1)), most).await?;
+    // Whose it was is none of a warehouse's business, unless it was its own.
+    let sees_all = caller.principal.role == Role::Admin;
     let principal = |id: PrincipalId| match id {
+        id if !sees_all && id != caller.principal.id => "somebody else".to_owned(),
         PrincipalId::SYSTEM => "system".to_owned(),
         id => caller.engine.principals().name(id).unwrap_or_else(|| format!("revoked token {}", id.0)),
     };
@@ -302,7 +301,7 @@ pub(super) async fn history(
         from: movement.from.name(),
         to: movement.to.name(),
         quantity: movement.quantity,
-        channel: (movement.pool != ChannelId::SHARED && !movement.pool.is_supply())
+        channel: (movement.pool != ChannelId::SHARED && !movement.pool.is_supply() && sees_all)
             .then(|| caller.name(NameKind::Channel, u32::from(movement.pool.0))),
         to_come: movement.pool.is_supply(),
     };
@@ -311,7 +310,7 @@ pub(super) async fn history(
         at: Moment::of(moved.at),
         principal: principal(moved.principal),
         what: moved.what,
-        reservation: moved.reservation.map(|id| uuid::Uuid::from_u128(id.0).to_string()),
+        reservation: moved.reservation.filter(|_| sees_all).map(|id| uuid::Uuid::from_u128(id.0).to_string()),
         reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
         movements: moved.movements.iter().map(movement).collect(),
     };

@@ -1,0 +1,58 @@
+//! The document of what is told without being asked (AsyncAPI 3.0), made from the types that are sent.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Value, json};
+
+use super::changes::{Change, Ended, Notice, Redefined};
+use super::cloud_event::CloudEvent;
+use super::stock::Events;
+
+fn message<T: JsonSchema>(generator: &mut SchemaGenerator, name: &str, summary: &str) -> Value {
+    let payload = generator.subschema_for::<T>();
+    json!({ "name": name, "title": name, "summary": summary, "contentType": "application/json", "payload": payload })
+}
+
+pub(super) fn document() -> String {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+    });
+    let mut generator = settings.into_generator();
+    let messages = json!({
+        "reservation": message::<Notice>(&mut generator, "reservation", "Something happened to a reservation"),
+        "change": message::<Change>(&mut generator, "change", "A channel is told another number or status of a sku"),
+        "redefined": message::<Redefined>(&mut generator, "redefined", "Any sku may be told another number: ask anew"),
+        "problem": message::<Ended>(&mut generator, "problem", "Why nothing more comes"),
+        "events": message::<Events>(&mut generator, "events", "Stock events, up to 8,192 together"),
+        "cloud_event": message::<CloudEvent>(&mut generator, "cloud_event", "One in an envelope of CloudEvents 1.0"),
+    });
+    let of = |names: &[&str]| -> Value {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), json!({ "$ref": format!("#/components/messages/{name}") })))
+            .collect()
+    };
+    let refs = |channel: &str, names: &[&str]| -> Value {
+        names.iter().map(|name| json!({ "$ref": format!("#/channels/{channel}/messages/{name}") })).collect()
+    };
+    let (told, taken) = (["reservation", "change", "redefined", "problem"], ["events", "cloud_event"]);
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Stockline",
+            "version": "1",
+            "description": "Server-sent events of `GET /v1/changes`, each named by its `event` line, and stock events as they are \
+                            taken by `POST /v1/events`. An `id` is a cursor: `Last-Event-ID` goes on behind it and misses nothing.",
+        },
+        "channels": {
+            "changes": { "address": "/v1/changes", "messages": of(&told) },
+            "events": { "address": "/v1/events", "messages": of(&taken) },
+        },
+        "operations": {
+            "follow": { "action": "send", "channel": { "$ref": "#/channels/changes" }, "messages": refs("changes", &told) },
+            "tell": { "action": "receive", "channel": { "$ref": "#/channels/events" }, "messages": refs("events", &taken) },
+        },
+        "components": { "messages": messages, "schemas": generator.take_definitions(true) },
+    })
+    .to_string()
+}
