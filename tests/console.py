@@ -168,6 +168,20 @@ def keyboard(page):
     assert reached[at + 1:at + 7] == views, reached
 
 
+def reference(page):
+    """The page of all calls shows each of them, and what it is made of."""
+    page.goto(f"{BASE}/v1/reference")
+    told = call("GET", "/v1/openapi.json")
+    count = sum(len(operations) for operations in told["paths"].values())
+    expect(page.locator("details")).to_have_count(count)
+    one = page.locator("details", has_text="POST /v1/reservations Make").first
+    one.locator("summary").click()
+    expect(one).to_contain_text("lines[].quantity")
+    expect(one).to_contain_text("Idempotency-Key")
+    shoot(page, "reference")
+    page.goto(f"{BASE}/console#service")
+
+
 def leaves(page):
     page.click("#leave")
     expect(page.locator("#sign-in")).to_be_visible()
@@ -188,7 +202,7 @@ def main():
                 if not request.url.startswith((BASE, "data:")) else None)
         wrong_token(page)
         sign_in(page)
-        for view in [availability, position, reservations, channels, letters, service, keyboard, leaves]:
+        for view in [availability, position, reservations, channels, letters, service, keyboard, reference, leaves]:
             view(page)
             print(f"console: {view.__name__} ok")
         context.close()
@@ -208,6 +222,10 @@ def main():
                 page.wait_for_timeout(2500 if view == "service" else 700)
                 fits(page, view)
                 shoot(page, f"narrow-{scheme}-{view.split('/')[0]}")
+            page.goto(f"{BASE}/v1/reference")
+            page.locator("details").nth(3).locator("summary").click()
+            fits(page, "reference")
+            shoot(page, f"narrow-{scheme}-reference")
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert ground == {"light": "rgb(247, 247, 245)", "dark": "rgb(20, 23, 26)"}[scheme], ground
             print(f"console: 360 px {scheme} ok")

@@ -1,4 +1,4 @@
-//! The console: three files that are part of the program. They ask the same calls as everybody else.
+//! The console and the page of all calls: files that are part of the program. They ask the same calls as everybody else.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -8,6 +8,8 @@ use axum::routing::get;
 use crate::engine::Engine;
 
 const PAGE: &str = include_str!("../console/index.html");
+const REFERENCE: &str = include_str!("../console/reference.html");
+const REFERENCE_SCRIPT: &str = include_str!("../console/reference.js");
 const STYLE: &str = include_str!("../console/console.css");
 const SCRIPT: &str = include_str!("../console/console.js");
 /// Nothing from elsewhere, nothing inline, in nobody's frame.
@@ -28,6 +30,11 @@ fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
         .route("/console", get(|| async { file("text/html; charset=utf-8", PAGE) }))
+        .route("/v1/reference", get(|| async { file("text/html; charset=utf-8", REFERENCE) }))
+        .route(
+            "/console/reference.js",
+            get(|| async { file("text/javascript; charset=utf-8", REFERENCE_SCRIPT) }),
+        )
         .route("/console/console.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/console/console.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
 }
