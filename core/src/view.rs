@@ -142,6 +142,8 @@ pub struct Later {
     pub units: i64,
     /// When the first of them is there.
     pub from: Millis,
+    /// Of these, units that are there by the date that was asked for.
+    pub by_date: i64,
     /// It is not out yet.
     pub preorder: bool,
 }
@@ -194,7 +196,7 @@ impl Reader<'_> {
     /// What a channel could claim at `now` of supplies to come, within a group if one is given.
     pub fn later(
         &self,
-        now: Millis,
+        (now, date): (Millis, Millis),
         channel: &ChannelRule,
         group: Option<&NodeSet>,
         sku: SkuId,
@@ -248,6 +250,9 @@ impl Reader<'_> {
                     (found.from, found.preorder) = (supply.eta, preorder);
                 }
                 found.units += units;
+                if supply.eta <= date {
+                    found.by_date += units;
+                }
             },
         );
         Ok(found)

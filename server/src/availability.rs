@@ -36,6 +36,8 @@ impl Status {
 pub struct Offer {
     /// Units there.
     pub units: i64,
+    /// Units there by the date asked for, those that are there now with those to come.
+    pub by_date: i64,
     /// Units to come, besides.
     pub later: Later,
     pub status: Status,
@@ -46,17 +48,18 @@ pub fn now(reader: &Reader<'_>, clock: &Clock) -> Millis {
     if reader.rules.skus.waits() { clock.now() } else { Millis(0) }
 }
 
-/// Asks for one sku, of some nodes or of all that the channel is offered; `list` is told what each has.
+/// Asks for one sku, as it is now and by a date (0 for none), of some nodes or of all that the channel is offered; `list` is told what each has.
 pub fn offer(
     reader: &Reader<'_>,
-    now: Millis,
+    (now, date): (Millis, Millis),
     rule: &ChannelRule,
     nodes: Option<&NodeSet>,
     sku: SkuId,
     list: impl FnMut(NodeId, i64),
 ) -> Result<Offer, Stale> {
     let available = reader.available(rule, nodes, sku, list)?;
-    let later = reader.later(now, rule, nodes, sku)?;
+    let later = reader.later((now, date), rule, nodes, sku)?;
+    let by_date = rule.policy.capped(available.units + later.by_date);
     let later = Later { units: rule.policy.capped(available.units + later.units) - available.units, ..later };
     let status = match available {
         found if !found.known => Status::Unknown,
@@ -66,5 +69,5 @@ pub fn offer(
         _ if later.units > 0 => Status::Backorder,
         _ => Status::Out,
     };
-    Ok(Offer { units: available.units, later, status })
+    Ok(Offer { units: available.units, by_date, later, status })
 }

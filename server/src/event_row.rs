@@ -73,7 +73,8 @@ pub fn key_of(source: &str, id: &str) -> Key {
     Key(xxh3_128(format!("{source}\0{id}").as_bytes()).max(1))
 }
 
-fn moment(field: &str, text: &str) -> Result<u64, String> {
+/// A moment as text has it, in milliseconds since 1970.
+pub fn moment(field: &str, text: &str) -> Result<u64, String> {
     let moment: jiff::Timestamp = text
         .parse()
         .map_err(|_| format!("{field}: {text:?} is no RFC 3339 time such as 2026-01-31T12:00:00Z"))?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stockline_core::catalogue::{Principal, Role};
-use stockline_core::id::{ChannelId, Lsn, SkuId};
+use stockline_core::id::{ChannelId, Lsn, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
@@ -247,7 +247,7 @@ fn offers_of(
         let Some(rule) = reader.rules.channel(channel) else { return Ok(()) };
         let now = availability::now(reader, engine.clock());
         for sku in skus {
-            let offer = availability::offer(reader, now, rule, None, *sku, |_, _| {})?;
+            let offer = availability::offer(reader, (now, Millis(0)), rule, None, *sku, |_, _| {})?;
             offers.push((sku.0, offer.units as u64, offer.status as u8));
         }
         Ok(())

@@ -16,6 +16,7 @@ mod envelope;
 mod openapi;
 mod problem;
 mod reservation;
+mod stall;
 mod stock;
 mod token;
 

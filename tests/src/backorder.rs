@@ -273,7 +273,7 @@ fn check_readers(bench: &mut Bench) {
             let rule = reader.rules.channel(ChannelId(channel)).expect("it is there");
             let nodes = reader.rules.group(group);
             let there = reader.available(rule, nodes, SkuId(1), |_, _| {})?;
-            Ok(there.units + reader.later(bench.now, rule, nodes, SkuId(1))?.units)
+            Ok(there.units + reader.later((bench.now, Millis(0)), rule, nodes, SkuId(1))?.units)
         });
         let line = Line { sku: SkuId(1), node: NodeId::ANY, group, quantity: QUANTITY_MAX };
         let id = 1 << 90 | u128::from(bench.sequencer.last().0);

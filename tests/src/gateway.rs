@@ -282,6 +282,41 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
     wrong(&["--config", file], "unknown field `http_rate`");
 }
 
+#[tokio::test]
+async fn an_answer_that_nobody_takes_ends_its_connection() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = serve(&dir.path().join("data"), &[]);
+    let connect = || async {
+        let stream = tokio::net::TcpStream::connect(&server.http).await.expect("connected");
+        let mut builder = h2::client::Builder::new();
+        // It lets nothing be sent, and goes on to answer signs of life.
+        builder.initial_window_size(0);
+        let (sender, connection) = builder.handshake::<_, Bytes>(stream).await.expect("HTTP/2");
+        (sender, tokio::spawn(connection))
+    };
+    let (mut stalls, stalled) = connect().await;
+    let request = Request::get("http://localhost/metrics").body(()).expect("a request");
+    let (answer, _) = stalls.send_request(request, true).expect("sent");
+    let answer = answer.await.expect("a head");
+    assert_eq!(answer.status(), 200);
+    // Who takes what is told is left alone for as long as nothing is: a stream of changes.
+    let stream = tokio::net::TcpStream::connect(&server.http).await.expect("connected");
+    let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let follows = tokio::spawn(connection);
+    let token = std::fs::read_to_string(dir.path().join("data/admin.token")).expect("a token");
+    let request = Request::get("http://localhost/v1/changes")
+        .header("authorization", format!("Bearer {}", token.trim()));
+    let (told, _) = sender.send_request(request.body(()).expect("a request"), true).expect("sent");
+    let mut told = told.await.expect("a head").into_body();
+    let taken = tokio::spawn(async move {
+        while let Some(Ok(bytes)) = told.data().await {
+            told.flow_control().release_capacity(bytes.len()).expect("released");
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(90), stalled).await.expect("it is ended").expect("a task").ok();
+    assert!(!follows.is_finished() && !taken.is_finished());
+}
+
 /// Base64: as PEM has it, or as JWTs have it.
 fn base64(bytes: &[u8], url: bool) -> String {
     let alphabet = format!("{}{}", ["A-Z", "a-z", "0-9"].map(range).concat(), if url { "-_" } else { "+/" });

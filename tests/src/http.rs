@@ -641,3 +641,53 @@ fn cloud_events_come_in_and_go_out() {
     }
     assert!(followed > 10, "{followed} references");
 }
+
+#[test]
+fn what_can_be_promised_for_a_date_is_what_comes_until_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = Shop::open(&dir.path().join("data"), &[]);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    shop.put("PUT", "/v1/channels/web", json!({ "buffer": 1 }));
+    shop.put("PUT", "/v1/channels/capped", json!({ "cap": 10 }));
+    for channel in ["web", "capped"] {
+        let rule = json!({ "skus": "*", "channel": channel, "backorder": 25 });
+        shop.put("PUT", &format!("/v1/rules/{channel}"), rule);
+    }
+    shop.put("PUT", "/v1/channels/strict", json!({}));
+    let event = |id: &str, kind: &str, quantity: u32, more: Value| {
+        let mut event = json!({ "id": id, "source": "erp", "type": kind, "occurred_at": "2026-01-01T00:00:00Z", "sku": "A",
+            "node": "n", "quantity": quantity });
+        event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let told = shop.put("POST", "/v1/events", json!({ "events": [event] }));
+        assert_eq!(told["results"][0]["status"], "applied", "{told}");
+    };
+    event("1", "receipt", 6, json!({}));
+    event("2", "supply", 10, json!({ "supply": "1", "eta": "2090-01-10T00:00:00Z" }));
+    event("3", "supply", 20, json!({ "supply": "2", "eta": "2090-02-10T00:00:00Z" }));
+    let by = |channel: &str, date: &str| {
+        let path = format!("/v1/availability/A?channel={channel}{date}");
+        shop.put("GET", &path, Value::Null)["items"][0]["available"].as_i64().expect("a number")
+    };
+    let dates = [
+        "",
+        "&date=2020-01-01T00:00:00Z",
+        "&date=2090-01-09T23:59:59Z",
+        "&date=2090-01-10T00:00:00Z",
+        "&date=2090-03-01T00:00:00Z",
+    ];
+    // There are 6 and one is withheld; 25 may be waited for, 10 and then the rest of them.
+    assert_eq!(dates.map(|date| by("web", date)), [5, 5, 5, 15, 30]);
+    assert_eq!(dates.map(|date| by("capped", date)), [6, 6, 6, 10, 10], "it is shown no more than that");
+    assert_eq!(
+        dates.map(|date| by("strict", date)),
+        [6; 5],
+        "what it may not wait for is promised to nobody of it"
+    );
+    let reserve = json!({ "id": "00000000-0000-4000-8000-000000000001", "channel": "web", "ttl_ms": 60000,
+                          "lines": [{ "sku": "A", "quantity": 8 }] });
+    shop.put("POST", "/v1/reservations", reserve);
+    assert_eq!(dates.map(|date| by("web", date)), [0, 0, 0, 7, 22], "what is claimed is not promised again");
+    let (status, wrong) =
+        shop.call(&shop.token, "GET", "/v1/availability/A?channel=web&date=soon", Value::Null);
+    assert_eq!((status, &wrong["code"]), (422, &json!("INVALID")));
+}

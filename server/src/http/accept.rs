@@ -19,6 +19,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use super::stall::{self, Calls};
 use crate::data::Certificate;
 
 /// Connections that are open.
@@ -113,8 +114,9 @@ async fn talk(
     let mut stream = TimeoutStream::new(stream);
     // Who takes nothing of its answers is let go.
     stream.set_write_timeout(Some(STALLED));
-    let service = TowerToHyperService::new(router);
     if is_http2 {
+        let calls = Calls::new();
+        let service = TowerToHyperService::new(stall::watched(router, Arc::clone(&calls)));
         // Its signs of life come when asked for, calls open or not.
         stream.set_read_timeout(Some(SILENCE));
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -126,8 +128,12 @@ async fn talk(
             .max_header_list_size(limit::HTTP_HEADER_BYTES_MAX as u32)
             .max_send_buf_size(64 << 10);
         let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let _ = watcher.watch(connection).await;
+        tokio::select! {
+            _ = watcher.watch(connection) => {}
+            () = calls.stalled() => {}
+        }
     } else {
+        let service = TowerToHyperService::new(router);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())

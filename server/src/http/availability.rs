@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{NameKind, NodeSet, Role};
-use stockline_core::id::{ChannelId, GroupId, NodeId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
@@ -12,6 +12,7 @@ use super::answer::{Moment, Name, Told};
 use super::call::{Asked, At, Caller, Sent};
 use super::problem::Problem;
 use crate::availability::{self, Offer, Status};
+use crate::event_row;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +21,9 @@ pub(super) struct Question {
     skus: Vec<String>,
     group: Option<String>,
     nodes: Option<Vec<String>>,
+    /// What can be promised for then: what is there now, and what may be waited for and comes until then.
+    #[schemars(extend("format" = "date-time"))]
+    date: Option<String>,
     #[serde(default)]
     detail: Detail,
 }
@@ -37,6 +41,9 @@ enum Detail {
 pub(super) struct One {
     channel: String,
     group: Option<String>,
+    /// What can be promised for then.
+    #[schemars(extend("format" = "date-time"))]
+    date: Option<String>,
     #[serde(default)]
     detail: Detail,
 }
@@ -56,7 +63,7 @@ pub(super) struct Availability {
 #[derive(Serialize, JsonSchema)]
 struct Item {
     sku: String,
-    /// Units that can be promised now.
+    /// Units that can be promised now, or for the date asked for.
     available: i64,
     status: Status,
     /// With detail `nodes`: nodes that have some.
@@ -91,9 +98,9 @@ pub(super) async fn ask_one(
     At(OfSku { sku }): At<OfSku>,
     Asked(one): Asked<One>,
 ) -> Result<Told<Availability>, Problem> {
-    let One { channel, group, detail } = one;
+    let One { channel, group, date, detail } = one;
     caller.id(NameKind::Sku, &sku)?;
-    tell(&caller, &Question { channel, skus: vec![sku], group, nodes: None, detail })
+    tell(&caller, &Question { channel, skus: vec![sku], group, nodes: None, date, detail })
 }
 
 fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Problem> {
@@ -109,6 +116,10 @@ fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Prob
     if caller.principal.role == Role::Channel && caller.principal.channel != Some(channel) {
         return Err(foreign());
     }
+    let date = match &question.date {
+        None => Millis(0),
+        Some(text) => Millis(event_row::moment("date", text).map_err(Problem::invalid)?),
+    };
     let group = match &question.group {
         None => GroupId::ANY,
         Some(name) => caller.group(name)?,
@@ -141,12 +152,18 @@ fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Prob
             if nodes_listed > limit::ANSWER_NODES_MAX {
                 break;
             }
-            let offer =
-                availability::offer(reader, now, rule, named.as_ref().or(nodes), *sku, |node, free| {
+            let offer = availability::offer(
+                reader,
+                (now, date),
+                rule,
+                named.as_ref().or(nodes),
+                *sku,
+                |node, free| {
                     if question.detail == Detail::Nodes {
                         listed.push((node, free));
                     }
-                })?;
+                },
+            )?;
             nodes_listed += listed.len();
             items.push((offer, listed));
         }
@@ -165,7 +182,7 @@ fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Prob
     };
     let items = question.skus.iter().zip(items).map(|(sku, (offer, listed))| Item {
         sku: sku.clone(),
-        available: offer.units,
+        available: if question.date.is_some() { offer.by_date } else { offer.units },
         status: offer.status,
         nodes: (question.detail == Detail::Nodes)
             .then(|| listed.into_iter().map(|(at, free)| node(at, free, &offer)).collect()),

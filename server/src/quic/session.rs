@@ -12,7 +12,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::Frame;
-use stockline_core::id::{ChannelId, GroupId, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
@@ -524,12 +524,18 @@ fn answer_all(
                     format!("query {index}: more than 65536 nodes to list; ask for fewer skus at once");
                 return Ok(Err(Turned { code: Code::Malformed, text }));
             }
-            let offer =
-                availability::offer(reader, now, rule, nodes, SkuId(sku.to_native()), |node, free| {
+            let offer = availability::offer(
+                reader,
+                (now, Millis(0)),
+                rule,
+                nodes,
+                SkuId(sku.to_native()),
+                |node, free| {
                     if query.detail != 0 {
                         listed.push(NodeRec { available: free as u64, node: node.0 });
                     }
-                })?;
+                },
+            )?;
             // No node has more for the channel than all of them.
             for node in &mut answer.nodes[first_node..] {
                 node.available = node.available.min(offer.units as u64);
