@@ -4,6 +4,7 @@
 //! One that is settled leaves a mark, so that a repeat of what it was about does not bring it back.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -42,6 +43,8 @@ pub struct Letter {
 /// All of them.
 pub struct Letters {
     db: Database,
+    /// Letters in the file, so that asking for their number reads no disk.
+    count: AtomicU64,
 }
 
 impl Letters {
@@ -52,17 +55,17 @@ impl Letters {
             other => storage(other),
         })?;
         let write = db.begin_write().map_err(storage)?;
-        write.open_table(OPEN).map_err(storage)?;
+        let count = write.open_table(OPEN).map_err(storage)?.len().map_err(storage)?;
         write.open_table(SETTLED).map_err(storage)?;
         write.commit().map_err(storage)?;
-        Ok(Letters { db })
+        Ok(Letters { db, count: AtomicU64::new(count) })
     }
 
     /// Keeps letters, in one durable step: those that are there, or were settled, are left as they are. Answers how
     /// many found no room.
     pub fn keep(&self, letters: &[Letter]) -> Result<usize, LettersError> {
         let write = self.db.begin_write().map_err(storage)?;
-        let mut dropped = 0;
+        let (mut dropped, mut kept) = (0, 0);
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             let settled = write.open_table(SETTLED).map_err(storage)?;
@@ -77,9 +80,11 @@ impl Letters {
                     continue;
                 }
                 open.insert(letter.key.0, (letter.at.0, &*letter.says)).map_err(storage)?;
+                kept += 1;
             }
         }
         write.commit().map_err(storage)?;
+        self.count.fetch_add(kept, Ordering::Relaxed);
         Ok(dropped)
     }
 
@@ -95,25 +100,42 @@ impl Letters {
         write.commit().map_err(storage)
     }
 
-    /// Lets a letter go; `false` if there is none.
-    pub fn settle(&self, key: Key, now: Millis) -> Result<bool, LettersError> {
+    /// Lets letters go, in one durable step. Keys without a letter cost a look each, and no write.
+    pub fn settle(&self, keys: &[Key], now: Millis) -> Result<(), LettersError> {
+        if self.count() == 0 || !self.has_any(keys)? {
+            return Ok(());
+        }
         let write = self.db.begin_write().map_err(storage)?;
-        let found = {
+        let mut gone = 0;
+        {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             let mut settled = write.open_table(SETTLED).map_err(storage)?;
-            let found = open.remove(key.0).map_err(storage)?.is_some();
-            if found {
-                settled.insert(key.0, now.0).map_err(storage)?;
-                // Marks older than what repeats are known of say nothing.
-                if settled.len().map_err(storage)? > limit::LETTERS_MAX {
-                    let since = now.0.saturating_sub(limit::IDEMPOTENCY_MS);
-                    settled.retain(|_, at| at >= since).map_err(storage)?;
+            for key in keys {
+                if open.remove(key.0).map_err(storage)?.is_some() {
+                    settled.insert(key.0, now.0).map_err(storage)?;
+                    gone += 1;
                 }
             }
-            found
-        };
+            // Marks older than what repeats are known of say nothing.
+            if settled.len().map_err(storage)? > limit::LETTERS_MAX {
+                let since = now.0.saturating_sub(limit::IDEMPOTENCY_MS);
+                settled.retain(|_, at| at >= since).map_err(storage)?;
+            }
+        }
         write.commit().map_err(storage)?;
-        Ok(found)
+        self.count.fetch_sub(gone, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_any(&self, keys: &[Key]) -> Result<bool, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let open = read.open_table(OPEN).map_err(storage)?;
+        for key in keys {
+            if open.get(key.0).map_err(storage)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes a copy in a file that is not there yet.
@@ -146,9 +168,9 @@ impl Letters {
         }))
     }
 
-    pub fn count(&self) -> Result<u64, LettersError> {
-        let read = self.db.begin_read().map_err(storage)?;
-        read.open_table(OPEN).map_err(storage)?.len().map_err(storage)
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// The newest letters.

@@ -634,7 +634,7 @@ impl Engine {
             shortages: sum(&shared.shortages),
             confirmed: sum(&shared.confirmed),
             started_at: shared.clock.started_at(),
-            dead_letters: shared.letters.count().unwrap_or(0),
+            dead_letters: shared.letters.count(),
         }
     }
 

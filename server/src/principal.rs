@@ -107,11 +107,6 @@ impl Principals {
         })
     }
 
-    /// The name of a principal.
-    pub fn name(&self, id: PrincipalId) -> Option<String> {
-        self.by_token.iter().find(|found| found.id == id).map(|found| found.name.clone())
-    }
-
     /// The names of all.
     pub fn names(&self) -> HashMap<PrincipalId, String> {
         self.by_token.iter().map(|found| (found.id, found.name.clone())).collect()

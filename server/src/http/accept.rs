@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -19,7 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::stall::{self, Calls};
+use super::stall::Calls;
 use crate::data::Certificate;
 
 /// Connections that are open.
@@ -116,7 +119,11 @@ async fn talk(
     stream.set_write_timeout(Some(STALLED));
     if is_http2 {
         let calls = Calls::new();
-        let service = TowerToHyperService::new(stall::watched(router, Arc::clone(&calls)));
+        let (routes, told) = (TowerToHyperService::new(router), Arc::clone(&calls));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&told));
+            routes.call(request)
+        });
         // Its signs of life come when asked for, calls open or not.
         stream.set_read_timeout(Some(SILENCE));
         let mut builder = http2::Builder::new(TokioExecutor::new());

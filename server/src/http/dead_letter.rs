@@ -117,17 +117,12 @@ pub(super) async fn keep(
     let at = caller.engine.clock().now();
     let refused = rows.iter().zip(keys).zip(replies).filter(|(_, told)| may_pass(told.outcome.code));
     // What was told again and applied needs nobody any more.
-    let applied = keys.iter().zip(replies).filter(|(_, told)| told.outcome.code == Code::Ok && !told.repeat);
-    let applied: Vec<Key> = applied.map(|(key, _)| letter_key(caller, *key)).collect();
-    with(&caller.engine, move |all| {
-        if all.count()? > 0 {
-            for key in applied {
-                all.settle(key, at)?;
-            }
-        }
-        Ok(())
-    })
-    .await?;
+    if caller.engine.letters().count() > 0 {
+        let applied =
+            keys.iter().zip(replies).filter(|(_, told)| told.outcome.code == Code::Ok && !told.repeat);
+        let applied: Vec<Key> = applied.map(|(key, _)| letter_key(caller, *key)).collect();
+        with(&caller.engine, move |all| all.settle(&applied, at)).await?;
+    }
     let letters: Vec<Letter> = refused
         .map(|((row, key), told)| {
             let content = Content {
@@ -167,7 +162,8 @@ pub(super) async fn list(
     if !(1..=limit::HISTORY_ITEMS_MAX).contains(&most) {
         return Err(Problem::invalid(format!("limit must be 1 to {}", limit::HISTORY_ITEMS_MAX)));
     }
-    let (total, letters) = with(&caller.engine, move |all| Ok((all.count()?, all.newest(most)?))).await?;
+    let letters = with(&caller.engine, move |all| all.newest(most)).await?;
+    let total = caller.engine.letters().count();
     let item = |letter: &Letter| {
         let Content { principal, code, tries, event } = serde_json::from_slice(&letter.says).ok()?;
         Some(DeadLetter { id: text(letter.key), at: Moment::of(letter.at), principal, code, tries, event })
@@ -214,7 +210,7 @@ async fn drive(
     let code = told.outcome.code;
     let now = caller.engine.clock().now();
     if code == Code::Ok {
-        with(&caller.engine, move |all| all.settle(letter.key, now)).await?;
+        with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
         return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None }));
     }
     // The same try was made before its names meant what they mean now: the next one is another.
@@ -235,6 +231,6 @@ pub(super) async fn discard(
 ) -> Result<Told<Redriven>, Problem> {
     let (letter, _) = find(&caller, &id).await?;
     let now = caller.engine.clock().now();
-    with(&caller.engine, move |all| all.settle(letter.key, now)).await?;
+    with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
     Ok(Told(Redriven { id, status: "discarded", lsn: caller.engine.view().durable().0, code: None }))
 }

@@ -13,6 +13,7 @@ use stockline_core::limit;
 use tokio::time::timeout;
 
 use super::problem::{Problem, ProblemCode};
+use super::stall::Calls;
 use crate::engine::Engine;
 use crate::log;
 use crate::metrics::Operation;
@@ -87,6 +88,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     let begun = Instant::now();
     let id = request_id(request.headers());
     let trace = trace_id(request.headers()).map(str::to_owned);
+    let open = request.extensions_mut().remove::<Arc<Calls>>().map(Calls::begin);
     let known = Known::default();
     request.extensions_mut().insert(known.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -131,5 +133,8 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
         tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
     }
     headers.insert(&REQUEST_ID, id);
-    response
+    match open {
+        Some(open) => open.watch(response),
+        None => response,
+    }
 }

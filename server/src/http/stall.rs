@@ -7,11 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Error;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::{Error, Router};
 use hyper::body::{Frame, SizeHint};
 use stockline_core::limit;
 use tokio::time::{Instant, sleep};
@@ -32,7 +30,21 @@ pub(super) struct Calls {
 }
 
 /// Counted for as long as it is there.
-struct Open(Arc<Calls>);
+pub(super) struct Open(Arc<Calls>);
+
+impl Open {
+    /// The answer, which tells whether its caller takes it.
+    pub(super) fn watch(self, answer: Response) -> Response {
+        let given = Arc::new(AtomicU64::new(WAITING));
+        let mut all = self.0.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= 2 * limit::HTTP_STREAMS_MAX as usize {
+            all.retain(|answer| answer.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&given));
+        drop(all);
+        answer.map(|body| Body::new(Watched { body, given, calls: self }))
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -55,9 +67,10 @@ impl Calls {
         self.began.elapsed().as_millis() as u64
     }
 
-    fn begin(self: &Arc<Calls>) -> Open {
+    /// A call begins; its answer is [watched](Open::watch).
+    pub(super) fn begin(self: Arc<Calls>) -> Open {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self))
+        Open(self)
     }
 
     /// Is over when a call is stalled, or none has been there for long.
@@ -69,8 +82,7 @@ impl Calls {
                 |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_millis() as u64;
             let quiet = self.open.load(Ordering::Relaxed) == 0
                 && longer_than(self.quiet_since.load(Ordering::Relaxed), SILENCE);
-            let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-            given.retain(|answer| answer.strong_count() > 0);
+            let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
             let stalled = given.iter().filter_map(Weak::upgrade).any(|answer| {
                 let since = answer.load(Ordering::Relaxed);
                 since != WAITING && longer_than(since, STALLED)
@@ -80,20 +92,6 @@ impl Calls {
             }
         }
     }
-}
-
-/// The routes, with what each call of this connection does told to `calls`.
-pub(super) fn watched(router: Router, calls: Arc<Calls>) -> Router {
-    router.layer(from_fn(move |request: Request, next: Next| {
-        let calls = Arc::clone(&calls);
-        async move {
-            let open = calls.begin();
-            let answer: Response = next.run(request).await;
-            let given = Arc::new(AtomicU64::new(WAITING));
-            calls.given.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&given));
-            answer.map(|body| Body::new(Watched { body, given, calls: open }))
-        }
-    }))
 }
 
 /// An answer that knows whether its caller takes it.

@@ -292,10 +292,11 @@ pub(super) async fn history(
         history::stretch((&caller.engine, &caller.signed_in()), place, (from, Lsn(1)), most).await?;
     // Whose it was is none of a warehouse's business, unless it was its own.
     let sees_all = caller.principal.role == Role::Admin;
+    let names = caller.engine.principals().names();
     let principal = |id: PrincipalId| match id {
         id if !sees_all && id != caller.principal.id => "somebody else".to_owned(),
         PrincipalId::SYSTEM => "system".to_owned(),
-        id => caller.engine.principals().name(id).unwrap_or_else(|| format!("revoked token {}", id.0)),
+        id => names.get(&id).cloned().unwrap_or_else(|| format!("revoked token {}", id.0)),
     };
     let movement = |movement: &Movement| MovementOf {
         from: movement.from.name(),
