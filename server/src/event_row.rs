@@ -90,8 +90,8 @@ fn bucket(field: &str, text: Option<&str>) -> Result<Bucket, String> {
     }
 }
 
-fn given(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 impl ParsedRow {
@@ -114,7 +114,7 @@ impl ParsedRow {
 }
 
 impl EventRow {
-    pub fn parse(self) -> Result<ParsedRow, String> {
+    pub fn parse(&self) -> Result<ParsedRow, String> {
         for (field, text) in
             [("id", &self.id), ("source", &self.source), ("sku", &self.sku), ("node", &self.node)]
         {
@@ -142,16 +142,16 @@ impl EventRow {
             let names: Vec<_> = stockline_core::event::KINDS.iter().map(|kind| kind.name()).collect();
             format!("type: {:?} is none of {}", self.kind, names.join(", "))
         })?;
-        let reservation = match given(self.reservation) {
+        let reservation = match given(&self.reservation) {
             None => None,
             Some(text) => {
                 let id =
-                    uuid::Uuid::parse_str(&text).map_err(|_| format!("reservation: {text:?} is no UUID"))?;
+                    uuid::Uuid::parse_str(text).map_err(|_| format!("reservation: {text:?} is no UUID"))?;
                 Some(ReservationId(id.as_u128()))
             }
         };
         let mut reason = [0; 16];
-        if let Some(text) = given(self.reason) {
+        if let Some(text) = given(&self.reason) {
             let bytes = text.as_bytes();
             if bytes.len() > reason.len() {
                 return Err(format!("reason: {text:?} is longer than 16 bytes"));
@@ -162,22 +162,22 @@ impl EventRow {
             key: key_of(&self.source, &self.id),
             kind,
             occurred_at_ms: moment("occurred_at", &self.occurred_at)?,
-            sku: self.sku,
-            node: self.node,
+            sku: self.sku.clone(),
+            node: self.node.clone(),
             quantity: self.quantity,
             reason,
             reservation,
-            supply: given(self.supply)
+            supply: given(&self.supply)
                 .map(|text| SupplyId(text.parse().unwrap_or_else(|_| xxh3_64(text.as_bytes())))),
-            to_node: given(self.to_node),
-            eta_ms: match given(self.eta) {
-                Some(text) => moment("eta", &text)?,
+            to_node: given(&self.to_node).map(str::to_owned),
+            eta_ms: match given(&self.eta) {
+                Some(text) => moment("eta", text)?,
                 None => 0,
             },
             damaged: self.damaged.unwrap_or(0),
             expected: self.expected,
-            from: bucket("from", self.from.as_deref().filter(|text| !text.is_empty()))?,
-            to: bucket("to", self.to.as_deref().filter(|text| !text.is_empty()))?,
+            from: bucket("from", given(&self.from))?,
+            to: bucket("to", given(&self.to))?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! History: why a number is what it is. Read backwards out of the journal, as far as that is kept, a stretch at a time.
 
 use stockline_core::bucket::Movement;
-use stockline_core::command::{Action, Body, Verb};
+use stockline_core::command::{Action, Body};
 use stockline_core::id::{Lsn, Millis, NodeId, PrincipalId, ReservationId, SkuId};
 use stockline_core::journal::{Entry, JournalError};
 use stockline_core::limit;
@@ -39,16 +39,7 @@ pub struct Stretch {
 fn what(body: &Body) -> (&'static str, Option<ReservationId>, [u8; 16]) {
     match body {
         Body::Reserve(reserve) => ("reserve", Some(reserve.id), [0; 16]),
-        Body::Transition(step) => {
-            let name = match step.verb {
-                Verb::Confirm => "confirm",
-                Verb::Release => "release",
-                Verb::Extend => "extend",
-                Verb::Fulfil => "fulfil",
-                Verb::Move => "move",
-            };
-            (name, Some(step.reservation), [0; 16])
-        }
+        Body::Transition(step) => (step.verb.name(), Some(step.reservation), [0; 16]),
         Body::Event(event) => (event.kind.name(), event.reservation, event.reason),
         Body::Allocate(allocate) => {
             let name = match allocate.action {

@@ -24,12 +24,6 @@ pub struct QuicFace {
     endpoint: Endpoint,
 }
 
-/// Connections that exist, and those among them not signed in yet.
-#[derive(Default)]
-struct Counts {
-    handshakes: AtomicUsize,
-}
-
 /// Counts one for as long as it lives.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -71,15 +65,8 @@ impl Pace {
     }
 }
 
-fn server_config(certificate: Certificate) -> Result<ServerConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(certificate.chain, certificate.key)
-        .map_err(|error| error.to_string())?;
-    tls.alpn_protocols = vec![wire::ALPN.to_vec()];
+fn server_config(certificate: &Certificate) -> Result<ServerConfig, String> {
+    let mut tls = certificate.tls(&[&rustls::version::TLS13], &[wire::ALPN])?;
     // 0-RTT data could be replayed by anybody who saw it.
     tls.max_early_data_size = 0;
     let quic = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
@@ -122,7 +109,7 @@ impl QuicFace {
     /// Listens; must be called inside the tokio runtime.
     pub fn listen(address: SocketAddr, certificate: Certificate) -> Result<QuicFace, String> {
         let endpoint_config = endpoint_config(&certificate);
-        let config = server_config(certificate)?;
+        let config = server_config(&certificate)?;
         let socket = std::net::UdpSocket::bind(address).map_err(|error| error.to_string())?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime)
@@ -136,10 +123,10 @@ impl QuicFace {
 
     /// Serves until [`QuicFace::close`].
     pub async fn serve(&self, engine: Engine) {
-        let counts = Arc::new(Counts::default());
+        let handshakes = Arc::new(AtomicUsize::new(0));
         let mut pace = Pace { tokens: limit::HANDSHAKES_BURST_MAX, at: Instant::now() };
         while let Some(incoming) = self.endpoint.accept().await {
-            let open = counts.handshakes.load(Ordering::Relaxed);
+            let open = handshakes.load(Ordering::Relaxed);
             if (open >= limit::HANDSHAKES_BEFORE_RETRY || !pace.has_token())
                 && !incoming.remote_address_validated()
             {
@@ -154,11 +141,11 @@ impl QuicFace {
                 continue;
             }
             pace.take().await;
-            let (engine, session, counts) = (engine.clone(), engine.clone(), Arc::clone(&counts));
+            let (engine, session, handshakes) = (engine.clone(), engine.clone(), Arc::clone(&handshakes));
             tokio::spawn(async move {
                 let _connection = Counted::new(&engine.metrics().quic_connections);
                 let signing_in = async {
-                    let _handshake = Counted::new(&counts.handshakes);
+                    let _handshake = Counted::new(&handshakes);
                     let connection = incoming.await.ok()?;
                     session::Session::begin(connection, session).await
                 };

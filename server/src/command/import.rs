@@ -73,7 +73,7 @@ fn parse(input: Box<dyn Read>) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
     let json = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let mut rows = Vec::new();
     let mut complaints = Vec::new();
-    let mut take = |line: u64, row: Result<EventRow, String>| match row.and_then(EventRow::parse) {
+    let mut take = |line: u64, row: Result<EventRow, String>| match row.and_then(|row| row.parse()) {
         Ok(row) => rows.push((line, row)),
         Err(reason) => complaints.push(format!("{line}: {reason}")),
     };

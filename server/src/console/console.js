@@ -343,15 +343,12 @@ function* series(metrics, name) {
 /** A quantile of what an operation took between two scrapes, both faces together. */
 function quantile(now, before, operations, share) {
   const counts = new Map();
-  for (const { labels, value } of series(now, "stockline_request_duration_seconds_bucket")) {
-    if (!operations.includes(labels.operation)) continue;
-    const bound = labels.le === "+Inf" ? Infinity : Number(labels.le);
-    counts.set(bound, (counts.get(bound) ?? 0) + value);
-  }
-  for (const { labels, value } of series(before, "stockline_request_duration_seconds_bucket")) {
-    if (!operations.includes(labels.operation)) continue;
-    const bound = labels.le === "+Inf" ? Infinity : Number(labels.le);
-    counts.set(bound, (counts.get(bound) ?? 0) - value);
+  for (const [metrics, sign] of [[now, 1], [before, -1]]) {
+    for (const { labels, value } of series(metrics, "stockline_request_duration_seconds_bucket")) {
+      if (!operations.includes(labels.operation)) continue;
+      const bound = labels.le === "+Inf" ? Infinity : Number(labels.le);
+      counts.set(bound, (counts.get(bound) ?? 0) + sign * value);
+    }
   }
   const bounds = [...counts.keys()].sort((one, other) => one - other);
   const total = counts.get(Infinity) ?? 0;

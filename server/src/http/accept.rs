@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls;
 
 use super::stall::Calls;
 use crate::data::Certificate;
@@ -38,14 +38,8 @@ pub fn tls(address: IpAddr, certificate: &Certificate) -> Result<Option<TlsAccep
     if address.is_loopback() {
         return Ok(None);
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(certificate.chain.clone(), certificate.key.clone_key())
-        .map_err(|error| error.to_string())?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    let config = certificate.tls(&versions, &[b"h2", b"http/1.1"])?;
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 

@@ -2,12 +2,14 @@
 
 use aide::OperationOutput;
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, Response as Described, SchemaObject};
+use aide::openapi::{Operation, Response as Described};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockline_core::id::Millis;
+
+use super::openapi::media;
 
 /// A name, shared with the catalogue.
 pub(super) type Name = std::sync::Arc<str>;
@@ -59,22 +61,15 @@ impl<T: Serialize> IntoResponse for Made<T> {
 
 /// An answer of a type, as the document has it.
 pub(super) fn described<T: JsonSchema>(ctx: &mut GenContext, description: &str, kind: &str) -> Described {
-    let json_schema = ctx.schema.subschema_for::<T>();
-    let schema = Some(SchemaObject { json_schema, example: None, external_docs: None });
-    let media = MediaType { schema, ..MediaType::default() };
     Described {
         description: description.into(),
-        content: [(kind.to_owned(), media)].into_iter().collect(),
+        content: [(kind.to_owned(), media::<T>(ctx))].into_iter().collect(),
         ..Described::default()
     }
 }
 
 impl<T: JsonSchema> OperationOutput for Told<T> {
     type Inner = T;
-
-    fn operation_response(ctx: &mut GenContext, _: &mut Operation) -> Option<Described> {
-        Some(described::<T>(ctx, "Done", "application/json"))
-    }
 
     fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
         vec![(Some(200), described::<T>(ctx, "Done", "application/json"))]
@@ -83,10 +78,6 @@ impl<T: JsonSchema> OperationOutput for Told<T> {
 
 impl<T: JsonSchema> OperationOutput for Made<T> {
     type Inner = T;
-
-    fn operation_response(ctx: &mut GenContext, _: &mut Operation) -> Option<Described> {
-        Some(described::<T>(ctx, "Made", "application/json"))
-    }
 
     fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
         vec![(Some(201), described::<T>(ctx, "Made", "application/json"))]

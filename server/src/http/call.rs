@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use aide::OperationInput;
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, RequestBody, Response as Described, SchemaObject};
-use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
+use aide::openapi::{Operation, Response as Described};
+use aide::operation::ParamLocation;
 use axum::body::Body as Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -29,7 +29,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Name, Told, described};
 use super::envelope::Known;
+use super::openapi::{media, parameters, takes};
 use super::problem::{Problem, ProblemBody};
+use super::token::RoleText;
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
 use crate::history;
@@ -100,6 +102,12 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = text.filter(|text| !text.is_empty() && text.len() <= 255);
     let wrong = || Problem::invalid("Idempotency-Key must be 1 to 255 printable characters");
     text.map(|text| Some(text.to_owned())).ok_or_else(wrong)
+}
+
+/// How many an answer has, if it may have so many.
+pub(super) fn at_most(asked: usize, most: usize) -> Result<usize, Problem> {
+    let wrong = || Problem::invalid(format!("limit must be 1 to {most}"));
+    (1..=most).contains(&asked).then_some(asked).ok_or_else(wrong)
 }
 
 /// A key that nobody has.
@@ -195,11 +203,8 @@ impl OperationInput for Caller {
 
 impl<T: JsonSchema> OperationInput for Sent<T> {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let json_schema = ctx.schema.subschema_for::<T>();
-        let schema = Some(SchemaObject { json_schema, example: None, external_docs: None });
-        let media = MediaType { schema, ..MediaType::default() };
-        let content = [("application/json".to_owned(), media)].into_iter().collect();
-        set_body(ctx, operation, RequestBody { content, required: true, ..RequestBody::default() });
+        let json = media::<T>(ctx);
+        takes(ctx, operation, [("application/json", json)]);
     }
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
@@ -215,9 +220,7 @@ impl<T: JsonSchema> OperationInput for Sent<T> {
 
 impl<T: JsonSchema> OperationInput for Asked<T> {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let schema = ctx.schema.subschema_for::<T>();
-        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Query);
-        add_parameters(ctx, operation, parameters);
+        parameters::<T>(ctx, operation, ParamLocation::Query);
     }
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
@@ -227,9 +230,7 @@ impl<T: JsonSchema> OperationInput for Asked<T> {
 
 impl<T: JsonSchema> OperationInput for At<T> {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let schema = ctx.schema.subschema_for::<T>();
-        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Path);
-        add_parameters(ctx, operation, parameters);
+        parameters::<T>(ctx, operation, ParamLocation::Path);
     }
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
@@ -241,8 +242,7 @@ impl<T: JsonSchema> OperationInput for At<T> {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Me {
     name: String,
-    #[schemars(extend("enum" = ["admin", "channel", "warehouse"]))]
-    role: &'static str,
+    role: RoleText,
     channel: Option<Name>,
     nodes: Vec<Name>,
 }
@@ -251,11 +251,7 @@ pub(super) async fn me(caller: Caller) -> Told<Me> {
     let Principal { name, role, channel, nodes, .. } = &*caller.principal;
     Told(Me {
         name: name.clone(),
-        role: match role {
-            Role::Admin => "admin",
-            Role::Channel => "channel",
-            Role::Warehouse => "warehouse",
-        },
+        role: RoleText::of(*role),
         channel: channel.map(|id| caller.name(NameKind::Channel, u32::from(id.0))),
         nodes: nodes.iter().map(|id| caller.name(NameKind::Node, u32::from(id.0))).collect(),
     })
@@ -282,10 +278,7 @@ pub(super) async fn sku_names(
     caller: Caller,
     Asked(Beginning { prefix, limit }): Asked<Beginning>,
 ) -> Result<Told<Names>, Problem> {
-    let most = limit.unwrap_or(50);
-    if !(1..=limit::NAMES_FOUND_MAX).contains(&most) {
-        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::NAMES_FOUND_MAX)));
-    }
+    let most = at_most(limit.unwrap_or(50), limit::NAMES_FOUND_MAX)?;
     let lost = |_| Problem::of(Code::Overloaded, "the search was lost; ask again");
     let place = history::turn(&caller.engine, &caller.signed_in()).await?;
     let engine = caller.engine.clone();

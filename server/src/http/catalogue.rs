@@ -3,9 +3,11 @@
 //! One mechanism for all: an [`Entry`] says what it is called and how it becomes a definition and comes back from one.
 //! Each has an ETag; with `If-Match` it is put only if it is still what its reader saw, which the sequencer checks.
 
+use std::sync::Arc;
+
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described};
-use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
+use aide::operation::ParamLocation;
 use aide::{OperationInput, OperationOutput};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -25,6 +27,7 @@ use stockline_core::wire::FrameType;
 
 use super::answer::{Told, described, json};
 use super::call::{At, Caller, Sent};
+use super::openapi::parameters;
 use super::problem::{Problem, ProblemBody};
 use crate::command::define::{cut_off, quarters_text, utc_offset};
 use crate::engine::Engine;
@@ -131,9 +134,7 @@ struct ConditionHeaders {
 
 impl OperationInput for Condition {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let schema = ctx.schema.subschema_for::<ConditionHeaders>();
-        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Header);
-        add_parameters(ctx, operation, parameters);
+        parameters::<ConditionHeaders>(ctx, operation, ParamLocation::Header);
     }
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
@@ -225,24 +226,29 @@ pub(super) fn administers(caller: &Caller) -> Result<(), Problem> {
         .ok_or_else(|| Problem::of(Code::Forbidden, "only an administrator may look at this"))
 }
 
+fn unknown(kind: EntryKind, name: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_ENTRY", format!("no {} {name:?}", kind.name()))
+}
+
+/// The entry of a name.
+pub(super) fn entry(caller: &Caller, kind: EntryKind, name: &str) -> Result<Arc<Definition>, Problem> {
+    caller.engine.names().entry(kind, name).ok_or_else(|| unknown(kind, name))
+}
+
 pub(super) async fn get<T: Entry>(
     caller: Caller,
     At(Named { name }): At<Named>,
 ) -> Result<Versioned<Known<T>>, Problem> {
     administers(&caller)?;
-    let unknown = || {
-        let text = format!("no {} {name:?}", T::KIND.name());
-        Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_ENTRY", text)
-    };
-    let found = caller.engine.names().entry(T::KIND, &name).ok_or_else(unknown)?;
-    let entry = T::of(&found).ok_or_else(unknown)?;
+    let found = entry(&caller, T::KIND, &name)?;
+    let entry = T::of(&found).ok_or_else(|| unknown(T::KIND, &name))?;
     Ok(Versioned { status: StatusCode::OK, version: found.version(), body: Known { name, entry } })
 }
 
 pub(super) async fn list<T: Entry>(caller: Caller) -> Result<Told<Entries<T>>, Problem> {
     administers(&caller)?;
     let all = caller.engine.names().entries(T::KIND);
-    let known = |definition: &std::sync::Arc<Definition>| {
+    let known = |definition: &Arc<Definition>| {
         Some(Known { name: definition.name().to_owned(), entry: T::of(definition)? })
     };
     Ok(Told(Entries { items: all.iter().filter_map(known).collect() }))

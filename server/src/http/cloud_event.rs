@@ -2,8 +2,7 @@
 
 use aide::OperationInput;
 use aide::generate::GenContext;
-use aide::openapi::{MediaType, Operation, RequestBody, Response as Described, SchemaObject};
-use aide::operation::set_body;
+use aide::openapi::{Operation, Response as Described};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use schemars::JsonSchema;
@@ -13,6 +12,7 @@ use stockline_core::outcome::Code;
 
 use super::answer::Moment;
 use super::call::Sent;
+use super::openapi::{media, takes};
 use super::problem::Problem;
 use super::stock::Events;
 use crate::engine::Engine;
@@ -76,17 +76,12 @@ impl FromRequest<Engine> for Told {
 
 impl OperationInput for Told {
     fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let schemas = [
-            ("application/json", ctx.schema.subschema_for::<Events>()),
-            (ONE, ctx.schema.subschema_for::<CloudEvent>()),
-            (BATCH, ctx.schema.subschema_for::<Vec<CloudEvent>>()),
+        let kinds = [
+            ("application/json", media::<Events>(ctx)),
+            (ONE, media::<CloudEvent>(ctx)),
+            (BATCH, media::<Vec<CloudEvent>>(ctx)),
         ];
-        let content = schemas.into_iter().map(|(kind, json_schema)| {
-            let schema = Some(SchemaObject { json_schema, example: None, external_docs: None });
-            (kind.to_owned(), MediaType { schema, ..MediaType::default() })
-        });
-        let content = content.collect();
-        set_body(ctx, operation, RequestBody { content, required: true, ..RequestBody::default() });
+        takes(ctx, operation, kinds);
     }
 
     fn inferred_early_responses(

@@ -16,7 +16,7 @@ use stockline_core::outcome::Code;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Moment, Told};
-use super::call::{Asked, At, Caller};
+use super::call::{Asked, At, Caller, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
 use crate::engine::Engine;
@@ -158,10 +158,7 @@ pub(super) async fn list(
     Asked(options): Asked<Options>,
 ) -> Result<Told<DeadLetters>, Problem> {
     administers(&caller)?;
-    let most = options.limit.unwrap_or(100);
-    if !(1..=limit::HISTORY_ITEMS_MAX).contains(&most) {
-        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::HISTORY_ITEMS_MAX)));
-    }
+    let most = at_most(options.limit.unwrap_or(100), limit::HISTORY_ITEMS_MAX)?;
     let letters = with(&caller.engine, move |all| all.newest(most)).await?;
     let total = caller.engine.letters().count();
     let item = |letter: &Letter| {
@@ -198,7 +195,7 @@ async fn drive(
     letter: Letter,
     mut content: Content,
 ) -> Result<Told<Redriven>, Problem> {
-    let row = content.event.clone().parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
+    let row = content.event.parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
     let name = |kind, name: &str| caller.engine.names().id(kind, name);
     let sku = SkuId(name(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
     let node = |node: &str| NodeId(name(NameKind::Node, node).map_or(NodeId::ANY.0, |id| id as u16));

@@ -1,8 +1,12 @@
 //! The document of all calls (OpenAPI 3.1), made from the types that handlers take and answer.
 
 use aide::axum::ApiRouter;
-use aide::openapi::{Info, OpenApi, ReferenceOr, SecurityScheme, StatusCode, Tag};
-use aide::operation::{ParamLocation, add_parameters, parameters_from_schema};
+use aide::generate::GenContext;
+use aide::openapi::{
+    Info, MediaType, OpenApi, Operation, ReferenceOr, RequestBody, SchemaObject, SecurityScheme, StatusCode,
+    Tag,
+};
+use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
 use aide::transform::TransformOperation;
 use axum::Router;
 use schemars::JsonSchema;
@@ -38,6 +42,34 @@ pub(super) fn call(
     }
 }
 
+/// A body of a type, as the document has it.
+pub(super) fn media<T: JsonSchema>(ctx: &mut GenContext) -> MediaType {
+    let json_schema = ctx.schema.subschema_for::<T>();
+    let schema = Some(SchemaObject { json_schema, example: None, external_docs: None });
+    MediaType { schema, ..MediaType::default() }
+}
+
+/// Says that an operation takes a body of one of these kinds.
+pub(super) fn takes<const N: usize>(
+    ctx: &mut GenContext,
+    operation: &mut Operation,
+    kinds: [(&str, MediaType); N],
+) {
+    let content = kinds.into_iter().map(|(kind, media)| (kind.to_owned(), media)).collect();
+    set_body(ctx, operation, RequestBody { content, required: true, ..RequestBody::default() });
+}
+
+/// Says that an operation has the fields of a type as parameters.
+pub(super) fn parameters<T: JsonSchema>(
+    ctx: &mut GenContext,
+    operation: &mut Operation,
+    place: ParamLocation,
+) {
+    let schema = ctx.schema.subschema_for::<T>();
+    let parameters = parameters_from_schema(ctx, schema, place);
+    add_parameters(ctx, operation, parameters);
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "it stands for a header in the document")]
 struct KeyHeader {
@@ -53,9 +85,7 @@ pub(super) fn keyed(
 ) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
     move |mut operation| {
         aide::generate::in_context(|ctx| {
-            let schema = ctx.schema.subschema_for::<KeyHeader>();
-            let parameters = parameters_from_schema(ctx, schema, ParamLocation::Header);
-            add_parameters(ctx, operation.inner_mut(), parameters);
+            parameters::<KeyHeader>(ctx, operation.inner_mut(), ParamLocation::Header);
         });
         call(operation)
     }

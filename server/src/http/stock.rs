@@ -13,7 +13,7 @@ use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
 use super::answer::{Moment, Name, Told};
-use super::call::{Asked, At, Caller, Sent};
+use super::call::{Asked, At, Caller, Sent, at_most};
 use super::problem::Problem;
 use super::{cloud_event, dead_letter};
 use crate::event_row::{EventRow, ParsedRow};
@@ -57,9 +57,8 @@ pub(super) async fn tell(
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
     }
-    let told = events.clone();
     let (mut rows, mut wrong) = (Vec::with_capacity(events.len()), Vec::new());
-    for (index, event) in events.into_iter().enumerate() {
+    for (index, event) in events.iter().enumerate() {
         match event.parse() {
             Ok(row) => rows.push(row),
             Err(reason) => wrong.push(json!({ "event": index, "reason": reason })),
@@ -82,8 +81,8 @@ pub(super) async fn tell(
     });
     let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
     let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
-    dead_letter::keep(&caller, &told, &keys, &reply.replies).await?;
-    let results = told.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
+    dead_letter::keep(&caller, &events, &keys, &reply.replies).await?;
+    let results = events.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
         id: event.id,
         status: match (told.outcome.code, told.repeat) {
             (Code::Ok, true) => EventStatus::Duplicate,
@@ -282,10 +281,7 @@ pub(super) async fn history(
     At(Place { sku, node }): At<Place>,
     Asked(Back { before_lsn, limit }): Asked<Back>,
 ) -> Result<Told<History>, Problem> {
-    let most = limit.unwrap_or(50);
-    if !(1..=limit::HISTORY_ITEMS_MAX).contains(&most) {
-        return Err(Problem::invalid(format!("limit must be 1 to {}", limit::HISTORY_ITEMS_MAX)));
-    }
+    let most = at_most(limit.unwrap_or(50), limit::HISTORY_ITEMS_MAX)?;
     let (place, now, _) = look(&caller, &sku, &node).await?;
     let from = before_lsn.map_or(now, |before| Lsn(before.saturating_sub(1)).min(now));
     let stretch =

@@ -1,6 +1,5 @@
 //! Tokens: made, replaced and revoked, with effect on connections that are open. Only their hashes are kept.
 
-use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{Definition, EntryKind, NO_TOKEN, Role};
@@ -8,7 +7,7 @@ use stockline_core::outcome::Code;
 
 use super::answer::Told;
 use super::call::{At, Caller, Sent};
-use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, put_entry};
+use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry};
 use super::problem::Problem;
 use crate::principal::{new_token, token_sha256};
 
@@ -29,10 +28,20 @@ pub(super) struct TokenBody {
 
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum RoleText {
+pub(super) enum RoleText {
     Admin,
     Channel,
     Warehouse,
+}
+
+impl RoleText {
+    pub(super) fn of(role: Role) -> RoleText {
+        match role {
+            Role::Admin => RoleText::Admin,
+            Role::Channel => RoleText::Channel,
+            Role::Warehouse => RoleText::Warehouse,
+        }
+    }
 }
 
 /// A token, told this once.
@@ -70,26 +79,23 @@ impl Entry for TokenBody {
         let Definition::Principal { role, channel, nodes, token_sha256, .. } = definition.clone() else {
             return None;
         };
-        let role = match role {
-            Role::Admin => RoleText::Admin,
-            Role::Channel => RoleText::Channel,
-            Role::Warehouse => RoleText::Warehouse,
-        };
-        Some(TokenBody { role, channel, nodes, revoked: token_sha256 == NO_TOKEN })
+        Some(TokenBody { role: RoleText::of(role), channel, nodes, revoked: token_sha256 == NO_TOKEN })
     }
 }
 
-/// The definition with a new token, and that.
+/// A token's entry with another token, or with none.
+fn with_sha256(mut definition: Definition, sha256: [u8; 32]) -> Definition {
+    if let Definition::Principal { token_sha256, .. } = &mut definition {
+        *token_sha256 = sha256;
+    }
+    definition
+}
+
+/// A token's entry with a new token, and that.
 fn with_token(definition: Definition) -> Result<(Definition, String), Problem> {
     let token = new_token()
         .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
-    match definition {
-        Definition::Principal { name, role, channel, nodes, .. } => {
-            let token_sha256 = token_sha256(token.as_bytes());
-            Ok((Definition::Principal { name, role, channel, nodes, token_sha256 }, token))
-        }
-        other => Ok((other, token)),
-    }
+    Ok((with_sha256(definition, token_sha256(token.as_bytes())), token))
 }
 
 fn admin_is_the_servers(name: &str) -> Result<(), Problem> {
@@ -111,30 +117,24 @@ pub(super) async fn put(
     Ok(done.map(|Done { name, lsn, .. }| Secret { name, lsn, token }))
 }
 
-/// The entry of a name, without its token, and its version: rights that somebody changes meanwhile are not put back.
-fn known(caller: &Caller, name: &str) -> Result<(Definition, u64), Problem> {
+/// The entry of a name, and on what it may be changed: rights that somebody changes meanwhile are not put back.
+fn known(caller: &Caller, name: &str, given: Condition) -> Result<(Definition, Condition), Problem> {
     administers(caller)?;
     admin_is_the_servers(name)?;
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "UNKNOWN_ENTRY", format!("no token {name:?}"));
-    let found = caller.engine.names().entry(EntryKind::Principal, name).ok_or_else(unknown)?;
-    match found.as_ref().clone() {
-        Definition::Principal { name, role, channel, nodes, .. } => {
-            let definition = Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN };
-            Ok((definition, found.version()))
-        }
-        _ => Err(unknown()),
-    }
+    let found = entry(caller, EntryKind::Principal, name)?;
+    let condition = Condition(given.0.or(Some(found.version())));
+    Ok((Definition::clone(&found), condition))
 }
 
 /// Another token for the same name and rights.
 pub(super) async fn rotate(
     caller: Caller,
     At(Named { name }): At<Named>,
-    Condition(given): Condition,
+    condition: Condition,
 ) -> Result<Told<Secret>, Problem> {
-    let (definition, version) = known(&caller, &name)?;
+    let (definition, condition) = known(&caller, &name, condition)?;
     let (definition, token) = with_token(definition)?;
-    let done = put_entry(&caller, Condition(given.or(Some(version))), vec![definition]).await?;
+    let done = put_entry(&caller, condition, vec![definition]).await?;
     let Done { name, lsn, .. } = done.into_body();
     Ok(Told(Secret { name, lsn, token }))
 }
@@ -143,9 +143,8 @@ pub(super) async fn rotate(
 pub(super) async fn revoke(
     caller: Caller,
     At(Named { name }): At<Named>,
-    Condition(given): Condition,
+    condition: Condition,
 ) -> Result<Told<Done>, Problem> {
-    let (definition, version) = known(&caller, &name)?;
-    let condition = Condition(given.or(Some(version)));
-    Ok(Told(put_entry(&caller, condition, vec![definition]).await?.into_body()))
+    let (definition, condition) = known(&caller, &name, condition)?;
+    Ok(Told(put_entry(&caller, condition, vec![with_sha256(definition, NO_TOKEN)]).await?.into_body()))
 }
