@@ -1,8 +1,8 @@
 //! The door: idempotency window and catalogue.
 
 use stockline_core::admission::{Admission, Window, WindowSize};
-use stockline_core::catalogue::{Catalogue, Defined, Definition, Policy, Role};
-use stockline_core::command::{Body, Command, Fill, Read, Reserve};
+use stockline_core::catalogue::{Catalogue, Defined, Definition, EntryKind, Policy, Role};
+use stockline_core::command::{Body, Command, Fill, Frame, Read, Reserve};
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, Key, Lsn, PrincipalId, ReservationId};
 use stockline_core::limit;
@@ -365,4 +365,50 @@ fn what_the_journal_could_not_be_read_back_with_gets_no_place() {
     assert_eq!(told.reply.outcome.code, Code::Malformed);
     let nodes = vec!["n0".to_owned(); stockline_core::limit::NODES_MAX + 1];
     assert_eq!(bench.define(Definition::Group { name: "many".into(), nodes }), Code::InvalidRule);
+}
+
+#[test]
+fn the_catalogue_has_a_bounded_number_of_groups() {
+    let mut catalogue = Catalogue::default();
+    let group = |number: usize| Definition::Group { name: format!("g{number}"), nodes: vec![] };
+    assert!((0..limit::GROUPS_MAX).all(|number| catalogue.define(&group(number)).is_ok()));
+    assert_eq!(catalogue.define(&group(limit::GROUPS_MAX)), Err(Code::CatalogueFull));
+    // What is there may be put again.
+    assert_eq!(catalogue.define(&group(7)), Ok(Defined::Same(7)));
+}
+
+#[test]
+fn what_stands_behind_a_guard_is_done_only_if_the_entry_is_what_was_seen() {
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        let seen = bench.sequencer.catalogue.entry(EntryKind::Channel, "c0").expect("it is there");
+        let channel = |buffer: u32| {
+            let Definition::Channel { name, parent, group, policy, .. } = seen.clone() else {
+                unreachable!("a channel")
+            };
+            Definition::Channel { name, parent, group, buffer, policy }
+        };
+        let (kind, name) = (EntryKind::Channel, "c0");
+        let mut put = |version: u64, definition: Definition| {
+            let guard = Body::Read(Read::Unchanged { kind, name: name.into(), version });
+            let bodies = [guard, Body::Define(Box::new(definition))];
+            let commands = bodies.map(|body| bench.command(body, &[])).to_vec();
+            let frame = Frame { tag: (), principal: WHO, commands, lines: vec![] };
+            let before = bench.sequencer.last();
+            let told = bench.send_frames(vec![frame]).remove(0).replies;
+            (told[0].outcome.code, told[1].outcome.code, bench.sequencer.last().0 - before.0)
+        };
+        let conflict = (Code::VersionConflict, Code::VersionConflict, 0);
+        assert_eq!(put(0, channel(1)), conflict, "it is there");
+        assert_eq!(
+            put(seen.version(), channel(1)),
+            (Code::Ok, Code::Ok, 1),
+            "only the definition has a place"
+        );
+        assert_eq!(put(seen.version(), channel(2)), conflict, "it is another by now");
+        assert_eq!(put(channel(1).version(), channel(2)), (Code::Ok, Code::Ok, 1));
+        let now = bench.sequencer.catalogue.entry(kind, name).expect("it is there");
+        assert_eq!(now, channel(2));
+        bench.assert_sound();
+    }
 }

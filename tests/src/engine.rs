@@ -756,3 +756,26 @@ async fn large_frames_of_several_principals_go_in_turns_and_each_is_answered_who
     assert_eq!(granted, 100);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_takes_nothing_more() {
+    use stockline_core::command::{Body, Command, Frame};
+    use stockline_core::id::{Key, Millis, PrincipalId};
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 1, None).await;
+    let engine = server.running.as_ref().expect("runs").handle();
+    server.stop().await;
+    let body = Body::Define(Box::new(Definition::node("n", 1)));
+    let begun = std::time::Instant::now();
+    let frame = Frame {
+        tag: stockline_server::engine::Tag { reply_to: None, mark: 0, more: false, begun },
+        principal: PrincipalId(1),
+        commands: vec![Command { key: Key(0), issued_at: Millis(0), digest: 0, body }],
+        lines: vec![],
+    };
+    let refused = engine.submit(frame);
+    assert!(
+        matches!(refused, Err(stockline_server::engine::Refused::Turned(Code::ShuttingDown))),
+        "{refused:?}"
+    );
+}

@@ -671,3 +671,24 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
     assert_eq!(bench.units(1, 0)[..2], [HOLDS as i64, 0]);
     bench.assert_sound();
 }
+
+#[test]
+fn a_sku_has_a_bounded_number_of_open_supplies() {
+    for shards in [1, 4] {
+        let mut bench = Bench::new(shards);
+        let mut tell = |number: u64, quantity: i64| {
+            let mut supply = bench.make(EventKind::Supply, 1, 0, quantity);
+            supply.supply = Some(SupplyId(number));
+            bench.event(supply).reply.outcome.code
+        };
+        let most = limit::SUPPLIES_PER_SKU_MAX as u64;
+        assert!((1..=most).all(|number| tell(number, 5) == Code::Ok));
+        assert_eq!(tell(most + 1, 5), Code::TooManySupplies);
+        // One that is known may change, and one that is called off makes room.
+        assert_eq!(tell(most, 6), Code::Ok);
+        assert_eq!(tell(1, 0), Code::Ok);
+        assert_eq!(tell(most + 1, 5), Code::Ok);
+        assert_eq!(bench.units(1, 0)[8], 5 * (most as i64 - 1) + 6);
+        bench.assert_sound();
+    }
+}
