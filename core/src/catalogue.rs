@@ -6,15 +6,16 @@
 
 mod check;
 mod day;
+mod definition;
 mod node_set;
 mod rule;
 mod rules;
+mod webhook;
 mod zone;
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
 use crate::limit;
@@ -22,10 +23,12 @@ use crate::outcome::Code;
 
 pub use check::{check, check_reserve, place};
 pub use day::Day;
+pub use definition::{Definition, EntryKind};
 pub use node_set::NodeSet;
 use rule::RuleBook;
 pub use rule::{Amount, Effect, Profile, Rule, SkuRules, When, Where};
 pub use rules::{ChannelRule, Rules};
+pub use webhook::{Secret, Webhook};
 pub use zone::{Lane, Point, Strategy, UNKNOWN, ZoneRule};
 
 /// What a principal may do. Numbers are stable.
@@ -103,141 +106,6 @@ impl Policy {
     }
 }
 
-/// A request to create or replace an entry of the catalogue. It says names; ids come from the catalogue.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Definition {
-    Sku {
-        name: String,
-    },
-    Node {
-        name: String,
-        priority: u16,
-        kind: String,
-        timezone: String,
-        at: Option<Point>,
-        /// Nodes that serve a line which names this one and finds it has not all of it, the first that has.
-        substitutes: Vec<String>,
-        day: Day,
-    },
-    Group {
-        name: String,
-        nodes: Vec<String>,
-    },
-    Channel {
-        name: String,
-        /// The channel it is part of.
-        parent: Option<String>,
-        group: Option<String>,
-        buffer: u32,
-        policy: Policy,
-    },
-    Principal {
-        name: String,
-        role: Role,
-        channel: Option<String>,
-        nodes: Vec<String>,
-        token_sha256: [u8; 32],
-    },
-    /// What is known of a sku that is there.
-    SkuData {
-        name: String,
-        /// Empty for none.
-        category: String,
-        /// Skus that serve a line in place of this one where it is not there whole, the first that is: for
-        /// channels that want that.
-        substitutes: Vec<String>,
-    },
-    /// A place that orders go to.
-    Zone {
-        name: String,
-        at: Option<Point>,
-        lanes: Vec<Lane<String>>,
-    },
-    Rule {
-        name: String,
-        /// A sku's name, or the beginning of names and a `*`.
-        skus: String,
-        /// Empty for any.
-        category: String,
-        /// The node or the group where it holds; neither for everywhere.
-        node: Option<String>,
-        group: Option<String>,
-        channel: Option<String>,
-        effect: Effect,
-    },
-}
-
-impl Definition {
-    /// What kind of entry it makes; a sku alone is none, only its name.
-    pub fn kind(&self) -> Option<EntryKind> {
-        match self {
-            Definition::Sku { .. } => None,
-            Definition::Node { .. } => Some(EntryKind::Node),
-            Definition::Group { .. } => Some(EntryKind::Group),
-            Definition::Channel { .. } => Some(EntryKind::Channel),
-            Definition::Principal { .. } => Some(EntryKind::Principal),
-            Definition::SkuData { .. } => Some(EntryKind::SkuData),
-            Definition::Rule { .. } => Some(EntryKind::Rule),
-            Definition::Zone { .. } => Some(EntryKind::Zone),
-        }
-    }
-
-    /// A rule that has no effect any more, and counts as not there.
-    pub fn is_given_up(&self) -> bool {
-        matches!(self, Definition::Rule { effect: Effect::None, .. })
-    }
-
-    /// A number that is another for another content, never 0. It holds for one version of the program only.
-    pub fn version(&self) -> u64 {
-        xxh3_64(format!("{self:?}").as_bytes()).max(1)
-    }
-
-    /// A node of which no more is known.
-    pub fn node(name: &str, priority: u16) -> Definition {
-        let (kind, timezone) = (String::new(), String::new());
-        let (at, substitutes, day) = (None, Vec::new(), Day::default());
-        Definition::Node { name: name.into(), priority, kind, timezone, at, substitutes, day }
-    }
-
-    /// A channel that is offered every node, with nothing withheld.
-    pub fn channel(name: &str) -> Definition {
-        let name = name.into();
-        Definition::Channel { name, parent: None, group: None, buffer: 0, policy: Policy::default() }
-    }
-
-    /// Whether it may change which allocations rules want of skus that are there.
-    pub fn may_unbalance(&self) -> bool {
-        match self {
-            Definition::Group { .. }
-            | Definition::Channel { .. }
-            | Definition::SkuData { .. }
-            | Definition::Rule { .. } => true,
-            Definition::Sku { .. }
-            | Definition::Node { .. }
-            | Definition::Zone { .. }
-            | Definition::Principal { .. } => false,
-        }
-    }
-
-    /// Whether readers may be told other numbers of skus that are there.
-    pub fn may_change_availability(&self) -> bool {
-        !matches!(self, Definition::Sku { .. } | Definition::Zone { .. } | Definition::Principal { .. })
-    }
-
-    pub fn name(&self) -> &str {
-        match self {
-            Definition::Sku { name }
-            | Definition::Node { name, .. }
-            | Definition::Group { name, .. }
-            | Definition::Channel { name, .. }
-            | Definition::SkuData { name, .. }
-            | Definition::Rule { name, .. }
-            | Definition::Zone { name, .. }
-            | Definition::Principal { name, .. } => name,
-        }
-    }
-}
-
 /// Kinds of name that can be looked up. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
@@ -247,24 +115,6 @@ pub enum NameKind {
     Group = 3,
     Channel = 4,
     Zone = 5,
-}
-
-/// Kinds of entries that are put as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum EntryKind {
-    Node,
-    Group,
-    Channel,
-    Principal,
-    SkuData,
-    Rule,
-    Zone,
-}
-
-impl EntryKind {
-    pub fn name(self) -> &'static str {
-        ["node", "group", "channel", "token", "sku", "rule", "zone"][self as usize]
-    }
 }
 
 impl NameKind {
@@ -368,9 +218,10 @@ pub struct Catalogue {
     sku_data: Vec<SkuData>,
     sku_rules: Vec<Rule>,
     zones: Vec<Zone>,
+    webhooks: Vec<(String, Webhook)>,
     book: RuleBook,
-    /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules, zones.
-    names: [HashMap<Box<str>, u32>; 7],
+    /// Places in these lists by name: nodes, groups, channels, principals, data of skus, rules, zones, webhooks.
+    names: [HashMap<Box<str>, u32>; 8],
     rules: Arc<Rules>,
     /// Patterns of rules that are new: which skus they match is not looked up yet.
     patterns: Vec<String>,
@@ -390,6 +241,7 @@ const PRINCIPALS: usize = EntryKind::Principal as usize;
 const SKU_DATA: usize = EntryKind::SkuData as usize;
 const RULES: usize = EntryKind::Rule as usize;
 const ZONES: usize = EntryKind::Zone as usize;
+const WEBHOOKS: usize = EntryKind::Webhook as usize;
 
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
@@ -579,6 +431,14 @@ impl Catalogue {
             Definition::Rule { name, skus, category, node, group, channel, effect } => {
                 self.define_rule(name, (skus, category), (node, group), channel, *effect)
             }
+            Definition::Webhook { name, hook } => {
+                self.optional(NameKind::Channel, &hook.channel)?;
+                if !hook.is_sound() {
+                    return Err(Code::InvalidRule);
+                }
+                let put = (name.clone(), hook.clone());
+                self.put(|catalogue| &mut catalogue.webhooks, (WEBHOOKS, name), put, limit::WEBHOOKS_MAX)
+            }
             Definition::Channel { name, parent, group, buffer, policy } => {
                 let parent = self.optional(NameKind::Channel, parent)?.map(ChannelId);
                 if !self.may_stand_below(name, parent) {
@@ -709,6 +569,7 @@ impl Catalogue {
             (EntryKind::Zone, self.zones.len()),
             (EntryKind::SkuData, self.sku_data.len()),
             (EntryKind::Rule, self.sku_rules.len()),
+            (EntryKind::Webhook, self.webhooks.len()),
         ];
         kinds
             .into_iter()
@@ -767,6 +628,10 @@ impl Catalogue {
                 };
                 let channel = channel.map(channel_name);
                 Definition::Rule { name, skus, category, node, group, channel, effect }
+            }
+            EntryKind::Webhook => {
+                let (name, hook) = self.webhooks[at].clone();
+                Definition::Webhook { name, hook }
             }
         }
     }

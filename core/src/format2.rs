@@ -259,7 +259,7 @@ pub(crate) fn reservation(bytes: &[u8]) -> Option<ReservationRow> {
         state: old.state,
         partly: 0,
         anchor: old.anchor,
-        expires_at_ms: old.expires_at_ms,
+        at_ms: old.expires_at_ms,
         ended: old.ended,
         counted: 0,
         customer: 0,

@@ -4,6 +4,7 @@
 //! One that is settled leaves a mark, so that a repeat of what it was about does not bring it back.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{
@@ -13,6 +14,7 @@ use redb::{
 use crate::id::{Key, Millis};
 use crate::journal::file::open_or_create;
 use crate::limit;
+use crate::outbox::Outbox;
 
 /// By key: when it came, in milliseconds since 1970, and what it says.
 const OPEN: TableDefinition<u128, (u64, &[u8])> = TableDefinition::new("open");
@@ -28,7 +30,7 @@ pub enum LettersError {
     InUse(String),
 }
 
-fn storage(error: impl std::fmt::Display) -> LettersError {
+pub(crate) fn storage(error: impl std::fmt::Display) -> LettersError {
     LettersError::Storage(error.to_string())
 }
 
@@ -42,7 +44,7 @@ pub struct Letter {
 
 /// All of them.
 pub struct Letters {
-    db: Database,
+    db: Arc<Database>,
     /// Letters in the file, so that asking for their number reads no disk.
     count: AtomicU64,
 }
@@ -57,8 +59,14 @@ impl Letters {
         let write = db.begin_write().map_err(storage)?;
         let count = write.open_table(OPEN).map_err(storage)?.len().map_err(storage)?;
         write.open_table(SETTLED).map_err(storage)?;
+        Outbox::make_tables(&write)?;
         write.commit().map_err(storage)?;
-        Ok(Letters { db, count: AtomicU64::new(count) })
+        Ok(Letters { db: Arc::new(db), count: AtomicU64::new(count) })
+    }
+
+    /// The messages beside them that are still tried.
+    pub fn outbox(&self) -> Outbox {
+        Outbox::new(Arc::clone(&self.db))
     }
 
     /// Keeps letters, in one durable step: those that are there, or were settled, are left as they are. Answers how
@@ -155,6 +163,7 @@ impl Letters {
                 settled.insert(key.value(), at.value()).map_err(storage)?;
             }
         }
+        Outbox::copy(&read, &write)?;
         write.commit().map_err(storage)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! This crate knows what stock is, who claims it, in which order commands take effect and how that order
 //! is kept on disk. It does not know the clock, randomness, threads, async or the network: time arrives as
-//! an argument, bytes arrive as slices. Only `journal/file.rs`, `snapshot.rs` and `letters.rs` name redb.
+//! an argument, bytes arrive as slices. Only `journal/file.rs`, `snapshot.rs`, `letters.rs` and `outbox.rs` name redb.
 //!
 //! The flow of one command, and where to read it:
 //!
@@ -34,6 +34,7 @@ pub mod ledger;
 pub mod letters;
 pub mod limit;
 pub mod merge;
+pub mod outbox;
 pub mod outcome;
 pub mod plan;
 pub mod record;

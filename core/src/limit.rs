@@ -97,6 +97,28 @@ pub const REPEAT_READS_PER_TURN: usize = 16;
 pub const EVENT_TEXT_BYTES_MAX: usize = 255;
 /// Dead letters kept, and marks of settled ones.
 pub const LETTERS_MAX: u64 = 100_000;
+/// Webhooks, and bytes of the address of one.
+pub const WEBHOOKS_MAX: usize = 64;
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Times that a message is tried, and milliseconds between two tries.
+pub const WEBHOOK_ATTEMPTS_MAX: u16 = 32;
+pub const WEBHOOK_BACKOFF_MS_MAX: u64 = 3_600 * 1_000;
+/// Milliseconds that a receiver has to answer, and bytes of what it says that are looked at.
+pub const WEBHOOK_ANSWER_MS_MAX: u64 = 15_000;
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4_096;
+/// Changes in one message, and bytes of messages that wait for a receiver; behind them it is told what is offered anew.
+pub const WEBHOOK_CHANGES_MAX: usize = 1_000;
+pub const WEBHOOK_QUEUE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of them that are in memory besides.
+pub const WEBHOOK_HOT_BYTES_MAX: usize = 1 << 20;
+/// Milliseconds for which a secret that was replaced signs too.
+pub const WEBHOOK_FORMER_MS: u64 = 24 * 3_600 * 1_000;
+/// Milliseconds between two times that it is written how far receivers are.
+pub const WEBHOOK_FLUSH_MS: u64 = 1_000;
+/// Rows of the audit trail; the oldest go.
+pub const AUDIT_ROWS_MAX: u64 = 200_000;
+/// Rows that wait to be written; of more of one moment only their number is kept.
+pub const AUDIT_WAITING_MAX: usize = 4_096;
 /// Names told for one beginning.
 pub const NAMES_FOUND_MAX: usize = 200;
 /// Journal commands looked through in one turn of a question for history, and what moved that one answer tells.
@@ -114,6 +136,8 @@ pub const FOLLOW_WAIT_MS_MAX: u32 = 25_000;
 pub const FOLLOWED_SKUS_MAX: usize = 1 << 14;
 /// Skus that are read at once for a follower.
 pub const FOLLOW_SKUS_PER_READ: usize = 64;
+/// Skus told together to whoever begins.
+pub const FOLLOW_SNAPSHOT_SKUS: u32 = 512;
 /// Journal records that are kept decoded for followers.
 pub const FOLLOW_RECORDS_KEPT: usize = 8;
 /// Bytes of the frame that signs in.
@@ -202,6 +226,8 @@ pub const BACKUP_QUEUE: usize = 4;
 /// Parts into which the self-audit cuts all skus, and milliseconds between two of them.
 pub const AUDIT_SLICES: u32 = 16;
 pub const AUDIT_MS: u64 = 60_000;
+/// Ages, in milliseconds, by which confirmed reservations are counted that nobody has fulfilled: an hour, a day, a week.
+pub const AGES_MS: [u64; 3] = [3_600_000, 86_400_000, 604_800_000];
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
 /// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.

@@ -3,7 +3,7 @@
 //! nobody waits for it.
 
 use crate::bucket::Place;
-use crate::id::{ChannelId, Lsn, ShardOf};
+use crate::id::{ChannelId, Lsn, Millis, ShardOf};
 use crate::ledger::{Ledger, audit_claims};
 use crate::limit;
 use crate::outcome::State;
@@ -22,6 +22,10 @@ pub struct Finding {
     pub shortages: u64,
     /// Reservations confirmed and not fulfilled, as far as these skus are part of them.
     pub confirmed: u64,
+    /// How many of them are older than each of [`limit::AGES_MS`], and since when the oldest is confirmed; 0 for none. Those
+    /// whose age is not known count as young.
+    pub older: [u64; limit::AGES_MS.len()],
+    pub oldest: Millis,
     /// What does not hold, the first findings only; empty is good.
     pub wrong: Vec<String>,
 }
@@ -35,17 +39,30 @@ pub fn check(snapshot: &Snapshot, view: &View, slice: u32) -> Result<Finding, Sn
     let mut ledgers = [Ledger::new(shard)];
     let (covered, balance) = snapshot.load_state(&mut ledgers)?;
     let [ledger] = &ledgers;
-    let confirmed = ledger
-        .reservations()
-        .iter()
-        .filter(|(_, part)| part.state == State::Confirmed && shard.owns(part.anchor))
-        .count();
+    let (mut confirmed, mut older, mut oldest) = (0, [0; limit::AGES_MS.len()], Millis(0));
+    for (_, part) in ledger.reservations().iter() {
+        if part.state != State::Confirmed || !shard.owns(part.anchor) {
+            continue;
+        }
+        confirmed += 1;
+        let since = part.confirmed_at();
+        if since == Millis(0) {
+            continue;
+        }
+        let age = covered.now.since(since);
+        older.iter_mut().zip(limit::AGES_MS).for_each(|(count, least)| *count += u64::from(age > least));
+        if oldest == Millis(0) || since < oldest {
+            oldest = since;
+        }
+    }
     let mut finding = Finding {
         as_of: covered.lsn,
         positions: 0,
         compared: 0,
         shortages: ledger.shortages() as u64,
-        confirmed: confirmed as u64,
+        confirmed,
+        older,
+        oldest,
         wrong: Vec::new(),
     };
     if balance != 0 {

@@ -119,7 +119,8 @@ pub(crate) struct ReservationRow {
     pub(crate) state: u8,
     pub(crate) partly: u8,
     pub(crate) anchor: u32,
-    pub(crate) expires_at_ms: u64,
+    /// When the hold ends, or since when it is confirmed.
+    pub(crate) at_ms: u64,
     pub(crate) ended: u64,
     /// 1 for a hold that counts, and whose it is.
     pub(crate) counted: u8,
@@ -235,7 +236,8 @@ fn encode_reservation(reservation: &Reservation, customer: Option<u64>) -> Vec<u
         state: reservation.state as u8,
         partly: u8::from(reservation.partly),
         anchor: reservation.anchor.0,
-        expires_at_ms: reservation.expires_at().0,
+        // One of them is 0.
+        at_ms: reservation.expires_at().0 | reservation.confirmed_at().0,
         ended: reservation.ended().0,
         counted: u8::from(customer.is_some()),
         customer: customer.unwrap_or(0),
@@ -271,7 +273,7 @@ fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>)> {
         ChannelId(row.channel.to_native()),
         State::from_number(row.state)?,
         SkuId(row.anchor.to_native()),
-        (Millis(row.expires_at_ms.to_native()), Lsn(row.ended.to_native())),
+        (Millis(row.at_ms.to_native()), Lsn(row.ended.to_native())),
         claims.collect(),
     );
     reservation.partly = row.partly != 0;
@@ -643,6 +645,7 @@ impl SnapshotStep {
             Definition::SkuData { .. } => 6,
             Definition::Rule { .. } => 7,
             Definition::Zone { .. } => 8,
+            Definition::Webhook { .. } => 9,
         };
         let mut table = self.write.open_table(DEFINITIONS).map_err(storage)?;
         let order = table.get((kind, definition.name())).map_err(storage)?.map(|found| found.value().0);

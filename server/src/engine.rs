@@ -201,6 +201,9 @@ struct Shared {
     /// Shortages and confirmed reservations, as the self-audit last found them in each slice.
     shortages: [AtomicU64; limit::AUDIT_SLICES as usize],
     confirmed: [AtomicU64; limit::AUDIT_SLICES as usize],
+    /// Of the confirmed ones: how many are older than each of [`limit::AGES_MS`], and since when the oldest is.
+    older: [[AtomicU64; limit::AUDIT_SLICES as usize]; limit::AGES_MS.len()],
+    oldest: [AtomicU64; limit::AUDIT_SLICES as usize],
     /// Cells of the view in use.
     view_cells: AtomicUsize,
     /// The journal has stopped, having written and answered everything.
@@ -242,6 +245,9 @@ pub struct Gauges {
     pub audited_wrong: u64,
     pub shortages: u64,
     pub confirmed: u64,
+    /// Confirmed reservations older than each of [`limit::AGES_MS`], and since when the oldest is; 0 for none.
+    pub older: [u64; limit::AGES_MS.len()],
+    pub oldest: Millis,
     pub started_at: Millis,
     pub dead_letters: u64,
 }
@@ -341,6 +347,8 @@ impl RunningEngine {
             metrics: Metrics::default(),
             shortages: Default::default(),
             confirmed: Default::default(),
+            older: Default::default(),
+            oldest: Default::default(),
             view_cells: AtomicUsize::new(publisher.cells()),
             written_all: AtomicBool::new(false),
             on_failure: Box::new(on_failure),
@@ -613,6 +621,8 @@ impl Engine {
         let shared = &self.shared;
         let sum = |slices: &[AtomicU64]| slices.iter().map(|slice| slice.load(Ordering::Relaxed)).sum();
         let (audited, audited_wrong) = self.self_audit();
+        let since = shared.oldest.iter().map(|slice| slice.load(Ordering::Relaxed));
+        let oldest = since.filter(|since| *since > 0).min();
         let durable = self.view().durable().0;
         Gauges {
             durable,
@@ -633,6 +643,8 @@ impl Engine {
             audited_wrong,
             shortages: sum(&shared.shortages),
             confirmed: sum(&shared.confirmed),
+            older: shared.older.each_ref().map(|slices| sum(slices)),
+            oldest: Millis(oldest.unwrap_or(0)),
             started_at: shared.clock.started_at(),
             dead_letters: shared.letters.count(),
         }

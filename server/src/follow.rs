@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stockline_core::catalogue::{Principal, Role};
+use stockline_core::catalogue::{NameKind, Principal, Role};
 use stockline_core::id::{ChannelId, Lsn, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::access::Turned;
-use crate::availability;
+use crate::availability::{self, Status};
 use crate::engine::{Engine, Found};
 
 /// Reading the journal decodes whole records: a few followers at a time, in turns.
@@ -205,20 +205,7 @@ impl Asked {
         if found.redefined || told.last.len() + found.skus.len() > limit::FOLLOWED_SKUS_MAX {
             told.last = HashMap::new();
         }
-        let mut offers = Vec::with_capacity(found.skus.len());
-        let mut as_of = Lsn(u64::MAX);
-        for skus in found.skus.chunks(limit::FOLLOW_SKUS_PER_READ) {
-            let read = offers_of(engine, channel, skus, &mut offers);
-            // Those that change too fast to be read together are read one by one.
-            let read = read.or_else(|Stale| {
-                let mut each = skus.iter().map(|sku| offers_of(engine, channel, &[*sku], &mut offers));
-                each.try_fold(Lsn(u64::MAX), |least, read| Ok(least.min(read?)))
-            });
-            as_of = as_of.min(read.map_err(|Stale| {
-                Turned::new(Code::Overloaded, "these skus change faster than they can be read; ask again")
-            })?);
-            yield_now().await;
-        }
+        let (as_of, offers) = all_offers_of(engine, channel, &found.skus).await?;
         if !found.skus.is_empty() {
             changes.as_of_lsn = as_of.0;
         }
@@ -232,6 +219,50 @@ impl Asked {
         }
         Ok(changes)
     }
+}
+
+/// What a channel is offered of the next few skus, for whoever begins; and where it goes on, if these were not all.
+pub async fn offered(
+    engine: &Engine,
+    channel: ChannelId,
+    from: u32,
+    told: &mut Told,
+) -> Result<(Changes, Option<u32>), Turned> {
+    let all = engine.names().count(NameKind::Sku) as u32;
+    let to = all.min(from.saturating_add(limit::FOLLOW_SNAPSHOT_SKUS));
+    let skus: Vec<SkuId> = (from..to).map(SkuId).collect();
+    let (as_of, offers) = all_offers_of(engine, channel, &skus).await?;
+    let mut changes = Changes { as_of_lsn: as_of.0, ..Changes::default() };
+    for (sku, available, status) in offers.into_iter().filter(|offer| offer.2 != Status::Unknown as u8) {
+        if told.last.len() < limit::FOLLOWED_SKUS_MAX {
+            told.last.insert((channel, sku), (available, status));
+        }
+        changes.changes.push(ChangeRec { available, sku, status, before: u8::MAX });
+    }
+    Ok((changes, (to < all).then_some(to)))
+}
+
+/// What a channel is offered of skus, and the oldest state that any of it is of.
+async fn all_offers_of(
+    engine: &Engine,
+    channel: ChannelId,
+    skus: &[SkuId],
+) -> Result<(Lsn, Vec<(u32, u64, u8)>), Turned> {
+    let mut offers = Vec::with_capacity(skus.len());
+    let mut as_of = Lsn(u64::MAX);
+    for skus in skus.chunks(limit::FOLLOW_SKUS_PER_READ) {
+        let read = offers_of(engine, channel, skus, &mut offers);
+        // Those that change too fast to be read together are read one by one.
+        let read = read.or_else(|Stale| {
+            let mut each = skus.iter().map(|sku| offers_of(engine, channel, &[*sku], &mut offers));
+            each.try_fold(Lsn(u64::MAX), |least, read| Ok(least.min(read?)))
+        });
+        as_of = as_of.min(read.map_err(|Stale| {
+            Turned::new(Code::Overloaded, "these skus change faster than they can be read; ask again")
+        })?);
+        yield_now().await;
+    }
+    Ok((if skus.is_empty() { engine.view().durable() } else { as_of }, offers))
 }
 
 /// What a channel is offered of some skus, appended; answers the state that was.

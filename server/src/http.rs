@@ -13,12 +13,14 @@ mod cloud_event;
 mod console;
 mod dead_letter;
 mod envelope;
+mod happened;
 mod openapi;
 mod problem;
 mod reservation;
 mod stall;
 mod stock;
 mod token;
+mod webhook;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with};
@@ -40,6 +42,7 @@ use catalogue::{ChannelBody, Entry, GroupBody, NodeBody, RuleBody, SkuBody, Zone
 use openapi::{call, keyed};
 use problem::Problem;
 use token::TokenBody;
+use webhook::WebhookBody;
 
 async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
     if engine.is_draining() {
@@ -87,6 +90,10 @@ fn calls() -> ApiRouter<Engine> {
     let token = get_with(catalogue::get::<TokenBody>, call("Access", "One", "token", &[]))
         .put_with(token::put, call("Access", "Make or replace a", "token", &[404, 409]))
         .delete_with(token::revoke, call("Access", "Revoke a", "token", &[409]));
+    let webhooks = get_with(catalogue::list::<WebhookBody>, call("Changes", "All", "webhooks", &[]));
+    let hook = get_with(catalogue::get::<WebhookBody>, call("Changes", "One", "webhook", &[]))
+        .put_with(webhook::put, call("Changes", "Make or change a", "webhook", &[404, 409]))
+        .delete_with(webhook::give_up, call("Changes", "Give up a", "webhook", &[409]));
     let allocations =
         post_with(stock::allocate, keyed(call("Stock", "Change", "an allocation", &[404, 409])))
             .get_with(stock::allocations, call("Stock", "A sku's", "allocations", &[404]));
@@ -151,6 +158,20 @@ fn calls() -> ApiRouter<Engine> {
             "/v1/dead-letters/{id}/redrive",
             post_with(dead_letter::redrive, call("Dead letters", "Tell again a", "dead letter", &[409])),
         )
+        .api_route("/v1/webhooks", webhooks)
+        .api_route("/v1/webhooks/{name}", hook)
+        .api_route(
+            "/v1/webhooks/{name}/delivery",
+            get_with(webhook::delivery, call("Changes", "How a", "webhook's receiver is doing", &[])),
+        )
+        .api_route(
+            "/v1/webhooks/{name}/rotate",
+            post_with(webhook::rotate, call("Changes", "Another", "secret for a webhook", &[409])),
+        )
+        .api_route(
+            "/v1/webhooks/{name}/test",
+            post_with(webhook::test, call("Changes", "Send a test message by a", "webhook", &[])),
+        )
         .api_route("/v1/tokens", tokens)
         .api_route("/v1/tokens/{name}", token)
         .api_route(
@@ -192,5 +213,8 @@ pub async fn serve(
     engine: Engine,
     stop: watch::Receiver<bool>,
 ) {
+    let webhooks = tokio::spawn(webhook::run(engine.clone(), stop.clone()));
     accept::serve(listener, tls, routes(engine), stop).await;
+    // It has been told to stop, too.
+    let _ = webhooks.await;
 }

@@ -14,7 +14,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use stockline_core::id::{Millis, PrincipalId};
+use stockline_core::id::{Lsn, Millis, PrincipalId};
+use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
@@ -143,6 +144,25 @@ pub struct Source {
     pub told_at: Millis,
 }
 
+/// How a webhook's receiver is doing.
+#[derive(Clone, Default)]
+pub struct Delivery {
+    /// Messages that arrived, tries in vain, and messages that became dead letters, since the start.
+    pub delivered: u64,
+    pub failed: u64,
+    pub given_up: u64,
+    /// Messages that wait, and their bytes.
+    pub waiting: usize,
+    pub waiting_bytes: u64,
+    /// The first LSN that it has no message of.
+    pub next: Lsn,
+    /// Since when the message at hand fails, and when it is tried again.
+    pub failing_since: Option<Millis>,
+    pub retry_at: Option<Millis>,
+    /// How the last try failed.
+    pub error: Option<String>,
+}
+
 /// The server's counters.
 pub struct Metrics {
     http: [Histogram<16>; OPERATIONS.len()],
@@ -159,6 +179,8 @@ pub struct Metrics {
     pub cursors: DashMap<u64, u64>,
     pub quic_connections: AtomicUsize,
     pub sources: DashMap<PrincipalId, Source>,
+    /// By webhook.
+    pub deliveries: DashMap<String, Delivery>,
 }
 
 impl Default for Metrics {
@@ -175,6 +197,7 @@ impl Default for Metrics {
             cursors: DashMap::new(),
             quic_connections: AtomicUsize::new(0),
             sources: DashMap::new(),
+            deliveries: DashMap::new(),
         }
     }
 }
@@ -362,6 +385,59 @@ impl Collector for Engine {
             "Reservations confirmed and not fulfilled, as the self-audit last saw each",
             state.confirmed as f64,
         )?;
+        let older = limit::AGES_MS.iter().zip(state.older);
+        out.gauges(
+            "stockline_unsettled_reservations_older",
+            "Of the unsettled reservations, those confirmed more than so many seconds ago",
+            "seconds",
+            older.map(|(age, count)| ((age / 1_000).to_string(), count as f64)),
+        )?;
+        let now = self.clock().now();
+        let oldest = if state.oldest == Millis(0) { 0 } else { now.since(state.oldest) };
+        out.gauge(
+            "stockline_oldest_unsettled_reservation_seconds",
+            "Since the oldest of the unsettled reservations was confirmed; 0 where there is none",
+            oldest as f64 / 1e3,
+        )?;
+        let deliveries: Vec<(String, Delivery)> =
+            metrics.deliveries.iter().map(|of| (of.key().clone(), of.value().clone())).collect();
+        let each = |value: fn(&Delivery) -> u64| {
+            deliveries.iter().map(move |(name, delivery)| (name.clone(), value(delivery)))
+        };
+        out.counters(
+            "stockline_webhook_messages",
+            "Messages that arrived, by webhook",
+            "webhook",
+            each(|delivery| delivery.delivered),
+        )?;
+        out.counters(
+            "stockline_webhook_failures",
+            "Tries to deliver a message that failed, by webhook",
+            "webhook",
+            each(|delivery| delivery.failed),
+        )?;
+        out.counters(
+            "stockline_webhook_dead_letters",
+            "Messages given up, which became dead letters, by webhook",
+            "webhook",
+            each(|delivery| delivery.given_up),
+        )?;
+        let waiting = each(|delivery| delivery.waiting as u64);
+        out.gauges(
+            "stockline_webhook_waiting_messages",
+            "Messages that wait for their receiver, by webhook",
+            "webhook",
+            waiting.map(|(name, count)| (name, count as f64)),
+        )?;
+        let failing = deliveries.iter().map(|(name, delivery)| {
+            (name.clone(), delivery.failing_since.map_or(0.0, |since| now.since(since) as f64 / 1e3))
+        });
+        out.gauges(
+            "stockline_webhook_failing_seconds",
+            "For how long the message at hand has been failing; 0 where it does not, by webhook",
+            "webhook",
+            failing,
+        )?;
         // Copied first: the journal's thread writes them.
         let sources: Vec<(PrincipalId, Source)> =
             metrics.sources.iter().map(|source| (*source.key(), *source.value())).collect();
@@ -396,7 +472,6 @@ impl Collector for Engine {
             "source",
             sources.iter().map(|(name, source)| (name.clone(), lag(source))),
         )?;
-        let now = self.clock().now();
         out.gauges(
             "stockline_source_silence_seconds",
             "Since the last event came, by who told it",

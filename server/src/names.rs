@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use stockline_core::catalogue::{Definition, EntryKind, NameKind};
+use tokio::sync::watch;
 
 /// One kind's names and ids, both ways.
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub struct Names {
     pairs: [Pairs; 5],
     /// Entries as the catalogue has them.
     entries: DashMap<(EntryKind, String), Arc<Definition>>,
+    /// Says so when a webhook is another.
+    webhooks: watch::Sender<()>,
 }
 
 /// The kind of name that a definition gives an id to.
@@ -28,7 +31,10 @@ fn kind_of(definition: &Definition) -> Option<NameKind> {
         Definition::Group { .. } => Some(NameKind::Group),
         Definition::Channel { .. } => Some(NameKind::Channel),
         Definition::Zone { .. } => Some(NameKind::Zone),
-        Definition::SkuData { .. } | Definition::Principal { .. } | Definition::Rule { .. } => None,
+        Definition::SkuData { .. }
+        | Definition::Principal { .. }
+        | Definition::Rule { .. }
+        | Definition::Webhook { .. } => None,
     }
 }
 
@@ -69,6 +75,9 @@ impl Names {
             self.entries.remove(&at);
         } else {
             self.entries.insert(at, Arc::new(entry));
+        }
+        if kind == EntryKind::Webhook {
+            self.webhooks.send_replace(());
         }
     }
 
@@ -117,6 +126,16 @@ impl Names {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// Says so when a webhook is another than it was.
+    pub fn webhooks(&self) -> watch::Receiver<()> {
+        self.webhooks.subscribe()
+    }
+
+    /// How many there are of a kind.
+    pub fn count(&self, kind: NameKind) -> usize {
+        self.of(kind).names.len()
     }
 
     pub fn name(&self, kind: NameKind, id: u32) -> Option<Arc<str>> {

@@ -27,6 +27,7 @@
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`faulty`] | the real binary on a disk that is slow, fails or is full |
+//! | [`webhook`] | messages to receivers that refuse, stall and go away; streams that begin with a snapshot |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`plan`] | orders planned as a whole: few nodes, substitutes of skus, cut-offs and capacities of days |
 //! | [`planted`] | bugs planted on purpose, and the layers that catch each |
@@ -64,5 +65,6 @@ mod sku_rule;
 mod sourcing;
 mod storage;
 mod view;
+mod webhook;
 
 use stockline_tests::{bench, chance};

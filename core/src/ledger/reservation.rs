@@ -13,7 +13,7 @@ use crate::bucket::{Bucket, Place};
 use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
-use crate::ledger::Outcome;
+use crate::ledger::{Moment, Outcome};
 use crate::limit;
 use crate::outcome::State;
 
@@ -67,8 +67,8 @@ pub struct Reservation {
     pub partly: bool,
     /// Sku of its first line; the shard that owns it has a part, an empty one if need be, and reports the expiry.
     pub anchor: SkuId,
-    /// While held, when the hold ends (milliseconds); once ended, at which LSN; 0 while confirmed. One field
-    /// for both keeps the part of a single claim, with its id, at one cache line.
+    /// While held, when the hold ends, and while confirmed, since when it is, both in milliseconds; once ended, at
+    /// which LSN. One field for all keeps the part of a single claim, with its id, at one cache line.
     until: u64,
     /// Sorted by place.
     pub claims: SmallVec<[Claim; 1]>,
@@ -77,17 +77,16 @@ pub struct Reservation {
 const _: () = assert!(size_of::<(ReservationId, Reservation)>() == 64);
 
 impl Reservation {
-    /// A part in any state; `expires_at` counts while it is held, `ended` once it has ended.
+    /// A part in any state; `at` is when its hold ends, or since when it is confirmed, `ended` once it has ended.
     pub fn new(
         channel: ChannelId,
         state: State,
         anchor: SkuId,
-        (expires_at, ended): (Millis, Lsn),
+        (at, ended): (Millis, Lsn),
         claims: SmallVec<[Claim; 1]>,
     ) -> Reservation {
         let until = match state {
-            State::Held => expires_at.0,
-            State::Confirmed => 0,
+            State::Held | State::Confirmed => at.0,
             _ => ended.0,
         };
         Reservation { channel, state, partly: false, anchor, until, claims }
@@ -141,6 +140,11 @@ impl Reservation {
     /// When the hold ends; 0 where it has no end.
     pub fn expires_at(&self) -> Millis {
         Millis(if self.state == State::Held { self.until } else { 0 })
+    }
+
+    /// Since when it is confirmed; 0 where it is not, or where that is not known. It is no part of the state hash.
+    pub fn confirmed_at(&self) -> Millis {
+        Millis(if self.state == State::Confirmed { self.until } else { 0 })
     }
 
     /// When it was fulfilled, released or expired; none while active.
@@ -391,7 +395,7 @@ impl Reservations {
         id: ReservationId,
         state: State,
         expires_at: Millis,
-        at: Lsn,
+        moment: Moment,
         partly: bool,
     ) {
         let Some(part) = self.parts.get_mut(id) else { return };
@@ -403,7 +407,7 @@ impl Reservations {
         match (part.state.is_active(), state.is_active()) {
             (true, false) => {
                 self.active -= 1;
-                self.ended.push_back((at, id));
+                self.ended.push_back((moment.lsn, id));
             }
             // Its place in `ended` goes by the LSN at which it had ended.
             (false, true) => self.active += 1,
@@ -413,12 +417,13 @@ impl Reservations {
         if state == State::Held && Ends::tick(expires_at) != Ends::tick(part.expires_at()) {
             self.ends.push(expires_at, id);
         }
-        part.state = state;
         part.until = match state {
             State::Held => expires_at.0,
-            State::Confirmed => 0,
-            _ => at.0,
+            State::Confirmed if part.state == State::Confirmed => part.until,
+            State::Confirmed => moment.now.0,
+            _ => moment.lsn.0,
         };
+        part.state = state;
         part.partly = partly;
         if closed {
             self.uncount(id, channel);

@@ -93,7 +93,7 @@ impl Ledger {
         let Some(part) = self.reservations.part_mut(id) else { return };
         part.book(outcome, own().copied());
         let (partly, channel) = (outcome.partly, part.channel);
-        self.reservations.step(id, outcome.state, outcome.expires_at, moment.lsn, partly);
+        self.reservations.step(id, outcome.state, outcome.expires_at, moment, partly);
         if own().any(|movement| movement.pool.is_supply()) {
             self.settle_waiting(id, channel, movements);
         }

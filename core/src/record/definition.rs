@@ -3,7 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{
-    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Strategy, When,
+    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Secret, Strategy, Webhook, When,
 };
 use crate::record::RecordError;
 
@@ -17,10 +17,14 @@ pub struct TextRec {
 /// An entry of the catalogue. `names` lists nodes (group, principal) or one group or channel it refers to.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct DefinitionRec {
-    /// 1 sku, 2 node, 3 group, 4 channel, 5 principal, 6 data of a sku, 7 rule, 8 zone.
+    /// 1 sku, 2 node, 3 group, 4 channel, 5 principal, 6 data of a sku, 7 rule, 8 zone, 9 webhook.
     pub kind: u8,
+    /// Principal: 1 admin, 2 channel, 3 warehouse. Webhook: a sum of 1 (reservations), 2 (statuses), 4 (numbers), 8
+    /// (envelopes of CloudEvents) and 16 (begins with what is offered).
     pub role: u8,
+    /// Webhook: times that a message is tried.
     pub priority: u16,
+    /// Webhook: milliseconds of the first pause between two.
     pub buffer: u32,
     /// Channel: what is left at which it counts as low.
     pub low: u32,
@@ -43,6 +47,7 @@ pub struct DefinitionRec {
     /// Rule: 0 none, 1 safety stock, 2 and 3 allocate units and percent of what a receipt brings, 4 and 5 the same
     /// always, 6 backorder, 7 preorder, 8 and 9 as 4 and 5 every so many minutes (`priority`).
     pub effect: u8,
+    /// Webhook: milliseconds for which changes are gathered.
     pub amount: u32,
     /// Channel: 0 priority, 1 nearest, 2 fewest splits, 3 highest stock, 4 lowest cost.
     pub strategy: u8,
@@ -58,15 +63,16 @@ pub struct DefinitionRec {
     pub latitude: i32,
     pub longitude: i32,
     pub name: TextRec,
-    /// Node: its type.
+    /// Node: its type. Webhook: its address.
     pub node_type: TextRec,
     /// Node: its time zone.
     pub timezone: TextRec,
-    /// Channel: its group. Principal, rule: its channel. Empty for none.
+    /// Channel: its group. Principal, rule, webhook: its channel. Empty for none.
     pub refers_to: TextRec,
     /// Group, principal, zone: how many of the frame's names are its nodes; node, data of a sku: its substitutes. A zone has two of the frame's numbers for
     /// each: metres (4294967295: as the coordinates say) and cost.
     pub node_count: u16,
+    /// Webhook: its secret.
     pub token_sha256: [u8; 32],
 }
 
@@ -221,6 +227,14 @@ impl Texts {
                 rec.node_count = self.put_names(lanes.iter().map(|lane| &lane.node));
                 self.numbers.extend(lanes.iter().flat_map(|lane| [lane.metres, lane.cost]));
             }
+            Definition::Webhook { hook, .. } => {
+                rec.kind = 9;
+                rec.role = hook.what | u8::from(hook.cloud_events) << 3 | u8::from(hook.snapshot) << 4;
+                (rec.priority, rec.buffer, rec.amount) = (hook.attempts, hook.backoff_ms, hook.gather_ms);
+                rec.node_type = self.put(&hook.url);
+                rec.refers_to = self.put(hook.channel.as_deref().unwrap_or_default());
+                rec.token_sha256 = hook.secret.0;
+            }
         }
         rec
     }
@@ -329,7 +343,21 @@ impl<'a> TextReader<'a> {
                 });
                 Ok(Definition::Zone { name, at, lanes: lanes.collect() })
             }
-            _ => Err("kind must be 1 (sku) to 8 (zone)"),
+            9 => Ok(Definition::Webhook {
+                name,
+                hook: Webhook {
+                    url: self.get(&rec.node_type)?.to_owned(),
+                    channel: refers_to,
+                    what: rec.role & 7,
+                    cloud_events: rec.role >> 3 & 1 == 1,
+                    snapshot: rec.role >> 4 & 1 == 1,
+                    gather_ms: rec.amount.to_native(),
+                    attempts: rec.priority.to_native(),
+                    backoff_ms: rec.buffer.to_native(),
+                    secret: Secret(rec.token_sha256),
+                },
+            }),
+            _ => Err("kind must be 1 (sku) to 9 (webhook)"),
         }
     }
 }

@@ -96,6 +96,10 @@ fn audit(shared: &Shared, snapshot: &Snapshot) {
             let at = slice as usize % limit::AUDIT_SLICES as usize;
             shared.shortages[at].store(finding.shortages, Ordering::Relaxed);
             shared.confirmed[at].store(finding.confirmed, Ordering::Relaxed);
+            shared.oldest[at].store(finding.oldest.0, Ordering::Relaxed);
+            for (slices, count) in shared.older.iter().zip(finding.older) {
+                slices[at].store(count, Ordering::Relaxed);
+            }
             shared.audited_wrong.fetch_add(finding.wrong.len() as u64, Ordering::Relaxed);
         }
         Err(error) => {

@@ -4,8 +4,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use super::changes::{Change, Ended, Notice, Redefined};
+use super::changes::Ended;
 use super::cloud_event::CloudEvent;
+use super::happened::{Change, Gap, Notice, Redefined, Snapshot};
 use super::stock::Events;
 
 fn message<T: JsonSchema>(generator: &mut SchemaGenerator, name: &str, summary: &str) -> Value {
@@ -22,6 +23,8 @@ pub(super) fn document() -> String {
         "reservation": message::<Notice>(&mut generator, "reservation", "Something happened to a reservation"),
         "change": message::<Change>(&mut generator, "change", "A channel is told another number or status of a sku"),
         "redefined": message::<Redefined>(&mut generator, "redefined", "Any sku may be told another number: ask anew"),
+        "snapshot": message::<Snapshot>(&mut generator, "snapshot", "What is offered has been told, whole"),
+        "gap": message::<Gap>(&mut generator, "gap", "A webhook's receiver was away too long: what happened in between is not kept"),
         "problem": message::<Ended>(&mut generator, "problem", "Why nothing more comes"),
         "events": message::<Events>(&mut generator, "events", "Stock events, up to 8,192 together"),
         "cloud_event": message::<CloudEvent>(&mut generator, "cloud_event", "One in an envelope of CloudEvents 1.0"),
@@ -35,7 +38,9 @@ pub(super) fn document() -> String {
     let refs = |channel: &str, names: &[&str]| -> Value {
         names.iter().map(|name| json!({ "$ref": format!("#/channels/{channel}/messages/{name}") })).collect()
     };
-    let (told, taken) = (["reservation", "change", "redefined", "problem"], ["events", "cloud_event"]);
+    let (told, taken) =
+        (["reservation", "change", "redefined", "snapshot", "problem"], ["events", "cloud_event"]);
+    let sent = ["reservation", "change", "redefined", "snapshot", "gap"];
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -46,10 +51,17 @@ pub(super) fn document() -> String {
         },
         "channels": {
             "changes": { "address": "/v1/changes", "messages": of(&told) },
+            "webhook": {
+                "address": null,
+                "description": "POSTs of Standard Webhooks to the address of a webhook: up to 1,000 of these in `data.changes` of one \
+                                `stockline.changes`, each with its `type`, its `id` and its `data`.",
+                "messages": of(&sent),
+            },
             "events": { "address": "/v1/events", "messages": of(&taken) },
         },
         "operations": {
             "follow": { "action": "send", "channel": { "$ref": "#/channels/changes" }, "messages": refs("changes", &told) },
+            "send": { "action": "send", "channel": { "$ref": "#/channels/webhook" }, "messages": refs("webhook", &sent) },
             "tell": { "action": "receive", "channel": { "$ref": "#/channels/events" }, "messages": refs("events", &taken) },
         },
         "components": { "messages": messages, "schemas": generator.take_definitions(true) },

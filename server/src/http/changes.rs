@@ -13,18 +13,18 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stockline_core::catalogue::{NameKind, Principal};
-use stockline_core::id::{ChannelId, Millis, NodeId};
+use stockline_core::catalogue::Principal;
+use stockline_core::id::ChannelId;
 use stockline_core::limit;
-use stockline_core::outcome::{Code, State as Stage};
-use stockline_core::wire::{ChangeRec, Changes, Follow, NoticeRec};
+use stockline_core::outcome::Code;
+use stockline_core::wire::{Changes, Follow};
 
-use super::answer::{Moment, Name, described};
-use super::call::{Asked, Caller, name};
+use super::answer::described;
+use super::call::{Asked, Caller};
 use super::cloud_event::Enveloped;
+use super::happened::{Envelope, Happened, Snapshot, happened};
 use super::problem::Problem;
 use crate::access::{self, Present, Turned};
-use crate::availability::Status;
 use crate::engine::Engine;
 use crate::follow::{self, Followed, Told};
 
@@ -45,17 +45,13 @@ pub(super) struct Options {
     /// Some of `reservations`, `statuses` and `numbers`, with commas.
     #[serde(default)]
     what: Option<String>,
+    /// Begins with what the channel is offered of every sku it knows, then `snapshot`, then changes. Whoever comes back with
+    /// `Last-Event-ID` is spared that.
+    #[serde(default)]
+    snapshot: bool,
     /// Each event's data in an envelope of CloudEvents 1.0, or as it is.
     #[serde(default)]
     envelope: Envelope,
-}
-
-#[derive(Deserialize, JsonSchema, Default, Clone, Copy, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Envelope {
-    #[default]
-    None,
-    CloudEvents,
 }
 
 /// The stream.
@@ -71,92 +67,9 @@ impl OperationOutput for Stream {
     type Inner = String;
 
     fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
-        let text = "Events: reservation, change, redefined, problem";
+        let text = "Events: reservation, change, redefined, snapshot, problem";
         vec![(Some(200), described::<String>(ctx, text, "text/event-stream"))]
     }
-}
-
-/// A channel is told another number, or another status, of a sku.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Change {
-    lsn: u64,
-    sku: Name,
-    channel: Name,
-    available: u64,
-    #[schemars(extend("enum" = ["unknown", "in_stock", "low", "out", "backorder", "preorder"]))]
-    status: Option<&'static str>,
-    /// The status before, where it was another.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    was: Option<&'static str>,
-}
-
-/// Something happened to a reservation.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Notice {
-    lsn: u64,
-    at: Option<Moment>,
-    channel: Name,
-    reservation: String,
-    what: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
-    #[serde(flatten)]
-    units: Option<Units>,
-    /// Why a promise is another.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    /// Null: nobody knows any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    promised_for: Option<Option<Moment>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Moment>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Units {
-    sku: Name,
-    node: Name,
-    quantity: u32,
-}
-
-/// Something was defined: any sku may be told another number, ask anew.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Redefined {
-    lsn: u64,
-    detail: &'static str,
-}
-
-/// An event with its name.
-enum Happened {
-    Reservation(Notice),
-    Change(Change),
-    Redefined(Redefined),
-}
-
-impl Happened {
-    fn event(self, envelope: Envelope) -> Event {
-        match self {
-            Happened::Reservation(body) => {
-                let id = format!("{}/{}/{}", body.lsn, body.reservation, body.what);
-                event("reservation", envelope, id, body.at.clone(), body)
-            }
-            Happened::Change(body) => {
-                let id = format!("{}/{}/{}", body.lsn, body.channel, body.sku);
-                event("change", envelope, id, None, body)
-            }
-            Happened::Redefined(body) => {
-                event("redefined", envelope, format!("{}/redefined", body.lsn), None, body)
-            }
-        }
-    }
-}
-
-fn event(kind: &str, envelope: Envelope, id: String, time: Option<Moment>, body: impl Serialize) -> Event {
-    let text = match envelope {
-        Envelope::None => serde_json::to_string(&body),
-        Envelope::CloudEvents => serde_json::to_string(&Enveloped::new(id, kind, time, body)),
-    };
-    Event::default().event(kind).data(text.unwrap_or_default())
 }
 
 /// Why nothing more comes.
@@ -173,6 +86,8 @@ struct Following {
     asked: Follow,
     told: Told,
     envelope: Envelope,
+    /// The next sku of what is offered, while that is told; and how many were.
+    snapshot: Option<(u32, u64)>,
     /// Events to be sent before more is asked for.
     waiting: std::vec::IntoIter<Event>,
     ended: bool,
@@ -198,6 +113,11 @@ pub(super) async fn stream(
         wait_ms: QUIET_MS,
         gather_ms: options.gather_ms,
     };
+    let begins = options.snapshot && last.is_none();
+    if begins && (asked.what & 6 == 0 || asked.from_lsn != 0) {
+        let text = "snapshot=true begins with now, for one channel and its numbers or statuses";
+        return Err(Problem::invalid(text));
+    }
     // What cannot be followed is said at once, as a problem.
     let present = Present::enter(&engine, &who)?;
     let first = Follow { wait_ms: 0, gather_ms: 0, ..asked };
@@ -211,11 +131,12 @@ pub(super) async fn stream(
         asked,
         told,
         envelope,
+        snapshot: begins.then_some((0, 0)),
         waiting: Vec::new().into_iter(),
         ended: false,
     };
     following.take(&changes);
-    if following.waiting.len() == 0 {
+    if following.waiting.len() == 0 && !begins {
         // Whoever is cut off before anything happens comes back to here.
         following.waiting = vec![following.cursor()].into_iter();
     }
@@ -249,6 +170,16 @@ impl Following {
             if self.ended || self.engine.is_draining() {
                 return None;
             }
+            if let Some(snapshot) = self.snapshot {
+                match self.offered(snapshot).await {
+                    Ok(()) => continue,
+                    Err(turned) if turned.code == Code::Overloaded => {
+                        tokio::time::sleep(Duration::from_millis(limit::OVERLOADED_PAUSE_MS)).await;
+                        continue;
+                    }
+                    Err(turned) => return Some(self.end(&turned)),
+                }
+            }
             let told = std::mem::take(&mut self.told);
             let answer = match follow::Asked::new(&self.principal, &self.engine, &self.asked) {
                 Ok(asked) => {
@@ -280,12 +211,33 @@ impl Following {
         }
     }
 
+    /// Tells the next few skus of what is offered, or that these were all.
+    async fn offered(&mut self, (from, before): (u32, u64)) -> Result<(), Turned> {
+        let channel = ChannelId(self.asked.channel);
+        let (changes, next) = follow::offered(&self.engine, channel, from, &mut self.told).await?;
+        let skus = before + changes.changes.len() as u64;
+        let mut all = happened(&self.engine, self.asked.channel, &changes);
+        if next.is_none() {
+            all.push(Happened::Snapshot(Snapshot { lsn: self.asked.from_lsn - 1, skus }));
+        }
+        self.snapshot = next.map(|next| (next, skus));
+        self.send(all, next.is_none());
+        Ok(())
+    }
+
     /// Says why nothing more comes.
     fn end(&mut self, turned: &Turned) -> Event {
         self.ended = true;
         self.waiting = Vec::new().into_iter();
         let body = Ended { code: turned.code.name(), detail: turned.text.clone() };
-        event("problem", self.envelope, format!("{}/problem", self.asked.from_lsn), None, body)
+        let text = match self.envelope {
+            Envelope::None => serde_json::to_string(&body),
+            Envelope::CloudEvents => {
+                let id = format!("{}/problem", self.asked.from_lsn);
+                serde_json::to_string(&Enveloped::new(id, "problem", None, body))
+            }
+        };
+        Event::default().event("problem").data(text.unwrap_or_default())
     }
 
     /// Tells where it is, and that the stream goes on.
@@ -293,57 +245,26 @@ impl Following {
         Event::default().id(self.asked.from_lsn.to_string()).comment("nothing new")
     }
 
-    /// Makes events of an answer. The last one carries the cursor: whoever comes back with it misses nothing.
     fn take(&mut self, changes: &Changes) {
-        let engine = &self.engine;
-        let mut events: Vec<Happened> = Vec::with_capacity(changes.notices.len() + changes.changes.len());
-        events.extend(changes.notices.iter().map(|notice| Happened::Reservation(told_of(engine, notice))));
-        let channel = name(engine, NameKind::Channel, u32::from(self.asked.channel));
-        let changed = |change| Happened::Change(change_of(engine, &channel, changes.as_of_lsn, change));
-        events.extend(changes.changes.iter().map(changed));
-        if changes.redefined != 0 {
-            let detail = "something was defined: any sku may be another, ask anew";
-            events.push(Happened::Redefined(Redefined { lsn: changes.next_lsn - 1, detail }));
-        }
         self.asked.from_lsn = changes.next_lsn;
-        let last = events.len().checked_sub(1);
+        self.send(happened(&self.engine, self.asked.channel, changes), true);
+    }
+
+    /// Makes events. The last one carries the cursor, unless one must not come back to there: whoever does misses
+    /// nothing.
+    fn send(&mut self, all: Vec<Happened>, cursor: bool) {
+        let last = all.len().checked_sub(1).filter(|_| cursor);
         let envelope = self.envelope;
+        let lsn = self.asked.from_lsn;
         let event = |(at, happened): (usize, Happened)| {
-            let event = happened.event(envelope);
-            if Some(at) == last { event.id(changes.next_lsn.to_string()) } else { event }
+            let kind = happened.kind();
+            let text = match envelope {
+                Envelope::None => serde_json::to_string(&happened),
+                Envelope::CloudEvents => serde_json::to_string(&happened.enveloped()),
+            };
+            let event = Event::default().event(kind).data(text.unwrap_or_default());
+            if Some(at) == last { event.id(lsn.to_string()) } else { event }
         };
-        self.waiting = events.into_iter().enumerate().map(event).collect::<Vec<_>>().into_iter();
-    }
-}
-
-fn change_of(engine: &Engine, channel: &Name, lsn: u64, change: &ChangeRec) -> Change {
-    Change {
-        lsn,
-        sku: name(engine, NameKind::Sku, change.sku),
-        channel: Name::clone(channel),
-        available: change.available,
-        status: Status::name(change.status),
-        was: Status::name(change.before).filter(|_| change.before != change.status),
-    }
-}
-
-fn told_of(engine: &Engine, notice: &NoticeRec) -> Notice {
-    let reason = follow::reason_name(notice.reason);
-    let due = || Moment::of(Millis(notice.due_ms));
-    Notice {
-        lsn: notice.lsn,
-        at: Moment::of(Millis(notice.at_ms)),
-        channel: name(engine, NameKind::Channel, u32::from(notice.channel)),
-        reservation: uuid::Uuid::from_u128(notice.reservation).to_string(),
-        what: follow::what_name(notice.what),
-        state: Stage::from_number(notice.state).filter(|state| *state != Stage::None).map(Stage::name),
-        units: (notice.node != NodeId::ANY.0).then(|| Units {
-            sku: name(engine, NameKind::Sku, notice.sku),
-            node: name(engine, NameKind::Node, u32::from(notice.node)),
-            quantity: notice.quantity,
-        }),
-        reason,
-        promised_for: reason.map(|_| if notice.due_ms == u64::MAX { None } else { due() }),
-        expires_at: if reason.is_none() && notice.due_ms > 0 { due() } else { None },
+        self.waiting = all.into_iter().enumerate().map(event).collect::<Vec<_>>().into_iter();
     }
 }

@@ -1,5 +1,5 @@
-//! Dead letters: stock events that were refused for a reason that may pass, kept with the original until somebody
-//! re-drives or discards them.
+//! Dead letters: stock events that were refused for a reason that may pass, and messages that no receiver took, kept with
+//! the original until somebody re-drives or discards them.
 
 use std::sync::Arc;
 
@@ -19,31 +19,58 @@ use super::answer::{Moment, Told};
 use super::call::{Asked, At, Caller, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
+use super::webhook::{self, Message};
 use crate::engine::Engine;
 use crate::event_row::EventRow;
 
 /// What a letter says.
 #[derive(Serialize, Deserialize)]
 struct Content {
-    principal: String,
     code: String,
     /// Times that it was driven again in vain.
     tries: u32,
-    event: EventRow,
+    #[serde(flatten)]
+    original: Original,
 }
 
-/// An event that could not be applied.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Original {
+    Event { principal: String, event: Box<EventRow> },
+    Message { webhook: String, message: Message },
+}
+
+impl Content {
+    /// In place of what a letter said.
+    fn letter(&self, letter: Letter) -> Letter {
+        Letter { says: serde_json::to_vec(self).unwrap_or_default(), ..letter }
+    }
+}
+
+/// Why a message is a letter.
+const UNDELIVERED: &str = "UNDELIVERED";
+
+/// An event that could not be applied, or a message that could not be delivered.
 #[derive(Serialize, JsonSchema)]
 struct DeadLetter {
     id: String,
     at: Option<Moment>,
-    /// Whose token it came with.
-    principal: String,
-    /// Why it could not, when it was last tried.
+    /// Why it could not, when it was last tried; of a message: `UNDELIVERED`.
     code: String,
     /// Times that it was driven again in vain.
     tries: u32,
-    event: EventRow,
+    /// An event: whose token it came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<EventRow>,
+    /// A message: whose it is, its id, and what it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<serde_json::Value>,
 }
 
 /// Dead letters, the newest first.
@@ -73,12 +100,16 @@ pub(super) struct OfLetter {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Redriven {
     id: String,
-    #[schemars(extend("enum" = ["applied", "rejected", "discarded"]))]
+    #[schemars(extend("enum" = ["applied", "rejected", "delivered", "undelivered", "discarded"]))]
     status: &'static str,
+    /// Of an event its place in the order; else how far the server was.
     lsn: u64,
     /// Why it was rejected again.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// Why it was not delivered again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// Whether an event refused so is worth keeping: it has its place in the order, and things may change.
@@ -125,12 +156,11 @@ pub(super) async fn keep(
     }
     let letters: Vec<Letter> = refused
         .map(|((row, key), told)| {
-            let content = Content {
+            let original = Original::Event {
                 principal: caller.principal.name.clone(),
-                code: told.outcome.code.name().into(),
-                tries: 0,
-                event: row.clone(),
+                event: Box::new(EventRow::clone(row)),
             };
+            let content = Content { code: told.outcome.code.name().into(), tries: 0, original };
             Letter {
                 key: letter_key(caller, *key),
                 at,
@@ -149,6 +179,21 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// Keeps a message that nobody took; answers whether it is kept.
+pub(super) async fn keep_message(engine: &Engine, webhook: &str, why: &str, message: Message) -> bool {
+    tracing::error!(
+        webhook,
+        id = message.id,
+        "a message could not be delivered, and is a dead letter: {why}"
+    );
+    let key = Key(xxh3_128(message.id.as_bytes()).max(1));
+    let original = Original::Message { webhook: webhook.to_owned(), message };
+    let content = Content { code: UNDELIVERED.into(), tries: 0, original };
+    let says = serde_json::to_vec(&content).unwrap_or_default();
+    let letter = Letter { key, at: engine.clock().now(), says };
+    matches!(with(engine, move |all| all.keep(&[letter])).await, Ok(0))
+}
+
 fn text(key: Key) -> String {
     uuid::Uuid::from_u128(key.0).to_string()
 }
@@ -162,8 +207,15 @@ pub(super) async fn list(
     let letters = with(&caller.engine, move |all| all.newest(most)).await?;
     let total = caller.engine.letters().count();
     let item = |letter: &Letter| {
-        let Content { principal, code, tries, event } = serde_json::from_slice(&letter.says).ok()?;
-        Some(DeadLetter { id: text(letter.key), at: Moment::of(letter.at), principal, code, tries, event })
+        let Content { code, tries, original } = serde_json::from_slice(&letter.says).ok()?;
+        let (id, at) = (text(letter.key), Moment::of(letter.at));
+        let (principal, event, webhook, message) = match original {
+            Original::Event { principal, event } => (Some(principal), Some(*event), None, None),
+            Original::Message { webhook, message } => (None, None, Some(webhook), Some(message)),
+        };
+        let message_id = message.as_ref().map(|message| message.id.clone());
+        let message = message.and_then(|message| serde_json::from_str(&message.body).ok());
+        Some(DeadLetter { id, at, code, tries, principal, event, webhook, message_id, message })
     };
     Ok(Told(DeadLetters { total, items: letters.iter().filter_map(item).collect() }))
 }
@@ -177,7 +229,8 @@ async fn find(caller: &Caller, id: &str) -> Result<(Letter, Content), Problem> {
     Ok((letter, content))
 }
 
-/// Tells the event again, as a new one: what was refused under its own id stays refused.
+/// Tells the event again, as a new one: what was refused under its own id stays refused. Sends the message again, as the
+/// same: its receiver may have it already.
 pub(super) async fn redrive(
     caller: Caller,
     At(OfLetter { id }): At<OfLetter>,
@@ -195,7 +248,22 @@ async fn drive(
     letter: Letter,
     mut content: Content,
 ) -> Result<Told<Redriven>, Problem> {
-    let row = content.event.parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
+    let event = match &content.original {
+        Original::Event { event, .. } => event,
+        Original::Message { webhook, message } => {
+            let sent = webhook::again(&caller, webhook, message).await;
+            let (lsn, now) = (caller.engine.view().durable().0, caller.engine.clock().now());
+            let Err(failed) = sent else {
+                with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
+                return Ok(Told(Redriven { id, status: "delivered", lsn, code: None, error: None }));
+            };
+            content.tries += 1;
+            with(&caller.engine, move |all| all.replace(&content.letter(letter))).await?;
+            let error = Some(failed.why);
+            return Ok(Told(Redriven { id, status: "undelivered", lsn, code: None, error }));
+        }
+    };
+    let row = event.parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
     let name = |kind, name: &str| caller.engine.names().id(kind, name);
     let sku = SkuId(name(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
     let node = |node: &str| NodeId(name(NameKind::Node, node).map_or(NodeId::ANY.0, |id| id as u16));
@@ -208,7 +276,7 @@ async fn drive(
     let now = caller.engine.clock().now();
     if code == Code::Ok {
         with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
-        return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None }));
+        return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None, error: None }));
     }
     // The same try was made before its names meant what they mean now: the next one is another.
     if !may_pass(code) && code != Code::KeyConflict {
@@ -216,9 +284,8 @@ async fn drive(
     }
     content.code = code.name().into();
     content.tries += 1;
-    let says = serde_json::to_vec(&content).unwrap_or_default();
-    with(&caller.engine, move |all| all.replace(&Letter { says, ..letter })).await?;
-    Ok(Told(Redriven { id, status: "rejected", lsn: told.lsn.0, code: Some(code.name()) }))
+    with(&caller.engine, move |all| all.replace(&content.letter(letter))).await?;
+    Ok(Told(Redriven { id, status: "rejected", lsn: told.lsn.0, code: Some(code.name()), error: None }))
 }
 
 /// Lets a letter go for good.
@@ -229,5 +296,6 @@ pub(super) async fn discard(
     let (letter, _) = find(&caller, &id).await?;
     let now = caller.engine.clock().now();
     with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
-    Ok(Told(Redriven { id, status: "discarded", lsn: caller.engine.view().durable().0, code: None }))
+    let lsn = caller.engine.view().durable().0;
+    Ok(Told(Redriven { id, status: "discarded", lsn, code: None, error: None }))
 }

@@ -1,0 +1,306 @@
+//! Webhooks: changes are sent to an address, signed, and again until they arrive. `keeper` has a `worker` for each, `send`
+//! sends one message.
+
+mod keeper;
+mod send;
+mod worker;
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use stockline_core::catalogue::{Definition, EntryKind, Secret, Webhook};
+use stockline_core::outcome::Code;
+
+use super::answer::{Moment, Told};
+use super::call::{At, Caller, Sent};
+use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry};
+use super::happened::Envelope;
+use super::problem::Problem;
+pub(super) use keeper::run;
+pub(super) use send::{Failed, Message};
+
+/// What is followed.
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Topic {
+    Reservations,
+    Statuses,
+    Numbers,
+}
+
+/// By the bits that followers say them with.
+const TOPICS: [(Topic, u8); 3] = [(Topic::Reservations, 1), (Topic::Statuses, 2), (Topic::Numbers, 4)];
+
+/// Where changes are sent.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookBody {
+    /// `https://…`, or `http://…` on the server's own machine.
+    url: String,
+    /// Whose changes; without, all reservations and no numbers.
+    channel: Option<String>,
+    /// Without: `reservations`, and `numbers` where there is a channel.
+    #[serde(default)]
+    what: Vec<Topic>,
+    /// It begins with what the channel is offered.
+    #[serde(default)]
+    snapshot: bool,
+    /// Of one sku at most one number in so many milliseconds; 250 where nothing is said.
+    #[serde(default = "gather_ms")]
+    #[schemars(range(max = 25_000))]
+    gather_ms: u32,
+    #[serde(default)]
+    envelope: Envelope,
+    /// Times that a message is tried before it becomes a dead letter; 10 where nothing is said.
+    #[serde(default = "attempts")]
+    #[schemars(range(min = 1, max = 32))]
+    attempts: u16,
+    /// The first pause between two tries, in milliseconds; each is four times the one before, and an hour at most. 5000
+    /// where nothing is said.
+    #[serde(default = "backoff_ms")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    backoff_ms: u32,
+}
+
+fn gather_ms() -> u32 {
+    250
+}
+
+fn attempts() -> u16 {
+    10
+}
+
+fn backoff_ms() -> u32 {
+    5_000
+}
+
+impl Entry for WebhookBody {
+    const KIND: EntryKind = EntryKind::Webhook;
+
+    /// With no secret yet.
+    fn define(self, name: String) -> Result<Definition, Problem> {
+        send::check(&self.url).map_err(Problem::invalid)?;
+        let mut what = TOPICS.iter().filter(|(topic, _)| self.what.contains(topic)).map(|(_, bit)| bit).sum();
+        if what == 0 {
+            what = if self.channel.is_some() { 5 } else { 1 };
+        }
+        let hook = Webhook {
+            url: self.url,
+            channel: self.channel,
+            what,
+            cloud_events: self.envelope == Envelope::CloudEvents,
+            snapshot: self.snapshot,
+            gather_ms: self.gather_ms,
+            attempts: self.attempts,
+            backoff_ms: self.backoff_ms,
+            secret: Secret([0; 32]),
+        };
+        let rules = "numbers, statuses and a snapshot are a channel's, a snapshot is of numbers or statuses; gather_ms is at \
+                     most 25000, attempts 1 to 32, backoff_ms 1 to 3600000, an address at most 2048 bytes";
+        if !hook.is_sound() || (hook.snapshot && hook.what & 6 == 0) {
+            return Err(Problem::invalid(rules));
+        }
+        Ok(Definition::Webhook { name, hook })
+    }
+
+    fn of(definition: &Definition) -> Option<WebhookBody> {
+        let Definition::Webhook { hook, .. } = definition.clone() else { return None };
+        Some(WebhookBody {
+            url: hook.url,
+            channel: hook.channel,
+            what: TOPICS.iter().filter(|(_, bit)| hook.what & bit != 0).map(|(topic, _)| *topic).collect(),
+            snapshot: hook.snapshot,
+            gather_ms: hook.gather_ms,
+            envelope: if hook.cloud_events { Envelope::CloudEvents } else { Envelope::None },
+            attempts: hook.attempts,
+            backoff_ms: hook.backoff_ms,
+        })
+    }
+}
+
+/// A webhook was put. Its secret is told when it is made, and when it is another.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WebhookPut")]
+pub(super) struct Put {
+    name: String,
+    /// 0 where nothing changed.
+    lsn: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+fn new_secret() -> Result<Secret, Problem> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
+    Ok(Secret(bytes))
+}
+
+fn hook_of(definition: &Definition) -> Option<&Webhook> {
+    if let Definition::Webhook { hook, .. } = definition { Some(hook) } else { None }
+}
+
+fn with(mut definition: Definition, change: impl FnOnce(&mut Webhook)) -> Definition {
+    if let Definition::Webhook { hook, .. } = &mut definition {
+        change(hook);
+    }
+    definition
+}
+
+/// Makes a webhook, or changes one, which keeps its secret and goes on where it is.
+pub(super) async fn put(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    Condition(given): Condition,
+    Sent(body): Sent<WebhookBody>,
+) -> Result<Versioned<Put>, Problem> {
+    administers(&caller)?;
+    let definition = body.define(name.clone())?;
+    let known = caller.engine.names().entry(EntryKind::Webhook, &name);
+    let before = known.as_deref().and_then(hook_of).map(|hook| hook.secret);
+    let secret = before.map_or_else(new_secret, Ok)?;
+    // Made twice at once it would have two secrets, and one of the callers the wrong one.
+    let condition = Condition(given.or(Some(known.as_ref().map_or(0, |known| known.version()))));
+    let done = put_entry(&caller, condition, vec![with(definition, |hook| hook.secret = secret)]).await?;
+    if before.is_none() {
+        begun(&caller, &name).await?;
+    }
+    let told = before.is_none().then(|| send::text_of(secret));
+    Ok(done.map(|Done { name, lsn, .. }| Put { name, lsn, secret: told }))
+}
+
+/// Waits until it is written where a new webhook begins: what happens from then on, it is sent.
+async fn begun(caller: &Caller, name: &str) -> Result<(), Problem> {
+    for _ in 0..500 {
+        if caller.engine.metrics().deliveries.contains_key(name) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(Problem::of(Code::Overloaded, "it is there and has not begun yet; ask for its delivery"))
+}
+
+/// A webhook as it stands, and on what it may be changed.
+fn known(
+    caller: &Caller,
+    name: &str,
+    Condition(given): Condition,
+) -> Result<(Definition, Condition), Problem> {
+    administers(caller)?;
+    let found = entry(caller, EntryKind::Webhook, name)?;
+    let condition = Condition(given.or(Some(found.version())));
+    Ok((Definition::clone(&found), condition))
+}
+
+/// Another secret. For a day messages are signed with the one before, too.
+pub(super) async fn rotate(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    condition: Condition,
+) -> Result<Told<Put>, Problem> {
+    let (definition, condition) = known(&caller, &name, condition)?;
+    let secret = new_secret()?;
+    let definition = with(definition, |hook| hook.secret = secret);
+    let Done { name, lsn, .. } = put_entry(&caller, condition, vec![definition]).await?.into_body();
+    Ok(Told(Put { name, lsn, secret: Some(send::text_of(secret)) }))
+}
+
+/// Nothing more is sent, and what waited is forgotten.
+pub(super) async fn give_up(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+    condition: Condition,
+) -> Result<Told<Done>, Problem> {
+    let (definition, condition) = known(&caller, &name, condition)?;
+    let definition = with(definition, |hook| hook.url = String::new());
+    Ok(Told(put_entry(&caller, condition, vec![definition]).await?.into_body()))
+}
+
+/// How a webhook's receiver is doing.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DeliveryOf {
+    name: String,
+    #[schemars(extend("enum" = ["idle", "sending", "failing"]))]
+    state: &'static str,
+    /// The first LSN that it has no message of, and how many there are from there on.
+    next_lsn: u64,
+    lag: u64,
+    /// Messages that wait, and their bytes.
+    waiting: usize,
+    waiting_bytes: u64,
+    /// Messages that arrived, tries in vain, and messages that became dead letters, since the server's start.
+    delivered: u64,
+    failed: u64,
+    given_up: u64,
+    /// Since when the message at hand fails.
+    failing_since: Option<Moment>,
+    /// How the last try failed.
+    error: Option<String>,
+}
+
+pub(super) async fn delivery(
+    caller: Caller,
+    At(Named { name }): At<Named>,
+) -> Result<Told<DeliveryOf>, Problem> {
+    administers(&caller)?;
+    entry(&caller, EntryKind::Webhook, &name)?;
+    let found = caller.engine.metrics().deliveries.get(&name).map(|found| found.clone()).unwrap_or_default();
+    let durable = caller.engine.view().durable().0;
+    let state = match (found.waiting, found.failing_since) {
+        (_, Some(_)) => "failing",
+        (0, None) => "idle",
+        (_, None) => "sending",
+    };
+    Ok(Told(DeliveryOf {
+        name,
+        state,
+        next_lsn: found.next.0,
+        lag: (durable + 1).saturating_sub(found.next.0),
+        waiting: found.waiting,
+        waiting_bytes: found.waiting_bytes,
+        delivered: found.delivered,
+        failed: found.failed,
+        given_up: found.given_up,
+        failing_since: found.failing_since.and_then(Moment::of),
+        error: found.error,
+    }))
+}
+
+/// How a message that was sent once fared.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Tried {
+    /// What the message's `webhook-id` was.
+    id: String,
+    #[schemars(extend("enum" = ["delivered", "failed"]))]
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Sends a message of type `stockline.test`, once and at once.
+pub(super) async fn test(caller: Caller, At(Named { name }): At<Named>) -> Result<Told<Tried>, Problem> {
+    administers(&caller)?;
+    let found = entry(&caller, EntryKind::Webhook, &name)?;
+    let hook = hook_of(&found).expect("it is of that kind");
+    let message = worker::plain_message(&caller.engine, "stockline.test", json!({ "webhook": name }));
+    let sent = send_once(&caller, hook, &message).await;
+    let error = sent.err().map(|failed| failed.why);
+    let status = if error.is_none() { "delivered" } else { "failed" };
+    Ok(Told(Tried { id: message.id, status, error }))
+}
+
+async fn send_once(caller: &Caller, hook: &Webhook, message: &Message) -> Result<u16, Failed> {
+    let now = caller.engine.clock().now();
+    send::send(&send::sender(), &hook.url, &[hook.secret], message, now).await
+}
+
+/// Sends what could not be delivered once more.
+pub(super) async fn again(caller: &Caller, name: &str, message: &Message) -> Result<(), Failed> {
+    let found = caller.engine.names().entry(EntryKind::Webhook, name);
+    match found.as_deref().and_then(hook_of) {
+        Some(hook) => send_once(caller, hook, message).await.map(drop),
+        None => Err(Failed { why: format!("no webhook {name:?}"), wait: None }),
+    }
+}
