@@ -6,9 +6,12 @@ use std::process::{Command, Stdio};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use stockline_core::checkpoint::fold;
-use stockline_core::id::Lsn;
+use stockline_core::command::{StepLine, Verb};
+use stockline_core::id::{Lsn, Millis, NodeId, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal};
+use stockline_core::limit;
+use stockline_core::outcome::Code;
 use stockline_core::self_audit;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
@@ -178,6 +181,45 @@ fn the_self_audit_finds_what_a_reader_is_told_wrong_and_what_a_row_has_wrong() {
     };
     assert_eq!(publish(6), Vec::<String>::new());
     assert_eq!(publish(7), ["sku 3 node 1: 6 free, readers are told 7"]);
+}
+
+#[test]
+fn the_age_of_a_confirmed_reservation_is_known_behind_a_restart_and_ends_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(1);
+    let begin = bench.now;
+    bench.receive(0, 0, 10);
+    bench.receive(0, 1, 1);
+    for id in 1..4 {
+        bench.reserve(id, 0, 60_000, &[any_line(0, 1)]);
+    }
+    bench.now = begin.plus(1_000);
+    bench.step(1, Verb::Confirm, 0);
+    bench.now = begin.plus(2_000);
+    bench.step(2, Verb::Confirm, 0);
+    // A step that leaves it confirmed makes it no younger.
+    bench.now = begin.plus(9_000);
+    let line = StepLine { sku: SkuId(0), node: NodeId(0), quantity: 1, to_node: NodeId(1) };
+    assert_eq!(bench.step_lines(1, Verb::Move, &[line]).outcome.code, Code::Ok);
+    bench.now = begin.plus(limit::AGES_MS[0] + 1_500);
+    bench.receive(0, 0, 1);
+    let mut journal = FileJournal::open(&dir.path().join("journal.redb"), true).expect("opens");
+    let snapshot = Snapshot::open(&dir.path().join("snapshot.redb")).expect("opens");
+    let mut seen = |bench: &mut Bench| {
+        for (first, bytes) in bench.journal.drain(..) {
+            let last = journal::decode(first, &bytes).expect("valid").last().expect("not empty");
+            journal.append(Lsn(first.0 - 1), last, &bytes, Lsn(1)).expect("appended");
+        }
+        fold(&snapshot, &*journal.reader()).expect("folds");
+        let (view, _) = View::new(bench.sequencer.catalogue.rules());
+        let finding = self_audit::check(&snapshot, &view, 0).expect("reads");
+        (finding.confirmed, finding.older, finding.oldest)
+    };
+    assert_eq!(seen(&mut bench), (2, [1, 0, 0], begin.plus(1_000)));
+    bench.step(1, Verb::Fulfil, 0);
+    assert_eq!(seen(&mut bench), (1, [0, 0, 0], begin.plus(2_000)));
+    bench.step(2, Verb::Release, 0);
+    assert_eq!(seen(&mut bench), (0, [0, 0, 0], Millis(0)));
 }
 
 /// A released format's files, laid out as a data directory.

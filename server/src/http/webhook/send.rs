@@ -1,4 +1,4 @@
-//! One message to one receiver, signed as Standard Webhooks say (https://www.standardwebhooks.com): the signature is over
+//! One message to one receiver, signed as Standard Webhooks say (<https://www.standardwebhooks.com>): the signature is over
 //! id, time and body, with every secret that holds.
 
 use std::net::IpAddr;
