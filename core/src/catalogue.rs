@@ -436,8 +436,13 @@ impl Catalogue {
                 if !hook.is_sound() {
                     return Err(Code::InvalidRule);
                 }
-                let put = (name.clone(), hook.clone());
-                self.put(|catalogue| &mut catalogue.webhooks, (WEBHOOKS, name), put, limit::WEBHOOKS_MAX)
+                let others =
+                    self.webhooks.iter().filter(|(other, hook)| other != name && !hook.url.is_empty());
+                if !hook.url.is_empty() && others.count() >= limit::WEBHOOKS_MAX {
+                    return Err(Code::CatalogueFull);
+                }
+                let (put, named) = ((name.clone(), hook.clone()), (WEBHOOKS, name));
+                self.put(|catalogue| &mut catalogue.webhooks, named, put, limit::WEBHOOK_NAMES_MAX)
             }
             Definition::Channel { name, parent, group, buffer, policy } => {
                 let parent = self.optional(NameKind::Channel, parent)?.map(ChannelId);

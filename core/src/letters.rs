@@ -182,7 +182,7 @@ impl Letters {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The newest letters.
+    /// The newest letters, as far as they are few bytes together.
     pub fn newest(&self, most: usize) -> Result<Vec<Letter>, LettersError> {
         let read = self.db.begin_read().map_err(storage)?;
         let open = read.open_table(OPEN).map_err(storage)?;
@@ -193,10 +193,15 @@ impl Letters {
         }
         order.sort_unstable_by(|one, other| other.cmp(one));
         order.truncate(most);
-        let mut letters = Vec::with_capacity(order.len());
+        let (mut letters, mut bytes) = (Vec::with_capacity(order.len()), 0);
         for (at, key) in order {
             if let Some(row) = open.get(key).map_err(storage)? {
-                letters.push(Letter { key: Key(key), at: Millis(at), says: row.value().1.to_vec() });
+                let says = row.value().1.to_vec();
+                bytes += says.len();
+                if bytes > limit::LETTERS_TOLD_BYTES_MAX && !letters.is_empty() {
+                    break;
+                }
+                letters.push(Letter { key: Key(key), at: Millis(at), says });
             }
         }
         Ok(letters)

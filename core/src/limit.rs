@@ -97,8 +97,9 @@ pub const REPEAT_READS_PER_TURN: usize = 16;
 pub const EVENT_TEXT_BYTES_MAX: usize = 255;
 /// Dead letters kept, and marks of settled ones.
 pub const LETTERS_MAX: u64 = 100_000;
-/// Webhooks, and bytes of the address of one.
+/// Webhooks at once, names that webhooks ever had, and bytes of the address of one.
 pub const WEBHOOKS_MAX: usize = 64;
+pub const WEBHOOK_NAMES_MAX: usize = 65_536;
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 /// Times that a message is tried, and milliseconds between two tries.
 pub const WEBHOOK_ATTEMPTS_MAX: u16 = 32;
@@ -106,8 +107,10 @@ pub const WEBHOOK_BACKOFF_MS_MAX: u64 = 3_600 * 1_000;
 /// Milliseconds that a receiver has to answer, and bytes of what it says that are looked at.
 pub const WEBHOOK_ANSWER_MS_MAX: u64 = 15_000;
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4_096;
+/// Milliseconds for which that is waited for.
+pub const WEBHOOK_BODY_MS_MAX: u64 = 2_000;
 /// Changes in one message, and bytes of messages that wait for a receiver; behind them it is told what is offered anew.
-pub const WEBHOOK_CHANGES_MAX: usize = 1_000;
+pub const WEBHOOK_CHANGES_MAX: usize = 250;
 pub const WEBHOOK_QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of them that are in memory besides.
 pub const WEBHOOK_HOT_BYTES_MAX: usize = 1 << 20;
@@ -115,10 +118,9 @@ pub const WEBHOOK_HOT_BYTES_MAX: usize = 1 << 20;
 pub const WEBHOOK_FORMER_MS: u64 = 24 * 3_600 * 1_000;
 /// Milliseconds between two times that it is written how far receivers are.
 pub const WEBHOOK_FLUSH_MS: u64 = 1_000;
-/// Rows of the audit trail; the oldest go.
-pub const AUDIT_ROWS_MAX: u64 = 200_000;
-/// Rows that wait to be written; of more of one moment only their number is kept.
-pub const AUDIT_WAITING_MAX: usize = 4_096;
+/// Dead letters up to which messages of webhooks become some: the rest is for events. And bytes of them in one answer.
+pub const LETTERS_WITH_MESSAGES_MAX: u64 = 10_000;
+pub const LETTERS_TOLD_BYTES_MAX: usize = 16 << 20;
 /// Names told for one beginning.
 pub const NAMES_FOUND_MAX: usize = 200;
 /// Journal commands looked through in one turn of a question for history, and what moved that one answer tells.

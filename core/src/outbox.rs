@@ -82,6 +82,13 @@ impl Outbox {
         Ok(all)
     }
 
+    /// How far a webhook's receiver is.
+    pub fn state(&self, webhook: &str) -> Result<Option<Vec<u8>>, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let states = read.open_table(STATES).map_err(storage)?;
+        Ok(states.get(webhook).map_err(storage)?.map(|state| state.value().to_vec()))
+    }
+
     pub fn find(&self, webhook: &str) -> Result<Kept, LettersError> {
         let read = self.db.begin_read().map_err(storage)?;
         let states = read.open_table(STATES).map_err(storage)?;

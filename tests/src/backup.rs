@@ -200,7 +200,7 @@ fn the_age_of_a_confirmed_reservation_is_known_behind_a_restart_and_ends_with_it
     // A step that leaves it confirmed makes it no younger.
     bench.now = begin.plus(9_000);
     let line = StepLine { sku: SkuId(0), node: NodeId(0), quantity: 1, to_node: NodeId(1) };
-    assert_eq!(bench.step_lines(1, Verb::Move, &[line]).outcome.code, Code::Ok);
+    assert_eq!(bench.step_lines(1, Verb::Move, &[line]).reply.outcome.code, Code::Ok);
     bench.now = begin.plus(limit::AGES_MS[0] + 1_500);
     bench.receive(0, 0, 1);
     let mut journal = FileJournal::open(&dir.path().join("journal.redb"), true).expect("opens");

@@ -1,7 +1,7 @@
 //! The door: idempotency window and catalogue.
 
 use stockline_core::admission::{Admission, Window, WindowSize};
-use stockline_core::catalogue::{Catalogue, Defined, Definition, EntryKind, Policy, Role};
+use stockline_core::catalogue::{Catalogue, Defined, Definition, EntryKind, Policy, Role, Secret, Webhook};
 use stockline_core::command::{Body, Command, Fill, Frame, Read, Reserve};
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, Key, Lsn, PrincipalId, ReservationId};
@@ -375,6 +375,44 @@ fn the_catalogue_has_a_bounded_number_of_groups() {
     assert_eq!(catalogue.define(&group(limit::GROUPS_MAX)), Err(Code::CatalogueFull));
     // What is there may be put again.
     assert_eq!(catalogue.define(&group(7)), Ok(Defined::Same(7)));
+    // Of webhooks those that were given up leave room.
+    let hook = |at: usize, url: &str| Definition::Webhook {
+        name: format!("h{at}"),
+        hook: Webhook {
+            url: url.into(),
+            channel: None,
+            what: 1,
+            cloud_events: false,
+            snapshot: false,
+            gather_ms: 0,
+            attempts: 1,
+            backoff_ms: 1,
+            secret: Secret([7; 32]),
+        },
+    };
+    for at in 0..limit::WEBHOOKS_MAX {
+        assert_eq!(catalogue.define(&hook(at, "https://a.example/")), Ok(Defined::Changed(at as u32)));
+    }
+    let next = hook(limit::WEBHOOKS_MAX, "https://a.example/");
+    assert_eq!(catalogue.define(&next), Err(Code::CatalogueFull));
+    assert_eq!(catalogue.define(&hook(3, "https://b.example/")), Ok(Defined::Changed(3)));
+    assert_eq!(catalogue.define(&hook(3, "")), Ok(Defined::Changed(3)));
+    assert_eq!(catalogue.entry(EntryKind::Webhook, "h3"), None);
+    assert_eq!(catalogue.define(&next), Ok(Defined::Changed(limit::WEBHOOKS_MAX as u32)));
+    // It is loaded as it stands, and its secret is in no text.
+    let mut loaded = Catalogue::default();
+    loaded.load(&catalogue.definitions()).expect("sound");
+    assert_eq!(loaded.definitions(), catalogue.definitions());
+    assert!(!format!("{next:?}").contains("7, 7"));
+    // No numbers without a channel, and no tries at all.
+    let mut wrong = hook(0, "https://a.example/");
+    for change in [|hook: &mut Webhook| hook.what = 4, |hook: &mut Webhook| hook.attempts = 0] {
+        let Definition::Webhook { hook, .. } = &mut wrong else { unreachable!("a webhook") };
+        change(hook);
+        assert_eq!(catalogue.define(&wrong), Err(Code::InvalidRule));
+        let Definition::Webhook { hook, .. } = &mut wrong else { unreachable!("a webhook") };
+        (hook.what, hook.attempts) = (1, 1);
+    }
 }
 
 #[test]

@@ -258,6 +258,45 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
 }
 
 #[test]
+fn each_change_has_an_id_of_its_own_in_envelopes_too_and_one_made_anew_begins_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = open(&dir.path().join("data"));
+    shop.put("PUT", "/v1/rules/wait", json!({ "skus": "*", "backorder": 100 }));
+    let (url, came) = receive(|_, _| 200);
+    let made = hook(&shop, "shop", &url, json!({ "what": ["reservations"], "envelope": "cloudevents" }));
+    let supply = |id: &str, sku: &str| {
+        json!({ "id": id, "source": "erp", "type": "supply", "occurred_at": "2026-01-01T00:00:00Z", "sku": sku, "node": "n",
+                "quantity": 10, "supply": id, "eta": "2099-01-01T00:00:00Z" })
+    };
+    shop.put("POST", "/v1/events", json!({ "events": [supply("1", "A"), supply("2", "B")] }));
+    let lines = json!([{ "sku": "A", "quantity": 1 }, { "sku": "B", "quantity": 2 }]);
+    let id = "00000000-0000-4000-9000-000000000001";
+    let body = json!({ "id": id, "channel": "web", "ttl_ms": 600_000, "lines": lines });
+    shop.put("POST", "/v1/reservations", body);
+    let envelopes = until(&came, |came| came.body.contains("promised")).pop().expect("one");
+    assert!(envelopes.is_signed(made["secret"].as_str().expect("a secret")));
+    let envelopes = envelopes.json().as_array().cloned().expect("a batch");
+    let promises = envelopes.iter().filter(|envelope| envelope["data"]["what"] == "promised").count();
+    assert_eq!(promises, 2, "one a line: {envelopes:?}");
+    let mut ids: Vec<&str> =
+        envelopes.iter().map(|envelope| envelope["id"].as_str().expect("an id")).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), envelopes.len(), "{envelopes:?}");
+
+    // Given up and made again it has another secret alone, begins with now, and nothing of before comes.
+    shop.put("DELETE", "/v1/webhooks/shop", Value::Null);
+    shop.put("POST", &format!("/v1/reservations/{id}/release"), json!({}));
+    let again = hook(&shop, "shop", &url, json!({ "what": ["reservations"], "envelope": "cloudevents" }));
+    receipt(&shop, "3", "A", 5);
+    let next = reserve(&shop);
+    let first = until(&came, |_| true).pop().expect("one");
+    assert!(first.body.contains(&next) && !first.body.contains("released"), "{}", first.body);
+    let of = |made: &Value| first.is_signed(made["secret"].as_str().expect("a secret"));
+    assert!(of(&again) && !of(&made));
+}
+
+#[test]
 fn what_happens_while_a_receiver_is_away_and_the_server_is_killed_comes_all_the_same() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");

@@ -158,6 +158,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         quic.close().await;
         serving.abort();
     });
+    // Whoever waits for a name to be looked up need not be waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     tracing::info!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) fn document() -> String {
             "changes": { "address": "/v1/changes", "messages": of(&told) },
             "webhook": {
                 "address": null,
-                "description": "POSTs of Standard Webhooks to the address of a webhook: up to 1,000 of these in `data.changes` of one \
+                "description": "POSTs of Standard Webhooks to the address of a webhook: up to 250 of these in `data.changes` of one \
                                 `stockline.changes`, each with its `type`, its `id` and its `data`.",
                 "messages": of(&sent),
             },

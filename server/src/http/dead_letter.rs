@@ -181,17 +181,24 @@ pub(super) async fn keep(
 
 /// Keeps a message that nobody took; answers whether it is kept.
 pub(super) async fn keep_message(engine: &Engine, webhook: &str, why: &str, message: Message) -> bool {
-    tracing::error!(
-        webhook,
-        id = message.id,
-        "a message could not be delivered, and is a dead letter: {why}"
-    );
+    if engine.letters().count() >= limit::LETTERS_WITH_MESSAGES_MAX {
+        tracing::error!(
+            webhook,
+            "there are too many dead letters: a message that is none is tried on: {why}"
+        );
+        return false;
+    }
+    let id = message.id.clone();
     let key = Key(xxh3_128(message.id.as_bytes()).max(1));
     let original = Original::Message { webhook: webhook.to_owned(), message };
     let content = Content { code: UNDELIVERED.into(), tries: 0, original };
     let says = serde_json::to_vec(&content).unwrap_or_default();
     let letter = Letter { key, at: engine.clock().now(), says };
-    matches!(with(engine, move |all| all.keep(&[letter])).await, Ok(0))
+    let kept = matches!(with(engine, move |all| all.keep(&[letter])).await, Ok(0));
+    if kept {
+        tracing::error!(webhook, id, "a message could not be delivered, and is a dead letter: {why}");
+    }
+    kept
 }
 
 fn text(key: Key) -> String {

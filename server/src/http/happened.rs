@@ -1,5 +1,7 @@
 //! What happened, as those who follow are told it: over a stream, or by a webhook.
 
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
@@ -56,6 +58,9 @@ pub(super) struct Notice {
     promised_for: Option<Option<Moment>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
+    /// Which it is of those that one command did to one reservation.
+    #[serde(skip)]
+    nth: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -114,6 +119,9 @@ impl Happened {
     /// Another for everything else that happened.
     pub(super) fn id(&self) -> String {
         match self {
+            Happened::Reservation(of) if of.nth > 0 => {
+                format!("{}/{}/{}/{}", of.lsn, of.reservation, of.what, of.nth)
+            }
             Happened::Reservation(of) => format!("{}/{}/{}", of.lsn, of.reservation, of.what),
             Happened::Change(of) => format!("{}/{}/{}", of.lsn, of.channel, of.sku),
             Happened::Redefined(Redefined { lsn, .. })
@@ -131,7 +139,13 @@ impl Happened {
 /// What an answer to a follower of a channel, or of all, says.
 pub(super) fn happened(engine: &Engine, channel: u16, changes: &Changes) -> Vec<Happened> {
     let mut all: Vec<Happened> = Vec::with_capacity(changes.notices.len() + changes.changes.len());
-    all.extend(changes.notices.iter().map(|notice| Happened::Reservation(told_of(engine, notice))));
+    let mut seen: HashMap<(u64, u128, u8), usize> = HashMap::new();
+    all.extend(changes.notices.iter().map(|notice| {
+        // One command promises a reservation's units line by line.
+        let nth = seen.entry((notice.lsn, notice.reservation, notice.what)).or_default();
+        *nth += 1;
+        Happened::Reservation(Notice { nth: *nth - 1, ..told_of(engine, notice) })
+    }));
     let channel = name(engine, NameKind::Channel, u32::from(channel));
     let changed = |change| Happened::Change(change_of(engine, &channel, changes.as_of_lsn, change));
     all.extend(changes.changes.iter().map(changed));
@@ -171,5 +185,6 @@ fn told_of(engine: &Engine, notice: &NoticeRec) -> Notice {
         reason,
         promised_for: reason.map(|_| if notice.due_ms == u64::MAX { None } else { due() }),
         expires_at: if reason.is_none() && notice.due_ms > 0 { due() } else { None },
+        nth: 0,
     }
 }

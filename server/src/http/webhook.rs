@@ -173,13 +173,21 @@ pub(super) async fn put(
 
 /// Waits until it is written where a new webhook begins: what happens from then on, it is sent.
 async fn begun(caller: &Caller, name: &str) -> Result<(), Problem> {
+    if is_at_work(caller, name, true).await {
+        return Ok(());
+    }
+    Err(Problem::of(Code::Overloaded, "it is there and has not begun yet; rotate it to learn a secret"))
+}
+
+/// Waits until a webhook has a worker, or has none any more; answers whether that is so in time.
+async fn is_at_work(caller: &Caller, name: &str, due: bool) -> bool {
     for _ in 0..500 {
-        if caller.engine.metrics().deliveries.contains_key(name) {
-            return Ok(());
+        if caller.engine.metrics().deliveries.contains_key(name) == due {
+            return true;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(Problem::of(Code::Overloaded, "it is there and has not begun yet; ask for its delivery"))
+    false
 }
 
 /// A webhook as it stands, and on what it may be changed.
@@ -215,7 +223,10 @@ pub(super) async fn give_up(
 ) -> Result<Told<Done>, Problem> {
     let (definition, condition) = known(&caller, &name, condition)?;
     let definition = with(definition, |hook| hook.url = String::new());
-    Ok(Told(put_entry(&caller, condition, vec![definition]).await?.into_body()))
+    let done = put_entry(&caller, condition, vec![definition]).await?.into_body();
+    // Whoever makes one of the same name next begins anew.
+    is_at_work(&caller, &name, false).await;
+    Ok(Told(done))
 }
 
 /// How a webhook's receiver is doing.
@@ -285,22 +296,23 @@ pub(super) async fn test(caller: Caller, At(Named { name }): At<Named>) -> Resul
     let found = entry(&caller, EntryKind::Webhook, &name)?;
     let hook = hook_of(&found).expect("it is of that kind");
     let message = worker::plain_message(&caller.engine, "stockline.test", json!({ "webhook": name }));
-    let sent = send_once(&caller, hook, &message).await;
+    let sent = send_once(&caller, &name, hook, &message).await;
     let error = sent.err().map(|failed| failed.why);
     let status = if error.is_none() { "delivered" } else { "failed" };
     Ok(Told(Tried { id: message.id, status, error }))
 }
 
-async fn send_once(caller: &Caller, hook: &Webhook, message: &Message) -> Result<u16, Failed> {
+async fn send_once(caller: &Caller, name: &str, hook: &Webhook, message: &Message) -> Result<u16, Failed> {
     let now = caller.engine.clock().now();
-    send::send(&send::sender(), &hook.url, &[hook.secret], message, now).await
+    let secrets = worker::secrets_of(&caller.engine, name, hook).await;
+    send::send(send::sender(), &hook.url, &secrets, message, now).await
 }
 
 /// Sends what could not be delivered once more.
 pub(super) async fn again(caller: &Caller, name: &str, message: &Message) -> Result<(), Failed> {
     let found = caller.engine.names().entry(EntryKind::Webhook, name);
     match found.as_deref().and_then(hook_of) {
-        Some(hook) => send_once(caller, hook, message).await.map(drop),
+        Some(hook) => send_once(caller, name, hook, message).await.map(drop),
         None => Err(Failed { why: format!("no webhook {name:?}"), wait: None }),
     }
 }

@@ -1,13 +1,12 @@
 //! Keeps one worker for each webhook of the catalogue, and none for others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use stockline_core::catalogue::{Definition, EntryKind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::send::{self, Sender};
 use super::worker::{Worker, blocking};
 use crate::engine::Engine;
 
@@ -19,22 +18,23 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(engine: &Engine, sender: &Sender, definition: Arc<Definition>) -> Kept {
+    fn start(engine: &Engine, definition: Arc<Definition>) -> Kept {
         let (stop, stopping) = watch::channel(false);
-        let worker = Worker::new(engine.clone(), sender.clone(), Arc::clone(&definition));
+        let worker = Worker::new(engine.clone(), Arc::clone(&definition));
         Kept { definition, stop, work: tokio::spawn(worker.run(stopping)) }
     }
+}
 
-    /// Waits until it has written how far it is.
-    async fn end(self) {
-        let _ = self.stop.send(true);
-        let _ = self.work.await;
+/// Ends workers, and waits until they have written how far they are.
+async fn end(workers: Vec<Kept>) {
+    workers.iter().for_each(|kept| _ = kept.stop.send(true));
+    for kept in workers {
+        let _ = kept.work.await;
     }
 }
 
 /// Sends what happens to whom the catalogue says, until it is told to stop.
 pub(in super::super) async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
-    let sender = send::sender();
     let mut changed = engine.names().webhooks();
     let mut workers: HashMap<String, Kept> = HashMap::new();
     loop {
@@ -44,32 +44,26 @@ pub(in super::super) async fn run(engine: Engine, mut stop: watch::Receiver<bool
             entries.into_iter().map(|entry| (entry.name().to_owned(), entry)).collect();
         let ends = |(name, kept): &(&String, &Kept)| wanted.get(*name) != Some(&kept.definition);
         let over: Vec<String> = workers.iter().filter(ends).map(|(name, _)| name.clone()).collect();
-        for name in over {
-            if let Some(kept) = workers.remove(&name) {
-                kept.end().await;
-            }
-        }
+        end(over.iter().filter_map(|name| workers.remove(name)).collect()).await;
         let outbox = engine.letters().outbox();
-        let known: Vec<String> = wanted.keys().cloned().collect();
+        let known: HashSet<String> = wanted.keys().cloned().collect();
+        let still = known.clone();
         let forgotten = blocking(move || {
             let mut gone = outbox.webhooks()?;
             gone.retain(|name| !known.contains(name));
-            gone.iter().try_for_each(|name| outbox.forget(name))?;
-            Ok(gone)
+            gone.iter().try_for_each(|name| outbox.forget(name))
         });
-        for name in forgotten.await.unwrap_or_default() {
-            engine.metrics().deliveries.remove(&name);
-        }
+        // What could not be forgotten is, when the next webhook changes.
+        forgotten.await;
+        engine.metrics().deliveries.retain(|name, _| still.contains(name));
         wanted.retain(|name, _| !workers.contains_key(name));
         for (name, definition) in wanted {
-            workers.insert(name, Kept::start(&engine, &sender, definition));
+            workers.insert(name, Kept::start(&engine, definition));
         }
         tokio::select! {
             changed = changed.changed() => if changed.is_err() { break },
             () = async { let _ = stop.wait_for(|stop| *stop).await; } => break,
         }
     }
-    for (_, kept) in workers {
-        kept.end().await;
-    }
+    end(workers.into_values().collect()).await;
 }

@@ -2,6 +2,7 @@
 //! id, time and body, with every secret that holds.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode, Uri, header};
@@ -39,7 +40,12 @@ pub(in super::super) struct Failed {
 }
 
 /// Sends to receivers whose certificates the system trusts, or whatever `SSL_CERT_FILE` names.
-pub(super) fn sender() -> Sender {
+pub(super) fn sender() -> &'static Sender {
+    static SENDER: OnceLock<Sender> = OnceLock::new();
+    SENDER.get_or_init(new_sender)
+}
+
+fn new_sender() -> Sender {
     let provider = rustls::crypto::ring::default_provider();
     let connector = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone()) {
         Ok(builder) => builder,
@@ -99,6 +105,8 @@ pub(super) async fn send(
     now: Millis,
 ) -> Result<u16, Failed> {
     let failed = |why: String| Failed { why, wait: None };
+    // One that was put over QUIC was not looked at.
+    check(url).map_err(failed)?;
     let at_s = now.0 / 1_000;
     let request = Request::post(url)
         .header(header::CONTENT_TYPE, message.kind.as_str())
@@ -108,28 +116,29 @@ pub(super) async fn send(
         .header("webhook-signature", signatures(secrets, &message.id, at_s, &message.body))
         .body(Full::new(Bytes::from(message.body.clone())))
         .map_err(|error| failed(error.to_string()))?;
-    let exchange = async {
-        let response = sender.request(request).await.map_err(|error| {
+    let answer = timeout(Duration::from_millis(limit::WEBHOOK_ANSWER_MS_MAX), sender.request(request)).await;
+    let (parts, body) = match answer {
+        Ok(Ok(response)) => response.into_parts(),
+        Ok(Err(error)) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            failed(format!("{error}{}", cause.unwrap_or_default()))
-        })?;
-        let (parts, body) = response.into_parts();
-        // Read, so that the connection can be used again; one who says too much is hung up on.
-        let _ = Limited::new(body, limit::WEBHOOK_ANSWER_BYTES_MAX).collect().await;
-        if parts.status.is_success() {
-            return Ok(parts.status.as_u16());
+            return Err(failed(format!("{error}{}", cause.unwrap_or_default())));
         }
-        let told = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let longest = Duration::from_millis(limit::WEBHOOK_BACKOFF_MS_MAX);
-        // Gone: it is asked as seldom as can be.
-        let wait =
-            if parts.status == StatusCode::GONE { Some(longest) } else { told.map(Duration::from_secs) };
-        Err(Failed { why: format!("it answered {}", parts.status), wait: wait.map(|wait| wait.min(longest)) })
+        Err(_) => {
+            let text = format!("it did not answer within {} s", limit::WEBHOOK_ANSWER_MS_MAX / 1_000);
+            return Err(failed(text));
+        }
     };
-    let answered = timeout(Duration::from_millis(limit::WEBHOOK_ANSWER_MS_MAX), exchange).await;
-    answered.unwrap_or_else(|_| {
-        Err(failed(format!("it did not answer within {} s", limit::WEBHOOK_ANSWER_MS_MAX / 1_000)))
-    })
+    // Read, so that the connection can be used again; one who says too much, or too slowly, is hung up on.
+    let body = Limited::new(body, limit::WEBHOOK_ANSWER_BYTES_MAX).collect();
+    let _ = timeout(Duration::from_millis(limit::WEBHOOK_BODY_MS_MAX), body).await;
+    if parts.status.is_success() {
+        return Ok(parts.status.as_u16());
+    }
+    let told = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let longest = Duration::from_millis(limit::WEBHOOK_BACKOFF_MS_MAX);
+    // Gone: it is asked as seldom as can be.
+    let wait = if parts.status == StatusCode::GONE { Some(longest) } else { told.map(Duration::from_secs) };
+    Err(Failed { why: format!("it answered {}", parts.status), wait: wait.map(|wait| wait.min(longest)) })
 }
 
 #[cfg(test)]

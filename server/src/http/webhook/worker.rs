@@ -21,12 +21,13 @@ use stockline_core::outbox::Outbox;
 use stockline_core::outcome::Code;
 use stockline_core::wire::{Changes, Follow};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::answer::Moment;
 use super::super::dead_letter;
 use super::super::happened::{Gap, Happened, Snapshot, happened};
-use super::send::{self, Failed, Message, Sender};
+use super::send::{self, Failed, Message};
 use crate::access::Turned;
 use crate::engine::Engine;
 use crate::follow::{self, Asked, Followed, Told};
@@ -37,6 +38,8 @@ const BEHIND: usize = 8;
 const BEHIND_GATHER_MS: u32 = 1_000;
 /// What happened and is told to nobody here is written down this seldom.
 const IDLE_FLUSH: Duration = Duration::from_secs(10);
+/// It reads what everybody reads, so it stands back when there is too much.
+const OVERLOADED: Duration = Duration::from_millis(250);
 const FLUSH: Duration = Duration::from_millis(limit::WEBHOOK_FLUSH_MS);
 
 /// Does something with the outbox, off this task: it reads and writes the disk. What cannot be done is said.
@@ -49,7 +52,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// What is kept of a webhook.
 #[derive(Serialize, Deserialize, Clone, Default)]
+#[serde(default)]
 struct State {
+    /// Whose changes, and which: while what is offered is told, another begins it anew.
+    channel: Option<String>,
+    what: u8,
     /// The first LSN that is in no message yet, and the number of the next message.
     next_lsn: u64,
     next_number: u64,
@@ -61,6 +68,26 @@ struct State {
     /// The secret that messages were signed with, the one before, and when that ends.
     secret: [u8; 32],
     former: Option<([u8; 32], u64)>,
+}
+
+impl State {
+    fn secrets(&self, present: Secret, now: Millis) -> Vec<Secret> {
+        let former = self.former.filter(|(_, until)| now.0 < *until).map(|(secret, _)| Secret(secret));
+        [Some(present), former].into_iter().flatten().collect()
+    }
+}
+
+/// What a webhook's messages are signed with now.
+pub(super) async fn secrets_of(engine: &Engine, name: &str, hook: &Webhook) -> Vec<Secret> {
+    let (outbox, name) = (engine.letters().outbox(), name.to_owned());
+    let state = blocking(move || outbox.state(&name)).await.flatten();
+    let state = state.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok()).unwrap_or_default();
+    state.secrets(hook.secret, engine.clock().now())
+}
+
+/// Bytes that a message counts for, with what is known of it in memory.
+fn weight(bytes: usize) -> u64 {
+    bytes as u64 + 128
 }
 
 /// A message that waits: in memory, in the outbox, or in both.
@@ -90,7 +117,6 @@ async fn done<T>(later: &mut Option<Later<T>>) -> T {
 
 pub(super) struct Worker {
     engine: Engine,
-    sender: Sender,
     name: String,
     hook: Webhook,
     /// Who asks, for it.
@@ -100,15 +126,20 @@ pub(super) struct Worker {
     state: State,
     told: Told,
     queue: VecDeque<Waiting>,
+    /// Bytes of all that waits, and of what is not written yet.
+    bytes: u64,
+    hot: u64,
     delivery: Delivery,
     /// When what is not written yet will be.
     flush_at: Option<Instant>,
     /// Nothing can be kept; it is tried again.
     broken: bool,
+    /// What keeps it from hearing more, and since when.
+    trouble: Option<(Millis, String)>,
 }
 
 impl Worker {
-    pub(super) fn new(engine: Engine, sender: Sender, definition: Arc<Definition>) -> Worker {
+    pub(super) fn new(engine: Engine, definition: Arc<Definition>) -> Worker {
         let Definition::Webhook { name, hook } = Definition::clone(&definition) else {
             unreachable!("a worker is made for a webhook");
         };
@@ -124,7 +155,6 @@ impl Worker {
         let delivery = engine.metrics().deliveries.get(&name).map(|known| known.clone()).unwrap_or_default();
         Worker {
             engine,
-            sender,
             name,
             hook,
             principal,
@@ -133,15 +163,21 @@ impl Worker {
             state: State::default(),
             told: Told::default(),
             queue: VecDeque::new(),
+            bytes: 0,
+            hot: 0,
             delivery,
             flush_at: None,
             broken: false,
+            trouble: None,
         }
     }
 
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        if !self.begin().await {
-            return;
+        while !self.begin().await {
+            tokio::select! {
+                () = async { let _ = stop.wait_for(|stop| *stop).await; } => return,
+                () = sleep(FLUSH) => {}
+            }
         }
         let mut hearing: Option<Later<Heard>> = None;
         let mut sending: Option<Later<Result<u16, Failed>>> = None;
@@ -167,7 +203,7 @@ impl Worker {
                 }
                 heard = done(&mut hearing) => {
                     hearing = None;
-                    if let Some(pause) = self.heard(heard) {
+                    if let Some(pause) = self.heard(heard).await {
                         hearing = Some(Box::pin(async move {
                             sleep(pause).await;
                             Heard::Nothing
@@ -190,34 +226,51 @@ impl Worker {
     async fn begin(&mut self) -> bool {
         let (outbox, name) = (self.outbox.clone(), self.name.clone());
         let Some(kept) = blocking(move || outbox.find(&name)).await else { return false };
-        let state = kept.state.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
-        let waits = |(number, bytes)| Waiting { number, bytes: bytes as u64, message: None, kept: true };
+        let state = kept.state.map(|bytes| serde_json::from_slice::<State>(&bytes));
+        let waits = |(number, bytes)| Waiting { number, bytes: weight(bytes), message: None, kept: true };
         self.queue = kept.waiting.into_iter().map(waits).collect();
+        (self.bytes, self.hot) = (self.queue.iter().map(|waiting| waiting.bytes).sum(), 0);
         let (now, secret) = (self.engine.clock().now(), self.hook.secret.0);
+        let durable = self.engine.view().durable();
         match state {
-            Some(state) => {
+            Some(Ok(state)) => {
                 self.state = state;
                 if self.state.secret != secret {
                     self.state.former = Some((self.state.secret, now.plus(limit::WEBHOOK_FORMER_MS).0));
                 }
+                let same = (&self.state.channel, self.state.what) == (&self.hook.channel, self.hook.what);
+                if self.state.snapshot.is_some() && !same {
+                    self.state.snapshot = (self.hook.what & 6 != 0).then_some((0, 0));
+                }
             }
-            None => {
-                self.state.next_lsn = self.engine.view().durable().next().0;
+            // One that is tried again begins where the first try did.
+            None if self.state.next_lsn == 0 => {
+                self.state.next_lsn = durable.next().0;
                 self.state.snapshot = self.hook.snapshot.then_some((0, 0));
             }
+            None => {}
+            Some(Err(_)) => self.state.next_lsn = u64::MAX,
         }
+        let last = self.queue.back().map_or(0, |last| last.number + 1);
+        self.state.next_number = self.state.next_number.max(last);
+        (self.state.channel, self.state.what) = (self.hook.channel.clone(), self.hook.what);
         self.state.secret = secret;
+        if self.state.next_lsn > durable.next().0 {
+            // The ledger went back behind it: what it knows never was.
+            self.gap().await;
+        }
         self.flush().await;
-        self.show();
+        if !self.broken {
+            self.show();
+        }
         !self.broken
     }
 
     /// Whether more may wait.
     fn has_room(&self) -> bool {
-        let in_memory = |waiting: &Waiting| if waiting.kept { 0 } else { waiting.bytes };
-        let hot: u64 = self.queue.iter().rev().map(in_memory).sum();
-        let bytes: u64 = self.queue.iter().map(|waiting| waiting.bytes).sum();
-        !self.broken && hot < limit::WEBHOOK_HOT_BYTES_MAX as u64 && bytes < limit::WEBHOOK_QUEUE_BYTES_MAX
+        !self.broken
+            && self.hot < limit::WEBHOOK_HOT_BYTES_MAX as u64
+            && self.bytes < limit::WEBHOOK_QUEUE_BYTES_MAX
     }
 
     fn channel(&self) -> ChannelId {
@@ -254,7 +307,7 @@ impl Worker {
     }
 
     /// Puts what it heard into messages; answers how long it may not ask again.
-    fn heard(&mut self, heard: Heard) -> Option<Duration> {
+    async fn heard(&mut self, heard: Heard) -> Option<Duration> {
         let answer = match heard {
             Heard::Nothing => return None,
             Heard::Offered(offered, told) => {
@@ -267,37 +320,40 @@ impl Worker {
                         all.push(Happened::Snapshot(Snapshot { lsn: self.state.next_lsn - 1, skus }));
                     }
                     self.state.snapshot = next.map(|next| (next, skus));
-                    self.put(all);
+                    all
                 })
             }
             Heard::Followed(Followed { answer, told }) => {
                 self.told = told;
                 answer.map(|changes| {
                     self.state.next_lsn = changes.next_lsn;
-                    let all = happened(&self.engine, self.channel().0, &changes);
-                    self.put(all);
+                    happened(&self.engine, self.channel().0, &changes)
                 })
             }
         };
         match answer {
-            Ok(()) if self.engine.is_draining() => Some(FLUSH),
-            Ok(()) => None,
+            Ok(all) => {
+                self.trouble = None;
+                self.put(all).await;
+                self.engine.is_draining().then_some(FLUSH)
+            }
             Err(turned) if turned.code == Code::CursorUnknown => {
-                self.gap();
+                self.gap().await;
                 None
             }
-            Err(turned) if turned.code == Code::Overloaded => {
-                Some(Duration::from_millis(limit::OVERLOADED_PAUSE_MS))
-            }
             Err(turned) => {
-                tracing::error!(webhook = self.name, code = turned.code.name(), "{}", turned.text);
-                Some(IDLE_FLUSH)
+                if self.trouble.is_none() {
+                    tracing::warn!(webhook = self.name, code = turned.code.name(), "{}", turned.text);
+                }
+                let since = self.trouble.take().map_or_else(|| self.engine.clock().now(), |(since, _)| since);
+                self.trouble = Some((since, turned.text));
+                Some(if turned.code == Code::Overloaded { OVERLOADED } else { IDLE_FLUSH })
             }
         }
     }
 
     /// What came next is not kept any more: that is said, and what is offered now is told where numbers are followed.
-    fn gap(&mut self) {
+    async fn gap(&mut self) {
         let from_lsn = self.state.next_lsn;
         self.state.next_lsn = self.engine.view().durable().next().0;
         tracing::warn!(
@@ -310,10 +366,10 @@ impl Worker {
         let gap = Gap { from_lsn, lsn: self.state.next_lsn - 1, detail };
         self.told = Told::default();
         self.state.snapshot = (self.hook.what & 6 != 0).then_some((0, 0));
-        self.put(vec![Happened::Gap(gap)]);
+        self.put(vec![Happened::Gap(gap)]).await;
     }
 
-    fn put(&mut self, all: Vec<Happened>) {
+    async fn put(&mut self, all: Vec<Happened>) {
         if all.is_empty() {
             return self.flush_in(IDLE_FLUSH);
         }
@@ -323,8 +379,11 @@ impl Worker {
             let message = self.message(some);
             let number = self.state.next_number;
             self.state.next_number += 1;
-            let bytes = message.body.len() as u64;
+            let bytes = weight(message.body.len());
+            (self.bytes, self.hot) = (self.bytes + bytes, self.hot + bytes);
             self.queue.push_back(Waiting { number, bytes, message: Some(message), kept: false });
+            // There may be many, and others want to go on.
+            yield_now().await;
         }
         self.flush_in(if self.has_room() { FLUSH } else { Duration::ZERO });
     }
@@ -342,9 +401,7 @@ impl Worker {
 
     /// Secrets that hold: the present one, and for a while the one before.
     fn secrets(&self) -> Vec<Secret> {
-        let now = self.engine.clock().now();
-        let former = self.state.former.filter(|(_, until)| now.0 < *until).map(|(secret, _)| Secret(secret));
-        [Some(self.hook.secret), former].into_iter().flatten().collect()
+        self.state.secrets(self.hook.secret, self.engine.clock().now())
     }
 
     async fn send_first(&mut self) -> Option<Later<Result<u16, Failed>>> {
@@ -355,9 +412,9 @@ impl Worker {
             first.message = serde_json::from_slice(&bytes).ok();
         }
         let message = first.message.clone()?;
-        let (sender, url, secrets) = (self.sender.clone(), self.hook.url.clone(), self.secrets());
+        let (url, secrets) = (self.hook.url.clone(), self.secrets());
         let now = self.engine.clock().now();
-        Some(Box::pin(async move { send::send(&sender, &url, &secrets, &message, now).await }))
+        Some(Box::pin(async move { send::send(send::sender(), &url, &secrets, &message, now).await }))
     }
 
     /// Notes how a try ended; answers how long the next one has to wait.
@@ -376,7 +433,7 @@ impl Worker {
             self.state.failing_since = now.0;
             tracing::warn!(webhook = self.name, "a message did not arrive and will be sent again: {why}");
         }
-        self.state.tries += 1;
+        self.state.tries = self.state.tries.saturating_add(1);
         self.delivery.error = Some(why.clone());
         self.flush_in(FLUSH);
         if self.state.tries >= self.hook.attempts {
@@ -397,7 +454,10 @@ impl Worker {
 
     /// The first message needs nothing more.
     fn settle(&mut self) {
-        self.queue.pop_front();
+        if let Some(first) = self.queue.pop_front() {
+            self.bytes -= first.bytes;
+            self.hot -= if first.kept { 0 } else { first.bytes };
+        }
         (self.state.tries, self.state.failing_since) = (0, 0);
         self.delivery.error = None;
         self.flush_in(FLUSH);
@@ -411,7 +471,8 @@ impl Worker {
     /// Writes what waits, what does no more, and how far it is.
     async fn flush(&mut self) {
         self.flush_at = None;
-        let new = self.queue.iter().filter(|waiting| !waiting.kept);
+        // They are the last.
+        let new = self.queue.iter().rev().take_while(|waiting| !waiting.kept);
         let new: Vec<(u64, Vec<u8>)> = new
             .filter_map(|waiting| Some((waiting.number, serde_json::to_vec(waiting.message.as_ref()?).ok()?)))
             .collect();
@@ -425,11 +486,15 @@ impl Worker {
         self.broken = written.await.is_none();
         if self.broken {
             // Nothing more is taken in before it can be written.
+            let why = "its messages cannot be written to disk".to_owned();
+            self.trouble.get_or_insert_with(|| (self.engine.clock().now(), why));
             self.flush_in(FLUSH);
             return;
         }
         // All but the next ones are read again when it is their turn.
-        for (at, waiting) in self.queue.iter_mut().enumerate() {
+        self.hot = 0;
+        for (at, waiting) in self.queue.iter_mut().enumerate().rev().take_while(|(_, waiting)| !waiting.kept)
+        {
             waiting.kept = true;
             if at > BEHIND {
                 waiting.message = None;
@@ -441,9 +506,14 @@ impl Worker {
     fn show(&mut self) {
         let some = |ms: u64| (ms > 0).then_some(Millis(ms));
         self.delivery.waiting = self.queue.len();
-        self.delivery.waiting_bytes = self.queue.iter().map(|waiting| waiting.bytes).sum();
+        self.delivery.waiting_bytes = self.bytes;
         self.delivery.next = Lsn(self.state.next_lsn);
-        self.delivery.failing_since = some(self.state.failing_since);
+        let trouble = self.trouble.clone();
+        self.delivery.failing_since =
+            some(self.state.failing_since).or(trouble.as_ref().map(|(since, _)| *since));
+        if let Some((_, why)) = trouble {
+            self.delivery.error = Some(why);
+        }
         self.engine.metrics().deliveries.insert(self.name.clone(), self.delivery.clone());
     }
 }
