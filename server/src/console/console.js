@@ -303,19 +303,21 @@ async function lookAtLetters() {
       try {
         const done = await call(method, path, method === "POST" ? {} : undefined);
         if (done.status === "rejected") say(`Refused again: ${done.code}`);
+        if (done.status === "undelivered") say(`Not delivered again: ${done.error}`);
         await lookAtLetters();
       } catch (error) { say(error); }
     });
     const path = `/v1/dead-letters/${letter.id}`;
     acts.append(act("Re-drive", "POST", `${path}/redrive`), " ", act("Discard", "DELETE", path));
     const event = document.createElement("code");
-    event.textContent = JSON.stringify(letter.event);
-    return row(cell(moment(letter.at)), cell(letter.principal), cell(letter.code), cell(event, "wrap"), cell(acts));
+    event.textContent = JSON.stringify(letter.event ?? letter.message);
+    const whose = letter.principal ?? `webhook ${letter.webhook}`;
+    return row(cell(moment(letter.at)), cell(whose), cell(letter.code), cell(event, "wrap"), cell(acts));
   });
   $("letters-table").tBodies[0].replaceChildren(...rows);
   $("letters-table").hidden = rows.length === 0;
   $("letters-hint").textContent = rows.length === 0
-    ? "There are none: every event that was told could be applied, or was refused for a reason that a second try does not mend."
+    ? "There are none: every event that was told could be applied, or was refused for a reason that a second try does not mend; every message was delivered."
     : told.total > rows.length ? `The first ${rows.length} of ${whole(told.total)}.` : "";
 }
 
