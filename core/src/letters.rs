@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, Value, WriteTransaction,
 };
 
 use crate::id::{Key, Millis};
@@ -32,6 +33,20 @@ pub enum LettersError {
 
 pub(crate) fn storage(error: impl std::fmt::Display) -> LettersError {
     LettersError::Storage(error.to_string())
+}
+
+/// Copies a table from one file to another.
+pub(crate) fn copy_table<K: redb::Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    write: &WriteTransaction,
+    table: TableDefinition<K, V>,
+) -> Result<(), LettersError> {
+    let mut copy = write.open_table(table).map_err(storage)?;
+    for row in read.open_table(table).map_err(storage)?.iter().map_err(storage)? {
+        let (key, value) = row.map_err(storage)?;
+        copy.insert(key.value(), value.value()).map_err(storage)?;
+    }
+    Ok(())
 }
 
 /// A letter as it is kept.
@@ -151,18 +166,8 @@ impl Letters {
         let copy = Letters::open(path)?;
         let read = self.db.begin_read().map_err(storage)?;
         let write = copy.db.begin_write().map_err(storage)?;
-        {
-            let (mut open, mut settled) =
-                (write.open_table(OPEN).map_err(storage)?, write.open_table(SETTLED).map_err(storage)?);
-            for row in read.open_table(OPEN).map_err(storage)?.iter().map_err(storage)? {
-                let (key, row) = row.map_err(storage)?;
-                open.insert(key.value(), row.value()).map_err(storage)?;
-            }
-            for row in read.open_table(SETTLED).map_err(storage)?.iter().map_err(storage)? {
-                let (key, at) = row.map_err(storage)?;
-                settled.insert(key.value(), at.value()).map_err(storage)?;
-            }
-        }
+        copy_table(&read, &write, OPEN)?;
+        copy_table(&read, &write, SETTLED)?;
         Outbox::copy(&read, &write)?;
         write.commit().map_err(storage)
     }

@@ -4,11 +4,9 @@
 
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::letters::{LettersError, storage};
+use crate::letters::{LettersError, copy_table, storage};
 
 /// By webhook: how far its receiver is.
 const STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("webhook_states");
@@ -112,23 +110,7 @@ impl Outbox {
 
     /// Copies all of it, as it was when `read` began.
     pub(crate) fn copy(read: &ReadTransaction, write: &WriteTransaction) -> Result<(), LettersError> {
-        let missing = |error: &TableError| matches!(error, TableError::TableDoesNotExist(_));
-        match read.open_table(STATES) {
-            // A file of before webhooks.
-            Err(error) if missing(&error) => return Ok(()),
-            states => {
-                let mut copy = write.open_table(STATES).map_err(storage)?;
-                for row in states.map_err(storage)?.iter().map_err(storage)? {
-                    let (webhook, state) = row.map_err(storage)?;
-                    copy.insert(webhook.value(), state.value()).map_err(storage)?;
-                }
-            }
-        }
-        let mut copy = write.open_table(WAITING).map_err(storage)?;
-        for row in read.open_table(WAITING).map_err(storage)?.iter().map_err(storage)? {
-            let (key, message) = row.map_err(storage)?;
-            copy.insert(key.value(), message.value()).map_err(storage)?;
-        }
-        Ok(())
+        copy_table(read, write, STATES)?;
+        copy_table(read, write, WAITING)
     }
 }

@@ -156,9 +156,8 @@ pub struct Delivery {
     pub waiting_bytes: u64,
     /// The first LSN that it has no message of.
     pub next: Lsn,
-    /// Since when the message at hand fails, and when it is tried again.
+    /// Since when the message at hand fails.
     pub failing_since: Option<Millis>,
-    pub retry_at: Option<Millis>,
     /// How the last try failed.
     pub error: Option<String>,
 }

@@ -110,12 +110,17 @@ pub(super) fn at_most(asked: usize, most: usize) -> Result<usize, Problem> {
     (1..=most).contains(&asked).then_some(asked).ok_or_else(wrong)
 }
 
-/// A key that nobody has.
-fn new_key() -> Result<Key, Problem> {
-    let mut bytes = [0; 16];
+/// Bytes that nobody can guess.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Problem> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
-    Ok(Key(u128::from_le_bytes(bytes).max(1)))
+    Ok(bytes)
+}
+
+/// A key that nobody has.
+fn new_key() -> Result<Key, Problem> {
+    Ok(Key(u128::from_le_bytes(random()?).max(1)))
 }
 
 /// Who asks, with the key of the request if it has one.

@@ -235,6 +235,18 @@ pub(super) fn entry(caller: &Caller, kind: EntryKind, name: &str) -> Result<Arc<
     caller.engine.names().entry(kind, name).ok_or_else(|| unknown(kind, name))
 }
 
+/// The entry of a name, and on what it may be changed: what somebody changes meanwhile is not put back.
+pub(super) fn seen(
+    caller: &Caller,
+    kind: EntryKind,
+    name: &str,
+    Condition(given): Condition,
+) -> Result<(Definition, Condition), Problem> {
+    administers(caller)?;
+    let found = entry(caller, kind, name)?;
+    Ok((Definition::clone(&found), Condition(given.or(Some(found.version())))))
+}
+
 pub(super) async fn get<T: Entry>(
     caller: Caller,
     At(Named { name }): At<Named>,

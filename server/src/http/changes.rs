@@ -22,7 +22,7 @@ use stockline_core::wire::{Changes, Follow};
 use super::answer::described;
 use super::call::{Asked, Caller};
 use super::cloud_event::Enveloped;
-use super::happened::{Envelope, Happened, Snapshot, happened};
+use super::happened::{Envelope, Happened, Offered, TOPICS, happened, offered, usual};
 use super::problem::Problem;
 use crate::access::{self, Present, Turned};
 use crate::engine::Engine;
@@ -114,7 +114,7 @@ pub(super) async fn stream(
         gather_ms: options.gather_ms,
     };
     let begins = options.snapshot && last.is_none();
-    if begins && (asked.what & 6 == 0 || asked.from_lsn != 0) {
+    if begins && (!follow::tells_offers(asked.what) || asked.from_lsn != 0) {
         let text = "snapshot=true begins with now, for one channel and its numbers or statuses";
         return Err(Problem::invalid(text));
     }
@@ -149,12 +149,11 @@ pub(super) async fn stream(
 
 /// What is followed: `reservations`, `statuses`, `numbers`, with commas.
 fn what(text: Option<&str>, channel: ChannelId) -> Result<u8, Problem> {
-    let Some(text) = text else { return Ok(if channel == ChannelId::SHARED { 1 } else { 5 }) };
-    text.split(',').try_fold(0, |what, word| match word.trim() {
-        "reservations" => Ok(what | 1),
-        "statuses" => Ok(what | 2),
-        "numbers" => Ok(what | 4),
-        other => Err(Problem::invalid(format!("what: {other:?} is none of reservations, statuses, numbers"))),
+    let Some(text) = text else { return Ok(usual(channel != ChannelId::SHARED)) };
+    text.split(',').map(str::trim).try_fold(0, |what, word| {
+        let topic = TOPICS.into_iter().find(|topic| topic.name() == word);
+        let wrong = || Problem::invalid(format!("what: {word:?} is none of reservations, statuses, numbers"));
+        topic.map(|topic| what | topic.bit()).ok_or_else(wrong)
     })
 }
 
@@ -212,15 +211,11 @@ impl Following {
     }
 
     /// Tells the next few skus of what is offered, or that these were all.
-    async fn offered(&mut self, (from, before): (u32, u64)) -> Result<(), Turned> {
-        let channel = ChannelId(self.asked.channel);
-        let (changes, next) = follow::offered(&self.engine, channel, from, &mut self.told).await?;
-        let skus = before + changes.changes.len() as u64;
-        let mut all = happened(&self.engine, self.asked.channel, &changes);
-        if next.is_none() {
-            all.push(Happened::Snapshot(Snapshot { lsn: self.asked.from_lsn - 1, skus }));
-        }
-        self.snapshot = next.map(|next| (next, skus));
+    async fn offered(&mut self, snapshot: (u32, u64)) -> Result<(), Turned> {
+        let (channel, next_lsn) = (ChannelId(self.asked.channel), self.asked.from_lsn);
+        let read = offered(&self.engine, channel, snapshot, next_lsn, &mut self.told);
+        let Offered { all, next } = read.await?;
+        self.snapshot = next;
         self.send(all, next.is_none());
         Ok(())
     }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::Body;
-use stockline_core::id::{Key, NodeId, PrincipalId, SkuId};
+use stockline_core::id::{Key, Lsn, NodeId, PrincipalId, SkuId};
 use stockline_core::letters::{Letter, Letters, LettersError};
 use stockline_core::limit;
 use stockline_core::merge::Reply;
@@ -112,6 +112,12 @@ pub(super) struct Redriven {
     error: Option<String>,
 }
 
+impl Redriven {
+    fn new(id: String, status: &'static str, Lsn(lsn): Lsn) -> Redriven {
+        Redriven { id, status, lsn, code: None, error: None }
+    }
+}
+
 /// Whether an event refused so is worth keeping: it has its place in the order, and things may change.
 fn may_pass(code: Code) -> bool {
     code as u8 >= Code::UnknownSku as u8
@@ -211,8 +217,6 @@ pub(super) async fn list(
 ) -> Result<Told<DeadLetters>, Problem> {
     administers(&caller)?;
     let most = at_most(options.limit.unwrap_or(100), limit::HISTORY_ITEMS_MAX)?;
-    let letters = with(&caller.engine, move |all| all.newest(most)).await?;
-    let total = caller.engine.letters().count();
     let item = |letter: &Letter| {
         let Content { code, tries, original } = serde_json::from_slice(&letter.says).ok()?;
         let (id, at) = (text(letter.key), Moment::of(letter.at));
@@ -224,7 +228,10 @@ pub(super) async fn list(
         let message = message.and_then(|message| serde_json::from_str(&message.body).ok());
         Some(DeadLetter { id, at, code, tries, principal, event, webhook, message_id, message })
     };
-    Ok(Told(DeadLetters { total, items: letters.iter().filter_map(item).collect() }))
+    // Read where the disk is: there may be much of it.
+    let items = with(&caller.engine, move |all| Ok(all.newest(most)?.iter().filter_map(item).collect()));
+    let items = items.await?;
+    Ok(Told(DeadLetters { total: caller.engine.letters().count(), items }))
 }
 
 async fn find(caller: &Caller, id: &str) -> Result<(Letter, Content), Problem> {
@@ -259,15 +266,15 @@ async fn drive(
         Original::Event { event, .. } => event,
         Original::Message { webhook, message } => {
             let sent = webhook::again(&caller, webhook, message).await;
-            let (lsn, now) = (caller.engine.view().durable().0, caller.engine.clock().now());
+            let (lsn, now) = (caller.engine.view().durable(), caller.engine.clock().now());
             let Err(failed) = sent else {
                 with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
-                return Ok(Told(Redriven { id, status: "delivered", lsn, code: None, error: None }));
+                return Ok(Told(Redriven::new(id, "delivered", lsn)));
             };
             content.tries += 1;
             with(&caller.engine, move |all| all.replace(&content.letter(letter))).await?;
             let error = Some(failed.why);
-            return Ok(Told(Redriven { id, status: "undelivered", lsn, code: None, error }));
+            return Ok(Told(Redriven { error, ..Redriven::new(id, "undelivered", lsn) }));
         }
     };
     let row = event.parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
@@ -283,7 +290,7 @@ async fn drive(
     let now = caller.engine.clock().now();
     if code == Code::Ok {
         with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
-        return Ok(Told(Redriven { id, status: "applied", lsn: told.lsn.0, code: None, error: None }));
+        return Ok(Told(Redriven::new(id, "applied", told.lsn)));
     }
     // The same try was made before its names meant what they mean now: the next one is another.
     if !may_pass(code) && code != Code::KeyConflict {
@@ -292,7 +299,7 @@ async fn drive(
     content.code = code.name().into();
     content.tries += 1;
     with(&caller.engine, move |all| all.replace(&content.letter(letter))).await?;
-    Ok(Told(Redriven { id, status: "rejected", lsn: told.lsn.0, code: Some(code.name()), error: None }))
+    Ok(Told(Redriven { code: Some(code.name()), ..Redriven::new(id, "rejected", told.lsn) }))
 }
 
 /// Lets a letter go for good.
@@ -303,6 +310,5 @@ pub(super) async fn discard(
     let (letter, _) = find(&caller, &id).await?;
     let now = caller.engine.clock().now();
     with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
-    let lsn = caller.engine.view().durable().0;
-    Ok(Told(Redriven { id, status: "discarded", lsn, code: None, error: None }))
+    Ok(Told(Redriven::new(id, "discarded", caller.engine.view().durable())))
 }

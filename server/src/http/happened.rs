@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
-use stockline_core::id::{Millis, NodeId};
+use stockline_core::id::{ChannelId, Millis, NodeId};
 use stockline_core::outcome::State as Stage;
 use stockline_core::wire::{ChangeRec, Changes, NoticeRec};
 
 use super::answer::{Moment, Name};
 use super::call::name;
 use super::cloud_event::Enveloped;
+use crate::access::Turned;
 use crate::availability::Status;
 use crate::engine::Engine;
-use crate::follow;
+use crate::follow::{self, Told};
 
 #[derive(Serialize, Deserialize, JsonSchema, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
@@ -22,6 +23,33 @@ pub(super) enum Envelope {
     #[default]
     None,
     CloudEvents,
+}
+
+/// What is followed.
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Topic {
+    Reservations,
+    Statuses,
+    Numbers,
+}
+
+pub(super) const TOPICS: [Topic; 3] = [Topic::Reservations, Topic::Statuses, Topic::Numbers];
+
+impl Topic {
+    pub(super) fn name(self) -> &'static str {
+        ["reservations", "statuses", "numbers"][self as usize]
+    }
+
+    /// What followers say it with.
+    pub(super) fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What is followed where nothing is said: reservations, and of one channel numbers.
+pub(super) fn usual(of_channel: bool) -> u8 {
+    Topic::Reservations.bit() | if of_channel { Topic::Numbers.bit() } else { 0 }
 }
 
 /// A channel is told another number, or another status, of a sku.
@@ -80,9 +108,9 @@ pub(super) struct Redefined {
 /// What is offered has been told, whole; what comes are changes of it.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Snapshot {
-    pub(super) lsn: u64,
+    lsn: u64,
     /// How many skus were told.
-    pub(super) skus: u64,
+    skus: u64,
 }
 
 /// What happened between two LSNs was no longer kept when the receiver could take it. Where numbers or statuses are
@@ -154,6 +182,31 @@ pub(super) fn happened(engine: &Engine, channel: u16, changes: &Changes) -> Vec<
         all.push(Happened::Redefined(Redefined { lsn: changes.next_lsn - 1, detail }));
     }
     all
+}
+
+/// Some of what a channel is offered.
+pub(super) struct Offered {
+    pub(super) all: Vec<Happened>,
+    /// The next sku, and how many were told; none behind the last.
+    pub(super) next: Option<(u32, u64)>,
+}
+
+/// What a channel is offered of the next few skus, from one on and behind so many that were told; and where that goes on. Behind
+/// the last of them it is said that they were all, as of the LSN that changes are followed from.
+pub(super) async fn offered(
+    engine: &Engine,
+    channel: ChannelId,
+    (from, before): (u32, u64),
+    next_lsn: u64,
+    told: &mut Told,
+) -> Result<Offered, Turned> {
+    let (changes, next) = follow::offered(engine, channel, from, told).await?;
+    let skus = before + changes.changes.len() as u64;
+    let mut all = happened(engine, channel.0, &changes);
+    if next.is_none() {
+        all.push(Happened::Snapshot(Snapshot { lsn: next_lsn - 1, skus }));
+    }
+    Ok(Offered { all, next: next.map(|next| (next, skus)) })
 }
 
 fn change_of(engine: &Engine, channel: &Name, lsn: u64, change: &ChangeRec) -> Change {

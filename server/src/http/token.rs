@@ -7,7 +7,7 @@ use stockline_core::outcome::Code;
 
 use super::answer::Told;
 use super::call::{At, Caller, Sent};
-use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry};
+use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, put_entry, seen};
 use super::problem::Problem;
 use crate::principal::{new_token, token_sha256};
 
@@ -117,13 +117,11 @@ pub(super) async fn put(
     Ok(done.map(|Done { name, lsn, .. }| Secret { name, lsn, token }))
 }
 
-/// The entry of a name, and on what it may be changed: rights that somebody changes meanwhile are not put back.
+/// A token as it stands, and on what it may be changed.
 fn known(caller: &Caller, name: &str, given: Condition) -> Result<(Definition, Condition), Problem> {
     administers(caller)?;
     admin_is_the_servers(name)?;
-    let found = entry(caller, EntryKind::Principal, name)?;
-    let condition = Condition(given.0.or(Some(found.version())));
-    Ok((Definition::clone(&found), condition))
+    seen(caller, EntryKind::Principal, name, given)
 }
 
 /// Another token for the same name and rights.

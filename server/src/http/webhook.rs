@@ -14,24 +14,13 @@ use stockline_core::catalogue::{Definition, EntryKind, Secret, Webhook};
 use stockline_core::outcome::Code;
 
 use super::answer::{Moment, Told};
-use super::call::{At, Caller, Sent};
-use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry};
-use super::happened::Envelope;
+use super::call::{At, Caller, Sent, random};
+use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry, seen};
+use super::happened::{self, Envelope, TOPICS, Topic};
 use super::problem::Problem;
+use crate::follow;
 pub(super) use keeper::run;
 pub(super) use send::{Failed, Message};
-
-/// What is followed.
-#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Topic {
-    Reservations,
-    Statuses,
-    Numbers,
-}
-
-/// By the bits that followers say them with.
-const TOPICS: [(Topic, u8); 3] = [(Topic::Reservations, 1), (Topic::Statuses, 2), (Topic::Numbers, 4)];
 
 /// Where changes are sent.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -82,10 +71,10 @@ impl Entry for WebhookBody {
     /// With no secret yet.
     fn define(self, name: String) -> Result<Definition, Problem> {
         send::check(&self.url).map_err(Problem::invalid)?;
-        let mut what = TOPICS.iter().filter(|(topic, _)| self.what.contains(topic)).map(|(_, bit)| bit).sum();
-        if what == 0 {
-            what = if self.channel.is_some() { 5 } else { 1 };
-        }
+        let what = match self.what.iter().fold(0, |what, topic| what | topic.bit()) {
+            0 => happened::usual(self.channel.is_some()),
+            what => what,
+        };
         let hook = Webhook {
             url: self.url,
             channel: self.channel,
@@ -99,7 +88,7 @@ impl Entry for WebhookBody {
         };
         let rules = "numbers, statuses and a snapshot are a channel's, a snapshot is of numbers or statuses; gather_ms is at \
                      most 25000, attempts 1 to 32, backoff_ms 1 to 3600000, an address at most 2048 bytes";
-        if !hook.is_sound() || (hook.snapshot && hook.what & 6 == 0) {
+        if !hook.is_sound() || (hook.snapshot && !follow::tells_offers(hook.what)) {
             return Err(Problem::invalid(rules));
         }
         Ok(Definition::Webhook { name, hook })
@@ -110,7 +99,7 @@ impl Entry for WebhookBody {
         Some(WebhookBody {
             url: hook.url,
             channel: hook.channel,
-            what: TOPICS.iter().filter(|(_, bit)| hook.what & bit != 0).map(|(topic, _)| *topic).collect(),
+            what: TOPICS.into_iter().filter(|topic| hook.what & topic.bit() != 0).collect(),
             snapshot: hook.snapshot,
             gather_ms: hook.gather_ms,
             envelope: if hook.cloud_events { Envelope::CloudEvents } else { Envelope::None },
@@ -129,13 +118,6 @@ pub(super) struct Put {
     lsn: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
-}
-
-fn new_secret() -> Result<Secret, Problem> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| Problem::of(Code::Overloaded, "no random numbers are to be had; try again"))?;
-    Ok(Secret(bytes))
 }
 
 fn hook_of(definition: &Definition) -> Option<&Webhook> {
@@ -160,23 +142,17 @@ pub(super) async fn put(
     let definition = body.define(name.clone())?;
     let known = caller.engine.names().entry(EntryKind::Webhook, &name);
     let before = known.as_deref().and_then(hook_of).map(|hook| hook.secret);
-    let secret = before.map_or_else(new_secret, Ok)?;
+    let secret = before.map_or_else(|| random().map(Secret), Ok)?;
     // Made twice at once it would have two secrets, and one of the callers the wrong one.
     let condition = Condition(given.or(Some(known.as_ref().map_or(0, |known| known.version()))));
     let done = put_entry(&caller, condition, vec![with(definition, |hook| hook.secret = secret)]).await?;
-    if before.is_none() {
-        begun(&caller, &name).await?;
+    // What happens once it is written where a new one begins, that is sent.
+    if before.is_none() && !is_at_work(&caller, &name, true).await {
+        let text = "it is there and has not begun yet; rotate it to learn a secret";
+        return Err(Problem::of(Code::Overloaded, text));
     }
     let told = before.is_none().then(|| send::text_of(secret));
     Ok(done.map(|Done { name, lsn, .. }| Put { name, lsn, secret: told }))
-}
-
-/// Waits until it is written where a new webhook begins: what happens from then on, it is sent.
-async fn begun(caller: &Caller, name: &str) -> Result<(), Problem> {
-    if is_at_work(caller, name, true).await {
-        return Ok(());
-    }
-    Err(Problem::of(Code::Overloaded, "it is there and has not begun yet; rotate it to learn a secret"))
 }
 
 /// Waits until a webhook has a worker, or has none any more; answers whether that is so in time.
@@ -190,26 +166,14 @@ async fn is_at_work(caller: &Caller, name: &str, due: bool) -> bool {
     false
 }
 
-/// A webhook as it stands, and on what it may be changed.
-fn known(
-    caller: &Caller,
-    name: &str,
-    Condition(given): Condition,
-) -> Result<(Definition, Condition), Problem> {
-    administers(caller)?;
-    let found = entry(caller, EntryKind::Webhook, name)?;
-    let condition = Condition(given.or(Some(found.version())));
-    Ok((Definition::clone(&found), condition))
-}
-
 /// Another secret. For a day messages are signed with the one before, too.
 pub(super) async fn rotate(
     caller: Caller,
     At(Named { name }): At<Named>,
     condition: Condition,
 ) -> Result<Told<Put>, Problem> {
-    let (definition, condition) = known(&caller, &name, condition)?;
-    let secret = new_secret()?;
+    let (definition, condition) = seen(&caller, EntryKind::Webhook, &name, condition)?;
+    let secret = Secret(random()?);
     let definition = with(definition, |hook| hook.secret = secret);
     let Done { name, lsn, .. } = put_entry(&caller, condition, vec![definition]).await?.into_body();
     Ok(Told(Put { name, lsn, secret: Some(send::text_of(secret)) }))
@@ -221,7 +185,7 @@ pub(super) async fn give_up(
     At(Named { name }): At<Named>,
     condition: Condition,
 ) -> Result<Told<Done>, Problem> {
-    let (definition, condition) = known(&caller, &name, condition)?;
+    let (definition, condition) = seen(&caller, EntryKind::Webhook, &name, condition)?;
     let definition = with(definition, |hook| hook.url = String::new());
     let done = put_entry(&caller, condition, vec![definition]).await?.into_body();
     // Whoever makes one of the same name next begins anew.
@@ -302,17 +266,17 @@ pub(super) async fn test(caller: Caller, At(Named { name }): At<Named>) -> Resul
     Ok(Told(Tried { id: message.id, status, error }))
 }
 
-async fn send_once(caller: &Caller, name: &str, hook: &Webhook, message: &Message) -> Result<u16, Failed> {
+async fn send_once(caller: &Caller, name: &str, hook: &Webhook, message: &Message) -> Result<(), Failed> {
     let now = caller.engine.clock().now();
     let secrets = worker::secrets_of(&caller.engine, name, hook).await;
-    send::send(send::sender(), &hook.url, &secrets, message, now).await
+    send::send(&hook.url, &secrets, message, now).await
 }
 
 /// Sends what could not be delivered once more.
 pub(super) async fn again(caller: &Caller, name: &str, message: &Message) -> Result<(), Failed> {
     let found = caller.engine.names().entry(EntryKind::Webhook, name);
     match found.as_deref().and_then(hook_of) {
-        Some(hook) => send_once(caller, name, hook, message).await.map(drop),
+        Some(hook) => send_once(caller, name, hook, message).await,
         None => Err(Failed { why: format!("no webhook {name:?}"), wait: None }),
     }
 }

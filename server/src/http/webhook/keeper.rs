@@ -7,7 +7,7 @@ use stockline_core::catalogue::{Definition, EntryKind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::worker::{Worker, blocking};
+use super::worker::{Worker, blocking, stopped};
 use crate::engine::Engine;
 
 /// A worker, and what it was made from.
@@ -47,7 +47,6 @@ pub(in super::super) async fn run(engine: Engine, mut stop: watch::Receiver<bool
         end(over.iter().filter_map(|name| workers.remove(name)).collect()).await;
         let outbox = engine.letters().outbox();
         let known: HashSet<String> = wanted.keys().cloned().collect();
-        let still = known.clone();
         let forgotten = blocking(move || {
             let mut gone = outbox.webhooks()?;
             gone.retain(|name| !known.contains(name));
@@ -55,14 +54,14 @@ pub(in super::super) async fn run(engine: Engine, mut stop: watch::Receiver<bool
         });
         // What could not be forgotten is, when the next webhook changes.
         forgotten.await;
-        engine.metrics().deliveries.retain(|name, _| still.contains(name));
+        engine.metrics().deliveries.retain(|name, _| wanted.contains_key(name));
         wanted.retain(|name, _| !workers.contains_key(name));
         for (name, definition) in wanted {
             workers.insert(name, Kept::start(&engine, definition));
         }
         tokio::select! {
             changed = changed.changed() => if changed.is_err() { break },
-            () = async { let _ = stop.wait_for(|stop| *stop).await; } => break,
+            () = stopped(&mut stop) => break,
         }
     }
     end(workers.into_values().collect()).await;

@@ -21,7 +21,7 @@ use stockline_core::id::Millis;
 use stockline_core::limit;
 use tokio::time::timeout;
 
-pub(super) type Sender = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Sender = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A message as it waits, and as it lies in a dead letter. Its id stays the same however often it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(in super::super) struct Failed {
 }
 
 /// Sends to receivers whose certificates the system trusts, or whatever `SSL_CERT_FILE` names.
-pub(super) fn sender() -> &'static Sender {
+fn sender() -> &'static Sender {
     static SENDER: OnceLock<Sender> = OnceLock::new();
     SENDER.get_or_init(new_sender)
 }
@@ -96,14 +96,13 @@ fn signatures(secrets: &[Secret], id: &str, at_s: u64, body: &str) -> String {
     secrets.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// Sends a message once; answers the receiver's status.
+/// Sends a message once.
 pub(super) async fn send(
-    sender: &Sender,
     url: &str,
     secrets: &[Secret],
     message: &Message,
     now: Millis,
-) -> Result<u16, Failed> {
+) -> Result<(), Failed> {
     let failed = |why: String| Failed { why, wait: None };
     // One that was put over QUIC was not looked at.
     check(url).map_err(failed)?;
@@ -116,7 +115,8 @@ pub(super) async fn send(
         .header("webhook-signature", signatures(secrets, &message.id, at_s, &message.body))
         .body(Full::new(Bytes::from(message.body.clone())))
         .map_err(|error| failed(error.to_string()))?;
-    let answer = timeout(Duration::from_millis(limit::WEBHOOK_ANSWER_MS_MAX), sender.request(request)).await;
+    let answer =
+        timeout(Duration::from_millis(limit::WEBHOOK_ANSWER_MS_MAX), sender().request(request)).await;
     let (parts, body) = match answer {
         Ok(Ok(response)) => response.into_parts(),
         Ok(Err(error)) => {
@@ -132,7 +132,7 @@ pub(super) async fn send(
     let body = Limited::new(body, limit::WEBHOOK_ANSWER_BYTES_MAX).collect();
     let _ = timeout(Duration::from_millis(limit::WEBHOOK_BODY_MS_MAX), body).await;
     if parts.status.is_success() {
-        return Ok(parts.status.as_u16());
+        return Ok(());
     }
     let told = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let longest = Duration::from_millis(limit::WEBHOOK_BACKOFF_MS_MAX);

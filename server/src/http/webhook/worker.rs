@@ -19,14 +19,14 @@ use stockline_core::letters::LettersError;
 use stockline_core::limit;
 use stockline_core::outbox::Outbox;
 use stockline_core::outcome::Code;
-use stockline_core::wire::{Changes, Follow};
+use stockline_core::wire::Follow;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::answer::Moment;
 use super::super::dead_letter;
-use super::super::happened::{Gap, Happened, Snapshot, happened};
+use super::super::happened::{Gap, Happened, Offered, happened, offered};
 use super::send::{self, Failed, Message};
 use crate::access::Turned;
 use crate::engine::Engine;
@@ -71,6 +71,7 @@ struct State {
 }
 
 impl State {
+    /// Secrets that hold: the present one, and for a while the one before.
     fn secrets(&self, present: Secret, now: Millis) -> Vec<Secret> {
         let former = self.former.filter(|(_, until)| now.0 < *until).map(|(secret, _)| Secret(secret));
         [Some(present), former].into_iter().flatten().collect()
@@ -99,13 +100,18 @@ struct Waiting {
 }
 
 enum Heard {
-    Offered(Result<(Changes, Option<u32>), Turned>, Told),
+    Offered(Result<Offered, Turned>, Told),
     Followed(Followed),
     /// A pause is over.
     Nothing,
 }
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Waits until it is told to stop, or nobody can tell it any more.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
 
 /// Waits for what may not be there.
 async fn done<T>(later: &mut Option<Later<T>>) -> T {
@@ -175,12 +181,12 @@ impl Worker {
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         while !self.begin().await {
             tokio::select! {
-                () = async { let _ = stop.wait_for(|stop| *stop).await; } => return,
+                () = stopped(&mut stop) => return,
                 () = sleep(FLUSH) => {}
             }
         }
         let mut hearing: Option<Later<Heard>> = None;
-        let mut sending: Option<Later<Result<u16, Failed>>> = None;
+        let mut sending: Option<Later<Result<(), Failed>>> = None;
         let mut retry_at: Option<Instant> = None;
         loop {
             if hearing.is_none() && self.has_room() {
@@ -196,7 +202,7 @@ impl Worker {
             let (flush_at, again_at) = (self.flush_at, retry_at);
             tokio::select! {
                 biased;
-                () = async { let _ = stop.wait_for(|stop| *stop).await; } => break,
+                () = stopped(&mut stop) => break,
                 sent = done(&mut sending) => {
                     sending = None;
                     retry_at = self.sent(sent).await.map(|pause| Instant::now() + pause);
@@ -240,7 +246,7 @@ impl Worker {
                 }
                 let same = (&self.state.channel, self.state.what) == (&self.hook.channel, self.hook.what);
                 if self.state.snapshot.is_some() && !same {
-                    self.state.snapshot = (self.hook.what & 6 != 0).then_some((0, 0));
+                    self.state.snapshot = follow::tells_offers(self.hook.what).then_some((0, 0));
                 }
             }
             // One that is tried again begins where the first try did.
@@ -282,9 +288,9 @@ impl Worker {
     fn hear(&mut self) -> Later<Heard> {
         let (engine, channel) = (self.engine.clone(), self.channel());
         let mut told = std::mem::take(&mut self.told);
-        if let Some((from, _)) = self.state.snapshot {
+        if let (Some(snapshot), next_lsn) = (self.state.snapshot, self.state.next_lsn) {
             return Box::pin(async move {
-                let offered = follow::offered(&engine, channel, from, &mut told).await;
+                let offered = offered(&engine, channel, snapshot, next_lsn, &mut told).await;
                 Heard::Offered(offered, told)
             });
         }
@@ -312,14 +318,8 @@ impl Worker {
             Heard::Nothing => return None,
             Heard::Offered(offered, told) => {
                 self.told = told;
-                let (_, before) = self.state.snapshot?;
-                offered.map(|(changes, next)| {
-                    let skus = before + changes.changes.len() as u64;
-                    let mut all = happened(&self.engine, self.channel().0, &changes);
-                    if next.is_none() {
-                        all.push(Happened::Snapshot(Snapshot { lsn: self.state.next_lsn - 1, skus }));
-                    }
-                    self.state.snapshot = next.map(|next| (next, skus));
+                offered.map(|Offered { all, next }| {
+                    self.state.snapshot = next;
                     all
                 })
             }
@@ -365,7 +365,7 @@ impl Worker {
         let detail = "what happened in between is not kept any more; read again what you must know";
         let gap = Gap { from_lsn, lsn: self.state.next_lsn - 1, detail };
         self.told = Told::default();
-        self.state.snapshot = (self.hook.what & 6 != 0).then_some((0, 0));
+        self.state.snapshot = follow::tells_offers(self.hook.what).then_some((0, 0));
         self.put(vec![Happened::Gap(gap)]).await;
     }
 
@@ -399,12 +399,7 @@ impl Worker {
         plain_message(&self.engine, "stockline.changes", json!({ "webhook": self.name, "changes": changes }))
     }
 
-    /// Secrets that hold: the present one, and for a while the one before.
-    fn secrets(&self) -> Vec<Secret> {
-        self.state.secrets(self.hook.secret, self.engine.clock().now())
-    }
-
-    async fn send_first(&mut self) -> Option<Later<Result<u16, Failed>>> {
+    async fn send_first(&mut self) -> Option<Later<Result<(), Failed>>> {
         let first = self.queue.front_mut()?;
         if first.message.is_none() {
             let (outbox, name, number) = (self.outbox.clone(), self.name.clone(), first.number);
@@ -412,15 +407,15 @@ impl Worker {
             first.message = serde_json::from_slice(&bytes).ok();
         }
         let message = first.message.clone()?;
-        let (url, secrets) = (self.hook.url.clone(), self.secrets());
         let now = self.engine.clock().now();
-        Some(Box::pin(async move { send::send(send::sender(), &url, &secrets, &message, now).await }))
+        let (url, secrets) = (self.hook.url.clone(), self.state.secrets(self.hook.secret, now));
+        Some(Box::pin(async move { send::send(&url, &secrets, &message, now).await }))
     }
 
     /// Notes how a try ended; answers how long the next one has to wait.
-    async fn sent(&mut self, sent: Result<u16, Failed>) -> Option<Duration> {
+    async fn sent(&mut self, sent: Result<(), Failed>) -> Option<Duration> {
         let Failed { why, wait } = match sent {
-            Ok(_) => {
+            Ok(()) => {
                 self.delivery.delivered += 1;
                 self.settle();
                 return None;
