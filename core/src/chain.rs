@@ -31,6 +31,22 @@ impl std::fmt::Display for Chain {
     }
 }
 
+impl std::str::FromStr for Chain {
+    type Err = &'static str;
+
+    fn from_str(hex: &str) -> Result<Chain, &'static str> {
+        let usage = "a chain is 64 hexadecimal digits";
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(usage);
+        }
+        let mut chain = [0; 32];
+        for (index, byte) in chain.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[index * 2..][..2], 16).map_err(|_| usage)?;
+        }
+        Ok(Chain(chain))
+    }
+}
+
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
@@ -57,13 +73,6 @@ impl std::str::FromStr for Anchor {
         let usage = "an anchor is LSN:HEX with 64 hexadecimal digits, as `stockline verify` prints it";
         let (lsn, hex) = text.split_once(':').ok_or(usage)?;
         let lsn = Lsn(lsn.parse().map_err(|_| usage)?);
-        if hex.len() != 64 || !hex.is_ascii() {
-            return Err(usage);
-        }
-        let mut chain = [0; 32];
-        for (index, byte) in chain.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[index * 2..][..2], 16).map_err(|_| usage)?;
-        }
-        Ok(Anchor { lsn, chain: Chain(chain) })
+        Ok(Anchor { lsn, chain: hex.parse().map_err(|_| usage)? })
     }
 }

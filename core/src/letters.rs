@@ -40,11 +40,11 @@ pub(crate) fn copy_table<K: redb::Key + 'static, V: Value + 'static>(
     read: &ReadTransaction,
     write: &WriteTransaction,
     table: TableDefinition<K, V>,
-) -> Result<(), LettersError> {
-    let mut copy = write.open_table(table).map_err(storage)?;
-    for row in read.open_table(table).map_err(storage)?.iter().map_err(storage)? {
-        let (key, value) = row.map_err(storage)?;
-        copy.insert(key.value(), value.value()).map_err(storage)?;
+) -> Result<(), redb::Error> {
+    let mut copy = write.open_table(table)?;
+    for row in read.open_table(table)?.iter()? {
+        let (key, value) = row?;
+        copy.insert(key.value(), value.value())?;
     }
     Ok(())
 }
@@ -166,9 +166,9 @@ impl Letters {
         let copy = Letters::open(path)?;
         let read = self.db.begin_read().map_err(storage)?;
         let write = copy.db.begin_write().map_err(storage)?;
-        copy_table(&read, &write, OPEN)?;
-        copy_table(&read, &write, SETTLED)?;
-        Outbox::copy(&read, &write)?;
+        copy_table(&read, &write, OPEN).map_err(storage)?;
+        copy_table(&read, &write, SETTLED).map_err(storage)?;
+        Outbox::copy(&read, &write).map_err(storage)?;
         write.commit().map_err(storage)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! This crate knows what stock is, who claims it, in which order commands take effect and how that order
 //! is kept on disk. It does not know the clock, randomness, threads, async or the network: time arrives as
-//! an argument, bytes arrive as slices. Only `journal/file.rs`, `snapshot.rs`, `letters.rs` and `outbox.rs` name redb.
+//! an argument, bytes arrive as slices. Only `journal/file.rs`,
+//! `snapshot.rs`, `letters.rs`, `outbox.rs` and `audit_trail.rs` name redb.
 //!
 //! The flow of one command, and where to read it:
 //!
@@ -14,6 +15,7 @@
 //! 5. [`checkpoint`]: journal records are folded into the snapshot; [`recovery`] reads both back.
 
 pub mod admission;
+pub mod audit_trail;
 pub mod backup;
 pub mod batch;
 pub mod bucket;

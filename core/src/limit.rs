@@ -230,6 +230,12 @@ pub const AUDIT_SLICES: u32 = 16;
 pub const AUDIT_MS: u64 = 60_000;
 /// Ages, in milliseconds, by which confirmed reservations are counted that nobody has fulfilled: an hour, a day, a week.
 pub const AGES_MS: [u64; 3] = [3_600_000, 86_400_000, 604_800_000];
+/// Records of the audit trail that are kept, of each kind; those that wait to be written; refusals of different kinds that
+/// are told one by one in a second; bytes of what a record says was asked.
+pub const AUDIT_RECORDS_MAX: u64 = 500_000;
+pub const AUDIT_QUEUE: usize = 4_096;
+pub const AUDIT_REFUSALS_PER_S: usize = 64;
+pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
 /// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.

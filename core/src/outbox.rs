@@ -109,7 +109,7 @@ impl Outbox {
     }
 
     /// Copies all of it, as it was when `read` began.
-    pub(crate) fn copy(read: &ReadTransaction, write: &WriteTransaction) -> Result<(), LettersError> {
+    pub(crate) fn copy(read: &ReadTransaction, write: &WriteTransaction) -> Result<(), redb::Error> {
         copy_table(read, write, STATES)?;
         copy_table(read, write, WAITING)
     }

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use stockline_core::audit_trail::AuditKind;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::engine::Engine;
+use crate::engine::{AuditEntry, Engine};
 
 const SOCKET: &str = "control.sock";
 /// Bytes of a question.
@@ -44,10 +45,20 @@ pub async fn serve(listener: UnixListener, engine: Engine) {
             continue;
         }
         let answer = match line.trim_end().split_once(' ') {
-            Some(("backup", to)) => match engine.backup(PathBuf::from(to)).await {
-                Ok(anchor) => format!("ok anchor={anchor}\n"),
-                Err(reason) => format!("error {reason}\n"),
-            },
+            Some(("backup", to)) => {
+                let made = engine.backup(PathBuf::from(to)).await;
+                let entry = AuditEntry {
+                    face: "control".into(),
+                    code: made.as_ref().err().cloned().unwrap_or_default(),
+                    ..AuditEntry::of(&format!("backup {to}"))
+                };
+                let place = engine.trail().tell(engine.clock().now(), AuditKind::Administration, entry);
+                engine.trail().written(place).await;
+                match made {
+                    Ok(anchor) => format!("ok anchor={anchor}\n"),
+                    Err(reason) => format!("error {reason}\n"),
+                }
+            }
             _ => "error only `backup DIRECTORY` is known\n".into(),
         };
         // Whoever asked may have gone; the backup lies where it was wanted all the same.

@@ -19,6 +19,7 @@ mod lanes;
 mod pause;
 mod sequencer;
 mod sync;
+mod trail;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use std::time::Instant;
 
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use stockline_core::admission::WindowSize;
+use stockline_core::audit_trail::{AuditTrail, AuditTrailError};
 use stockline_core::batch::Batch;
 use stockline_core::catalogue::NameKind;
 use stockline_core::chain::Anchor;
@@ -63,6 +65,7 @@ use bell::Bell;
 pub use clock::Clock;
 use decoded::DecodedRecords;
 use lanes::Lanes;
+pub use trail::{AuditEntry, Trail};
 
 /// What the engine is told at its start.
 #[derive(Clone, Debug)]
@@ -87,6 +90,8 @@ pub enum StartError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Letters(#[from] LettersError),
+    #[error(transparent)]
+    AuditTrail(#[from] AuditTrailError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
     #[error("{0} is missing beside its snapshot; put it back, or restore a backup")]
@@ -166,6 +171,7 @@ struct Shared {
     names: Names,
     reader: Box<dyn JournalReader>,
     letters: Arc<Letters>,
+    trail: Trail,
     submissions: Lanes,
     sequencer_bell: Bell,
     /// Batches for each shard, where there is more than one.
@@ -262,6 +268,7 @@ pub struct Engine {
 pub struct RunningEngine {
     engine: Engine,
     threads: Vec<JoinHandle<()>>,
+    trail: JoinHandle<()>,
     pub recovery: Recovery,
 }
 
@@ -270,6 +277,8 @@ pub const JOURNAL_FILE: &str = "journal.redb";
 pub const SNAPSHOT_FILE: &str = "snapshot.redb";
 /// And of the one with what could not be applied.
 pub const LETTERS_FILE: &str = "letters.redb";
+/// And of the audit trail.
+pub const AUDIT_FILE: &str = "audit.redb";
 
 impl RunningEngine {
     /// Recovers the state and starts the threads. `on_failure` is called when the engine cannot go on; it
@@ -287,6 +296,7 @@ impl RunningEngine {
         let journal = FileJournal::open(&journal_file, config.retain_journal)?;
         let snapshot = Snapshot::open(&snapshot_file)?;
         let letters = Letters::open(&config.data.join(LETTERS_FILE))?;
+        let trail = AuditTrail::open(&config.data.join(AUDIT_FILE))?;
         let reader = journal.reader();
         let mut recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
@@ -324,6 +334,7 @@ impl RunningEngine {
             names,
             reader,
             letters: Arc::new(letters),
+            trail: Trail::new(trail),
             submissions: Lanes::new(),
             sequencer_bell: Bell::default(),
             batches: (0..shard_threads).map(|_| ArrayQueue::new(limit::BATCH_QUEUE)).collect(),
@@ -391,15 +402,18 @@ impl RunningEngine {
         threads.push(spawn(&shared, "checkpoint".into(), move || {
             checkpoint::run(&for_checkpoint, &snapshot);
         })?);
-        Ok(RunningEngine { engine: Engine { shared }, threads, recovery })
+        let for_trail = Arc::clone(&shared);
+        let trail = spawn(&shared, "audit".into(), move || trail::run(&for_trail))?;
+        Ok(RunningEngine { engine: Engine { shared }, threads, trail, recovery })
     }
 
     pub fn handle(&self) -> Engine {
         self.engine.clone()
     }
 
-    /// Takes no more commands, answers those taken, folds the journal into the snapshot and closes both.
-    pub fn stop(self) {
+    /// Takes no more commands, answers those taken, folds the journal into the snapshot and closes both. What faces
+    /// still say of calls is written down until what is answered here is dropped.
+    pub fn stop(self) -> Stopped {
         let shared = &self.engine.shared;
         shared.draining.store(true, Ordering::SeqCst);
         shared.sequencer_bell.ring();
@@ -409,6 +423,21 @@ impl RunningEngine {
             // A thread that panicked has already reported its failure.
             let _ = thread.join();
         }
+        Stopped { engine: self.engine.clone(), trail: Some(self.trail) }
+    }
+}
+
+/// The engine, of which only the audit trail still runs.
+pub struct Stopped {
+    engine: Engine,
+    trail: Option<JoinHandle<()>>,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.engine.trail().close();
+        // A thread that panicked has already reported its failure.
+        let _ = self.trail.take().map(JoinHandle::join);
     }
 }
 
@@ -477,6 +506,11 @@ impl Engine {
     /// What could not be applied.
     pub fn letters(&self) -> &Arc<Letters> {
         &self.shared.letters
+    }
+
+    /// What was done that binds others, and what was refused.
+    pub fn trail(&self) -> &Trail {
+        &self.shared.trail
     }
 
     pub fn principals(&self) -> &Principals {

@@ -5,6 +5,7 @@
 mod accept;
 mod answer;
 mod asyncapi;
+mod audit;
 mod availability;
 mod call;
 mod catalogue;
@@ -171,6 +172,10 @@ fn calls() -> ApiRouter<Engine> {
         .api_route(
             "/v1/webhooks/{name}/test",
             post_with(webhook::test, call("Changes", "Send a test message by a", "webhook", &[])),
+        )
+        .api_route(
+            "/v1/audit",
+            get_with(audit::list, call("Access", "What was done or refused: the", "audit trail", &[])),
         )
         .api_route("/v1/tokens", tokens)
         .api_route("/v1/tokens/{name}", token)

@@ -23,6 +23,7 @@
 //! | [`history`] | positions as of earlier LSNs, and what moved there |
 //! | [`http`] | the HTTP face of the real binary: every example of docs/http.md, roles, changes as they come |
 //! | [`gateway`] | what is around every HTTP call: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain |
+//! | [`audit`] | the audit trail: what is in it, through kills and in backups; edited, removed, cut off |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
@@ -37,6 +38,7 @@
 mod allocation;
 mod architecture;
 mod attack;
+mod audit;
 mod backorder;
 mod backup;
 mod binary;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use stockline_core::audit_trail::AuditTrail;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 
-use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files};
+use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files};
 use crate::{control, exit};
 
 #[derive(Debug, clap::Args)]
@@ -70,7 +71,9 @@ fn copy(options: &Options) -> Result<String, String> {
             let journal = FileJournal::open(&open(JOURNAL_FILE), true).map_err(|error| error.to_string())?;
             let snapshot = Snapshot::open(&open(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
             let letters = Letters::open(&open(LETTERS_FILE)).map_err(|error| error.to_string())?;
-            let anchor = backup_files(&snapshot, &*journal.reader(), &letters, &options.data, &to)?;
+            let trail = AuditTrail::open(&open(AUDIT_FILE)).map_err(|error| error.to_string())?;
+            let beside = (&letters, &trail);
+            let anchor = backup_files(&snapshot, &*journal.reader(), beside, &options.data, &to)?;
             Ok(anchor.to_string())
         }
     }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use stockline_core::audit_trail::AuditTrail;
 use stockline_core::backup;
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
@@ -11,7 +12,7 @@ use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
+use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
 use crate::{data, exit};
 
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,8 @@ fn restore(options: &Options) -> Result<String, String> {
         // A backup of a version before has none.
         let letters = Letters::open(&options.from.join(LETTERS_FILE)).map_err(|error| said(&error))?;
         letters.copy_to(&to.join(LETTERS_FILE)).map_err(|error| said(&error))?;
+        let trail = AuditTrail::open(&options.from.join(AUDIT_FILE)).map_err(|error| said(&error))?;
+        trail.copy_to(&to.join(AUDIT_FILE)).map_err(|error| said(&error))?;
         data::copy_identity(&options.from, to).map_err(|error| said(&error))?;
         eprintln!("copied; doing it again");
         let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;

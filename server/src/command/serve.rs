@@ -151,7 +151,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     // No more HTTP connections; calls under way are answered, and what comes behind them is refused.
     let _ = stop_http.send(true);
     // Commands taken are answered while connections are still there; then they are closed.
-    running.stop();
+    let stopped = running.stop();
     runtime.block_on(async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let _ = http.await;
@@ -160,6 +160,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     });
     // Whoever waits for a name to be looked up need not be waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // Whatever was said of calls is written down.
+    drop(stopped);
     tracing::info!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
     Ok(())
 }

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use stockline_core::audit_trail::{AuditAnchor, AuditTrail};
 use stockline_core::chain::Anchor;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::engine::{JOURNAL_FILE, SNAPSHOT_FILE};
+use crate::engine::{AUDIT_FILE, JOURNAL_FILE, SNAPSHOT_FILE};
 use crate::exit;
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,10 @@ pub struct Options {
     /// A chain written down earlier, which the journal must still go through
     #[arg(long, value_name = "LSN:HEX")]
     anchor: Option<Anchor>,
+
+    /// Where the audit trail's chain of a kind was earlier, which it must still go through; may be given again
+    #[arg(long, value_name = "KIND:NUMBER:HEX")]
+    audit_anchor: Vec<AuditAnchor>,
 }
 
 pub fn run(options: &Options) -> i32 {
@@ -34,16 +39,21 @@ pub fn run(options: &Options) -> i32 {
         let journal = FileJournal::open(&journal_file, true).map_err(|error| error.to_string())?;
         let snapshot =
             Snapshot::open(&options.data.join(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
-        verify(&snapshot, &*journal.reader(), options.anchor).map_err(|error| error.to_string())
+        let mut report =
+            verify(&snapshot, &*journal.reader(), options.anchor).map_err(|error| error.to_string())?;
+        let trail = AuditTrail::open(&options.data.join(AUDIT_FILE)).map_err(|error| error.to_string())?;
+        report.wrong.extend(trail.verify(&options.audit_anchor).map_err(|error| error.to_string())?);
+        Ok::<_, String>((report, trail.ends().map_err(|error| error.to_string())?))
     })();
     match report {
         Err(reason) => {
             eprintln!("stockline: {reason}");
             exit::DATA
         }
-        Ok(report) => {
+        Ok((report, audited)) => {
             println!("last_lsn={} state_hash={} entries={}", report.last, report.state_hash, report.entries);
             println!("anchor={}", report.anchor);
+            audited.iter().for_each(|end| println!("audit_anchor={end}"));
             let scope = if report.from_the_start { "everything" } else { "what the snapshot does not cover" };
             eprintln!(
                 "did {} entries again ({scope}) in {} ms",

@@ -3,19 +3,20 @@
 
 use std::path::Path;
 
+use stockline_core::audit_trail::AuditTrail;
 use stockline_core::chain::Anchor;
 use stockline_core::journal::JournalReader;
 use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 
-use super::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
+use super::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
 use crate::data;
 
-/// Copies ledger, dead letters and identity into a directory that is made for it.
+/// Copies ledger, dead letters, audit trail and identity into a directory that is made for it.
 pub fn backup_files(
     snapshot: &Snapshot,
     reader: &dyn JournalReader,
-    letters: &Letters,
+    (letters, trail): (&Letters, &AuditTrail),
     from: &Path,
     to: &Path,
 ) -> Result<Anchor, String> {
@@ -25,6 +26,7 @@ pub fn backup_files(
         let (snapshot_to, journal_to) = (to.join(SNAPSHOT_FILE), to.join(JOURNAL_FILE));
         let anchor = stockline_core::backup::copy(snapshot, reader, &snapshot_to, &journal_to)
             .map_err(|error| error.to_string())?;
+        trail.copy_to(&to.join(AUDIT_FILE)).map_err(|error| error.to_string())?;
         data::copy_identity(from, to).map_err(|error| error.to_string())?;
         Ok(anchor)
     })

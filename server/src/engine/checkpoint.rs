@@ -32,8 +32,8 @@ pub(super) fn run(shared: &Arc<Shared>, snapshot: &Snapshot) {
                 let _ = backup.done.send(Err("the server is stopping".into()));
                 continue;
             }
-            let made =
-                super::backup_files(snapshot, &*shared.reader, &shared.letters, &shared.data, &backup.to);
+            let beside = (&*shared.letters, shared.trail.records());
+            let made = super::backup_files(snapshot, &*shared.reader, beside, &shared.data, &backup.to);
             // Whoever asked may have gone.
             let _ = backup.done.send(made);
         }

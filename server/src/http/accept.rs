@@ -33,6 +33,14 @@ pub(crate) fn open() -> usize {
     OPEN.load(Ordering::Relaxed)
 }
 
+/// Whom a call comes from.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) from: IpAddr,
+    /// The calls of its connection, where it can have several.
+    pub(super) calls: Option<Arc<Calls>>,
+}
+
 /// How connections are encrypted: not at all where nobody else can listen.
 pub fn tls(address: IpAddr, certificate: &Certificate) -> Result<Option<TlsAcceptor>, String> {
     if address.is_loopback() {
@@ -65,7 +73,7 @@ pub(super) async fn serve(
             } => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (Ok(place), Ok((stream, _))) = accepted else {
+        let (Ok(place), Ok((stream, from))) = accepted else {
             // No file descriptors, most likely: others end meanwhile.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -73,7 +81,7 @@ pub(super) async fn serve(
         let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             OPEN.fetch_add(1, Ordering::Relaxed);
-            connection(stream, tls, router, watcher).await;
+            connection(stream, from.ip().to_canonical(), tls, router, watcher).await;
             OPEN.fetch_sub(1, Ordering::Relaxed);
             drop(place);
         });
@@ -84,26 +92,33 @@ pub(super) async fn serve(
 }
 
 /// One connection. One that fails has nobody to be told.
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+async fn connection(
+    stream: TcpStream,
+    from: IpAddr,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    watcher: Watcher,
+) {
     // Answers are written whole: waiting for more to send along would only delay them.
     let _ = stream.set_nodelay(true);
     match tls {
         Some(tls) => {
             let Ok(Ok(stream)) = timeout(PATIENCE, tls.accept(stream)).await else { return };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            talk(stream, is_http2, router, watcher).await;
+            talk(stream, from, is_http2, router, watcher).await;
         }
         None => {
             // Without TLS the first bytes say which it is; who says nothing is no client.
             let mut first = [0; 3];
             let Ok(Ok(1..)) = timeout(PATIENCE, stream.peek(&mut first)).await else { return };
-            talk(stream, first == *b"PRI", router, watcher).await;
+            talk(stream, from, first == *b"PRI", router, watcher).await;
         }
     }
 }
 
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    from: IpAddr,
     is_http2: bool,
     router: Router,
     watcher: Watcher,
@@ -111,13 +126,13 @@ async fn talk(
     let mut stream = TimeoutStream::new(stream);
     // Who takes nothing of its answers is let go.
     stream.set_write_timeout(Some(STALLED));
-    if is_http2 {
-        let calls = Calls::new();
-        let (routes, told) = (TowerToHyperService::new(router), Arc::clone(&calls));
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&told));
-            routes.call(request)
-        });
+    let calls = is_http2.then(Calls::new);
+    let (routes, peer) = (TowerToHyperService::new(router), Peer { from, calls: calls.clone() });
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        routes.call(request)
+    });
+    if let Some(calls) = calls {
         // Its signs of life come when asked for, calls open or not.
         stream.set_read_timeout(Some(SILENCE));
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -134,7 +149,6 @@ async fn talk(
             () = calls.stalled() => {}
         }
     } else {
-        let service = TowerToHyperService::new(router);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())

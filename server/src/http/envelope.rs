@@ -1,20 +1,23 @@
 //! What goes around every call: its id and trace, its time, its limits, and what is counted and logged of it.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use stockline_core::audit_trail::AuditKind;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::limit;
 use tokio::time::timeout;
 
+use super::accept::Peer;
 use super::problem::{Problem, ProblemCode};
 use super::stall::Calls;
-use crate::engine::Engine;
+use crate::engine::{AuditEntry, Engine};
 use crate::log;
 use crate::metrics::Operation;
 use crate::principal::Rate;
@@ -22,9 +25,6 @@ use crate::principal::Rate;
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static RATE: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// Of a path so much is logged.
-const PATH_BYTES_TOLD: usize = 256;
 
 /// What turns out about a call while it is answered.
 #[derive(Clone, Default)]
@@ -84,16 +84,89 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
     (sound && some(trace) && some(parent) && (version != "00" || parts.next().is_none())).then_some(trace)
 }
 
+/// A call under way. However it ends, by an answer or because its caller went away, that is logged, and what is for the
+/// audit trail told there.
+struct Call {
+    engine: Engine,
+    begun: Instant,
+    operation: Operation,
+    known: Known,
+    from: Option<IpAddr>,
+    method: Method,
+    path: String,
+    request: HeaderValue,
+    trace: Option<String>,
+    is_over: bool,
+}
+
+/// What stands in place of a status where nobody waited for one.
+const LEFT: (u16, &str) = (0, "LEFT");
+
+impl Call {
+    /// Says how it ended; answers what to wait for before the caller is told.
+    fn over(&mut self, (status, code): (u16, &str)) -> Option<u64> {
+        self.is_over = true;
+        let principal = self.known.0.get().map(|(principal, _)| principal);
+        let name = principal.map_or("", |principal| &*principal.name);
+        let administers =
+            self.operation.administers() && principal.is_some_and(|principal| principal.role == Role::Admin);
+        let turned_away = matches!(status, 401 | 403 | 429);
+        let (method, request) = (&self.method, self.request.to_str().unwrap_or_default());
+        let trace = self.trace.as_deref().unwrap_or_default();
+        let path = &self.path[..self.path.floor_char_boundary(limit::AUDIT_TEXT_BYTES_MAX)];
+        if !(administers || turned_away) {
+            let us = self.begun.elapsed().as_micros() as u64;
+            tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
+            return None;
+        }
+        if principal.is_some() || log::may_tell_of_strangers() {
+            tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
+        }
+        let kind = if administers { AuditKind::Administration } else { AuditKind::Refusal };
+        let entry = AuditEntry {
+            face: "http".into(),
+            principal: name.to_owned(),
+            from: self.from,
+            status,
+            code: code.to_owned(),
+            request: request.to_owned(),
+            trace: trace.to_owned(),
+            ..AuditEntry::of(&format!("{method} {path}"))
+        };
+        let place = self.engine.trail().tell(self.engine.clock().now(), kind, entry);
+        administers.then_some(place)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.over(LEFT);
+        }
+    }
+}
+
 pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let id = request_id(request.headers());
-    let trace = trace_id(request.headers()).map(str::to_owned);
-    let open = request.extensions_mut().remove::<Arc<Calls>>().map(Calls::begin);
+    let peer = request.extensions_mut().remove::<Peer>();
+    let from = peer.as_ref().map(|peer| peer.from);
+    let open = peer.and_then(|peer| peer.calls).map(Calls::begin);
     let known = Known::default();
     request.extensions_mut().insert(known.clone());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let operation =
-        Operation::of_call(&method, request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let mut call = Call {
+        engine,
+        begun,
+        operation: Operation::of_call(request.method(), route),
+        known,
+        from,
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        request: request_id(request.headers()),
+        trace: trace_id(request.headers()).map(str::to_owned),
+        is_over: false,
+    };
+    let engine = &call.engine;
     let answered = timeout(Duration::from_millis(limit::HTTP_CALL_MS_MAX), next.run(request)).await;
     let mut response = answered.unwrap_or_else(|_| {
         let text = "it took too long; what became of it, the same call with the same key will say";
@@ -101,7 +174,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     });
     let took = begun.elapsed();
     let status = response.status();
-    engine.metrics().called(operation, status.as_u16(), took);
+    engine.metrics().called(call.operation, status.as_u16(), took);
     let problem = response.extensions_mut().remove::<ProblemCode>();
     if let Some(code) = problem.as_ref().and_then(|problem| problem.at_the_door) {
         engine.metrics().refused(code);
@@ -109,30 +182,20 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     let code = problem.map(|problem| problem.name);
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    for retired in RETIRED.iter().filter(|retired| path.starts_with(retired.prefix)) {
+    for retired in RETIRED.iter().filter(|retired| call.path.starts_with(retired.prefix)) {
         headers.insert("deprecation", HeaderValue::from_static(retired.deprecation));
         headers.insert("sunset", HeaderValue::from_static(retired.sunset));
     }
-    let (principal, rate) = known.0.get().map_or((None, None), |(principal, rate)| (Some(principal), *rate));
-    if let Some(rate) = rate {
+    if let Some(rate) = call.known.0.get().and_then(|(_, rate)| *rate) {
         let value = |text: String| HeaderValue::from_str(&text).expect("digits");
         headers.insert(&RATE_POLICY, value(format!("\"token\";q={};w=1", rate.quota)));
         headers.insert(&RATE, value(format!("\"token\";r={};t=1", rate.left)));
     }
-    let name = principal.map_or("", |principal| &*principal.name);
-    let administers =
-        operation.administers() && principal.is_some_and(|principal| principal.role == Role::Admin);
-    let turned_away = matches!(status.as_u16(), 401 | 403 | 429);
-    let (request, trace) = (id.to_str().unwrap_or_default(), trace.as_deref().unwrap_or_default());
-    let (status, us) = (status.as_u16(), took.as_micros() as u64);
-    let code = code.as_deref().unwrap_or_default();
-    let path = &path[..path.floor_char_boundary(PATH_BYTES_TOLD)];
-    if administers || (turned_away && (principal.is_some() || log::may_tell_of_strangers())) {
-        tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
-    } else {
-        tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
+    headers.insert(&REQUEST_ID, call.request.clone());
+    // Whoever changed what others are bound by hears so when that is written down.
+    if let Some(place) = call.over((status.as_u16(), code.as_deref().unwrap_or_default())) {
+        call.engine.trail().written(place).await;
     }
-    headers.insert(&REQUEST_ID, id);
     match open {
         Some(open) => open.watch(response),
         None => response,

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
-use stockline_core::catalogue::{Principal, Role};
-use stockline_core::command::Frame;
+use stockline_core::audit_trail::AuditKind;
+use stockline_core::catalogue::{EntryKind, Principal, Role};
+use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{ChannelId, GroupId, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
@@ -28,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::access::{self, Present, Turned};
 use crate::availability;
-use crate::engine::{Answered, Clock, Engine, Refused, Tag};
+use crate::engine::{Answered, AuditEntry, Clock, Engine, Refused, Tag};
 use crate::follow::{Asked, Followed, Told};
 use crate::log;
 use crate::metrics::Operation;
@@ -54,6 +55,8 @@ pub(super) struct Session {
     answered: UnboundedReceiver<Answered>,
     frames_in_flight: usize,
     commands_in_flight: usize,
+    /// What answers to those who change what binds others wait for, in the audit trail.
+    audited: u64,
     /// Commands and skus taken in this turn.
     taken: usize,
     /// Nothing is read before this: a frame was turned away, or waits for room in its lane.
@@ -119,6 +122,7 @@ impl Session {
                     answered,
                     frames_in_flight: 0,
                     commands_in_flight: 0,
+                    audited: 0,
                     taken: 0,
                     paused: None,
                     waiting: None,
@@ -130,10 +134,12 @@ impl Session {
             }
             Err(turned) => {
                 engine.metrics().refused(turned.code);
+                let (code, from) = (turned.code.name(), connection.remote_address());
                 if log::may_tell_of_strangers() {
-                    let (code, from) = (turned.code.name(), connection.remote_address());
                     tracing::info!(target: "audit", face = "quic", %from, code, text = &*turned.text);
                 }
+                let entry = AuditEntry { code: code.to_owned(), ..entry(&connection, "SignIn") };
+                engine.trail().tell(engine.clock().now(), AuditKind::Refusal, entry);
                 refuse(&mut out, 0, turned.code, &turned.text);
                 hang_up(&connection, &mut send, &out).await;
                 None
@@ -304,6 +310,7 @@ impl Session {
         let text = &*turned.text;
         if turned.code == Code::Forbidden {
             tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
+            self.audit(AuditKind::Refusal, &format!("{kind:?}"), code);
         } else {
             tracing::debug!(target: "quic", principal, ?kind, code, text);
         }
@@ -340,6 +347,7 @@ impl Session {
         if Operation::of_frame(raw.kind).administers() {
             let (principal, kind) = (&*self.principal.name, raw.kind);
             tracing::info!(target: "audit", face = "quic", principal, ?kind, commands = frame.commands.len());
+            self.audited = self.audit(AuditKind::Administration, &asked(raw.kind, &frame.commands), "");
         }
         let commands = frame.commands.len();
         self.taken += commands;
@@ -347,6 +355,12 @@ impl Session {
         self.commands_in_flight += commands;
         self.offer(frame);
         Ok(())
+    }
+
+    fn audit(&self, kind: AuditKind, asked: &str, code: &str) -> u64 {
+        let (principal, code) = (self.principal.name.clone(), code.to_owned());
+        let entry = AuditEntry { principal, code, ..entry(&self.connection, asked) };
+        self.engine.trail().tell(self.engine.clock().now(), kind, entry)
     }
 
     /// Submits a frame that counts as in flight. One whose lane is full waits here, and what is behind it in the
@@ -440,10 +454,19 @@ impl Session {
             });
             return;
         }
-        self.frames_in_flight -= 1;
-        self.commands_in_flight -= answered.commands;
         let kind = FrameType::from_number(answered.mark as u8);
         let operation = kind.map_or(Operation::Other, Operation::of_frame);
+        if operation.administers() && !self.engine.trail().is_written(self.audited) {
+            let (engine, answers, place) = (self.engine.clone(), self.answers.clone(), self.audited);
+            tokio::spawn(async move {
+                engine.trail().written(place).await;
+                // Who asked may have gone.
+                let _ = answers.send(answered);
+            });
+            return;
+        }
+        self.frames_in_flight -= 1;
+        self.commands_in_flight -= answered.commands;
         self.engine.metrics().framed(operation, answered.begun.elapsed());
         let request = (answered.mark >> 8) as u32;
         let mut reply: FrameReply = answered.reply;
@@ -471,6 +494,27 @@ impl Session {
             _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(&reply)),
         }
     }
+}
+
+/// What the audit trail is told of a connection.
+fn entry(connection: &Connection, asked: &str) -> AuditEntry {
+    let from = Some(connection.remote_address().ip().to_canonical());
+    AuditEntry { face: "quic".into(), from, ..AuditEntry::of(asked) }
+}
+
+/// A frame in words: what it defines, or changes.
+fn asked(kind: FrameType, commands: &[Command]) -> String {
+    let mut text = format!("{kind:?} {}:", commands.len());
+    for command in commands {
+        if text.len() > limit::AUDIT_TEXT_BYTES_MAX {
+            break;
+        }
+        if let Body::Define(definition) = &command.body {
+            let kind = definition.kind().map_or("sku", EntryKind::name);
+            text.push_str(&format!(" {kind} {:?}", definition.name()));
+        }
+    }
+    text
 }
 
 fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, SignedIn), Turned> {
