@@ -193,6 +193,8 @@ pub const HTTP_BODY_MS_MAX: u64 = 30_000;
 pub const HTTP_CALL_MS_MAX: u64 = 60_000;
 /// Milliseconds that open calls have to end when the server stops.
 pub const HTTP_DRAIN_MS_MAX: u64 = 2_000;
+/// Milliseconds that the last traces have to be sent when the server stops.
+pub const TRACES_STOP_MS_MAX: u64 = 3_000;
 /// Connections of one principal.
 pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 1_024;
 

@@ -20,5 +20,7 @@ pub mod jwt;
 pub mod log;
 pub mod metrics;
 pub mod names;
+pub mod outgoing;
 pub mod principal;
 pub mod quic;
+pub mod trace;

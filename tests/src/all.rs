@@ -29,9 +29,11 @@
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`faulty`] | the real binary on a disk that is slow, fails or is full |
 //! | [`webhook`] | messages to receivers that refuse, stall and go away; streams that begin with a snapshot |
+//! | [`trace`] | spans of OpenTelemetry, as a collector gets them, and a collector that stalls |
 //! | [`kill`] | the real binary under random commands: SIGKILL, SIGSTOP, cut connections, clocks set wrong |
 //! | [`plan`] | orders planned as a whole: few nodes, substitutes of skus, cut-offs and capacities of days |
 //! | [`planted`] | bugs planted on purpose, and the layers that catch each |
+//! | [`receiver`] | somebody who is called over HTTP |
 //! | [`rounds`] | how long random layers run, and the command that repeats a failure |
 //! | [`architecture`] | who may name what, file lengths, module docs, vocabulary |
 
@@ -59,6 +61,7 @@ mod loom;
 mod model;
 mod plan;
 mod planted;
+mod receiver;
 mod rounds;
 mod rule;
 mod shards;
@@ -66,6 +69,7 @@ mod simulation;
 mod sku_rule;
 mod sourcing;
 mod storage;
+mod trace;
 mod view;
 mod webhook;
 

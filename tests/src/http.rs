@@ -25,7 +25,11 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) fn open(data: &Path, more: &[&str]) -> Shop {
-        let serving = serve(data, more);
+        Shop::around(serve(data, more), data)
+    }
+
+    /// Around a server that runs.
+    pub(crate) fn around(serving: Serving, data: &Path) -> Shop {
         let token = std::fs::read_to_string(data.join("admin.token")).expect("a token");
         Shop { serving, agent: agent(), token: token.trim().to_owned() }
     }

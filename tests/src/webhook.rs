@@ -1,12 +1,11 @@
 //! Webhooks of the real binary, against a receiver that refuses, stalls and goes away.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ring::hmac;
@@ -14,31 +13,28 @@ use serde_json::{Value, json};
 
 use crate::binary::check;
 use crate::http::Shop;
-
-/// A message as it came, with what the receiver answered.
-struct Came {
-    id: String,
-    at: String,
-    signatures: String,
-    body: String,
-    answered: u16,
-}
+use crate::receiver::{Came, receive};
 
 impl Came {
+    /// The message's own id.
+    fn id(&self) -> &str {
+        self.header("webhook-id")
+    }
+
     /// Whether one of the signatures is of a secret, as it was told.
     fn is_signed(&self, secret: &str) -> bool {
         let key = base64(secret.strip_prefix("whsec_").expect("a secret"));
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-        let text = format!("{}.{}.{}", self.id, self.at, self.body);
+        let text = format!("{}.{}.{}", self.id(), self.header("webhook-timestamp"), self.text());
         let good = |one: &str| {
             let tag = base64(one.strip_prefix("v1,").expect("version 1"));
             hmac::verify(&key, text.as_bytes(), &tag).is_ok()
         };
-        self.signatures.split(' ').any(good)
+        self.header("webhook-signature").split(' ').any(good)
     }
 
     fn json(&self) -> Value {
-        serde_json::from_str(&self.body).expect("JSON")
+        serde_json::from_str(self.text()).expect("JSON")
     }
 
     fn changes(&self) -> Vec<Value> {
@@ -64,51 +60,10 @@ fn base64(text: &str) -> Vec<u8> {
     bytes.collect()
 }
 
-/// Answers each call with what `answer` says of its body and of how many came before; 0: not at all.
-fn receive(answer: impl Fn(usize, &str) -> u16 + Send + Sync + 'static) -> (String, Receiver<Came>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
-    let (tell, came) = channel();
-    let answer = Arc::new(answer);
-    let count = Arc::new(AtomicUsize::new(0));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let (tell, answer, count) = (tell.clone(), answer.clone(), count.clone());
-            std::thread::spawn(move || {
-                serve(stream, &tell, |body| answer(count.fetch_add(1, Ordering::SeqCst), body))
-            });
-        }
-    });
-    (url, came)
-}
-
-fn serve(stream: TcpStream, tell: &Sender<Came>, answer: impl Fn(&str) -> u16) {
-    let mut writer = stream.try_clone().expect("a stream");
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut headers = std::collections::HashMap::new();
-        for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
-            if let Some((name, value)) = line.split_once(": ") {
-                headers.insert(name.to_ascii_lowercase(), value.to_owned());
-            }
-        }
-        let Some(length) = headers.get("content-length").and_then(|text| text.parse().ok()) else { return };
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).expect("a body");
-        let body = String::from_utf8(body).expect("text");
-        let answered = answer(&body);
-        let of = |name: &str| headers.get(name).cloned().unwrap_or_default();
-        let (id, at, signatures) = (of("webhook-id"), of("webhook-timestamp"), of("webhook-signature"));
-        if tell.send(Came { id, at, signatures, body, answered }).is_err() {
-            return;
-        }
-        if answered == 0 {
-            std::thread::park();
-        }
-        if write!(writer, "HTTP/1.1 {answered} so\r\ncontent-length: 2\r\n\r\nok").is_err() {
-            return;
-        }
-    }
+/// The address of a receiver of messages.
+fn receiver(answer: impl Fn(usize, &str) -> u16 + Send + Sync + 'static) -> (String, Receiver<Came>) {
+    let (url, came) = receive(move |before, body| answer(before, std::str::from_utf8(body).expect("text")));
+    (format!("{url}/hook"), came)
 }
 
 fn open(data: &Path) -> Shop {
@@ -165,10 +120,10 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
     // The third call and the one behind it are refused, and whatever has to do with sku C.
     let refuses =
         |count: usize, body: &str| if (2..4).contains(&count) || body.contains("\"C\"") { 503 } else { 200 };
-    let (url, came) = receive(refuses);
+    let (url, came) = receiver(refuses);
     let made = hook(&shop, "shop", &url, json!({ "snapshot": true, "attempts": 4 }));
     let secret = made["secret"].as_str().expect("told once").to_owned();
-    let first = until(&came, |came| came.body.contains("\"snapshot\""));
+    let first = until(&came, |came| came.text().contains("\"snapshot\""));
     assert!(
         first
             .iter()
@@ -192,7 +147,7 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
     let tried = shop.put("POST", "/v1/webhooks/shop/test", Value::Null);
     assert_eq!(tried["status"], "delivered", "{tried}");
     let id = tried["id"].as_str().expect("an id").to_owned();
-    assert!(until(&came, |came| came.id == id).pop().expect("one").json()["type"] == "stockline.test");
+    assert!(until(&came, |came| came.id() == id).pop().expect("one").json()["type"] == "stockline.test");
 
     // Two refusals, and the third try is the same message.
     let one = reserve(&shop);
@@ -202,7 +157,7 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
     assert!(last.is_signed(&secret));
     if tries.len() > 1 {
         assert!(
-            tries.iter().all(|came| came.id == last.id && came.body == last.body),
+            tries.iter().all(|came| came.id() == last.id() && came.body == last.body),
             "a try is the same message"
         );
     }
@@ -217,11 +172,11 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
 
     // Four refusals, and it is a dead letter; what comes behind it arrives.
     receipt(&shop, "3", "C", 1);
-    let refused = until(&came, |came| came.body.contains("\"C\""));
-    let dead = refused.last().expect("one").id.clone();
+    let refused = until(&came, |came| came.text().contains("\"C\""));
+    let dead = refused.last().expect("one").id().to_owned();
     let letters = || shop.put("GET", "/v1/dead-letters", Value::Null);
     let mut tries = 1;
-    let mut count = || tries += came.try_iter().filter(|came| came.id == dead).count();
+    let mut count = || tries += came.try_iter().filter(|came| came.id() == dead).count();
     while letters()["total"] != 1 {
         count();
     }
@@ -240,10 +195,10 @@ fn messages_are_signed_and_sent_again_until_they_arrive_or_are_dead_letters() {
     assert_eq!(driven["status"], "undelivered", "{driven}");
     assert!(driven["error"].as_str().expect("why").contains("503"));
     // A receiver that takes it now gets the same message.
-    let (url, mended) = receive(|_, _| 204);
+    let (url, mended) = receiver(|_, _| 204);
     hook(&shop, "shop", &url, json!({ "snapshot": true, "attempts": 4 }));
     assert_eq!(shop.put("POST", &again, Value::Null)["status"], "delivered");
-    let came = until(&mended, |came| came.id == dead).pop().expect("one");
+    let came = until(&mended, |came| came.id() == dead).pop().expect("one");
     assert!(came.is_signed(&another));
     assert_eq!(letters()["total"], 0);
 
@@ -262,7 +217,7 @@ fn each_change_has_an_id_of_its_own_in_envelopes_too_and_one_made_anew_begins_an
     let dir = tempfile::tempdir().expect("a directory");
     let shop = open(&dir.path().join("data"));
     shop.put("PUT", "/v1/rules/wait", json!({ "skus": "*", "backorder": 100 }));
-    let (url, came) = receive(|_, _| 200);
+    let (url, came) = receiver(|_, _| 200);
     let made = hook(&shop, "shop", &url, json!({ "what": ["reservations"], "envelope": "cloudevents" }));
     let supply = |id: &str, sku: &str| {
         json!({ "id": id, "source": "erp", "type": "supply", "occurred_at": "2026-01-01T00:00:00Z", "sku": sku, "node": "n",
@@ -273,7 +228,7 @@ fn each_change_has_an_id_of_its_own_in_envelopes_too_and_one_made_anew_begins_an
     let id = "00000000-0000-4000-9000-000000000001";
     let body = json!({ "id": id, "channel": "web", "ttl_ms": 600_000, "lines": lines });
     shop.put("POST", "/v1/reservations", body);
-    let envelopes = until(&came, |came| came.body.contains("promised")).pop().expect("one");
+    let envelopes = until(&came, |came| came.text().contains("promised")).pop().expect("one");
     assert!(envelopes.is_signed(made["secret"].as_str().expect("a secret")));
     let envelopes = envelopes.json().as_array().cloned().expect("a batch");
     let promises = envelopes.iter().filter(|envelope| envelope["data"]["what"] == "promised").count();
@@ -291,7 +246,7 @@ fn each_change_has_an_id_of_its_own_in_envelopes_too_and_one_made_anew_begins_an
     receipt(&shop, "3", "A", 5);
     let next = reserve(&shop);
     let first = until(&came, |_| true).pop().expect("one");
-    assert!(first.body.contains(&next) && !first.body.contains("released"), "{}", first.body);
+    assert!(first.text().contains(&next) && !first.text().contains("released"), "{}", first.text());
     let of = |made: &Value| first.is_signed(made["secret"].as_str().expect("a secret"));
     assert!(of(&again) && !of(&made));
 }
@@ -303,7 +258,7 @@ fn what_happens_while_a_receiver_is_away_and_the_server_is_killed_comes_all_the_
     let shop = open(&data);
     receipt(&shop, "1", "A", 10_000);
     // One that is there and never answers costs the other nothing.
-    let (stalled, _silence) = receive(|_, _| 0);
+    let (stalled, _silence) = receiver(|_, _| 0);
     hook(&shop, "stalled", &stalled, json!({}));
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let away = format!("http://{}/hook", nobody.local_addr().expect("an address"));
@@ -319,7 +274,7 @@ fn what_happens_while_a_receiver_is_away_and_the_server_is_killed_comes_all_the_
     reserved.extend((0..20).map(|_| reserve(&shop)));
     drop(shop);
     let shop = Shop::open(&data, &[]);
-    let (url, came) = receive(|_, _| 200);
+    let (url, came) = receiver(|_, _| 200);
     hook(&shop, "shop", &url, json!({ "attempts": 32, "backoff_ms": 100 }));
     reserved.extend((0..20).map(|_| reserve(&shop)));
     let mut last = 0;
@@ -342,9 +297,9 @@ fn what_happens_while_a_receiver_is_away_and_the_server_is_killed_comes_all_the_
     let (copy, to) = (text(&copy), text(&restored));
     check("stockline", &["restore", "--from", &copy, "--data", &to, "--at", "20"], 0, "last_lsn=20");
     let shop = Shop::open(&restored, &[]);
-    let (url, came) = receive(|_, _| 200);
+    let (url, came) = receiver(|_, _| 200);
     hook(&shop, "shop", &url, json!({}));
-    let all = until(&came, |came| came.body.contains("\"snapshot\""));
+    let all = until(&came, |came| came.text().contains("\"snapshot\""));
     let told: Vec<Value> = all.iter().flat_map(Came::changes).collect();
     assert!(told.iter().any(|change| change["type"] == "gap"), "{told:?}");
     assert!(told.iter().any(|change| change["type"] == "change" && change["data"]["sku"] == "A"), "{told:?}");

@@ -20,7 +20,7 @@ use crate::data::DataDir;
 use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
 use crate::principal::token_sha256;
 use crate::quic::QuicFace;
-use crate::{exit, http, log};
+use crate::{exit, http, log, trace};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -101,6 +101,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop(exit::FAILED, format!("cannot start: {error}")))?;
+    let traces = trace::start(runtime.handle()).map_err(|reason| Stop(exit::USAGE, reason))?;
     let served = runtime.block_on(async {
         let engine = running.handle();
         ensure_admin(&engine, &token).await?;
@@ -158,6 +159,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         quic.close().await;
         serving.abort();
     });
+    drop(traces);
     // Whoever waits for a name to be looked up need not be waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     // Whatever was said of calls is written down.

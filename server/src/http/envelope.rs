@@ -21,6 +21,7 @@ use crate::engine::{AuditEntry, Engine};
 use crate::log;
 use crate::metrics::Operation;
 use crate::principal::Rate;
+use crate::trace::{self, Parent, Span};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static RATE: HeaderName = HeaderName::from_static("ratelimit");
@@ -71,19 +72,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// The trace that the call is part of: the id in a sound `traceparent` of W3C Trace Context.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let some = |text: &str| text.bytes().any(|byte| byte != b'0');
-    let sound = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-    (sound && some(trace) && some(parent) && (version != "00" || parts.next().is_none())).then_some(trace)
-}
-
 /// A call under way. However it ends, by an answer or because its caller went away, that is logged, and what is for the
 /// audit trail told there.
 struct Call {
@@ -95,7 +83,8 @@ struct Call {
     method: Method,
     path: String,
     request: HeaderValue,
-    trace: Option<String>,
+    parent: Option<Parent>,
+    span: Span,
     is_over: bool,
 }
 
@@ -112,8 +101,23 @@ impl Call {
             self.operation.administers() && principal.is_some_and(|principal| principal.role == Role::Admin);
         let turned_away = matches!(status, 401 | 403 | 429);
         let (method, request) = (&self.method, self.request.to_str().unwrap_or_default());
-        let trace = self.trace.as_deref().unwrap_or_default();
+        let trace = self.parent.map(|parent| parent.trace_id()).or_else(|| self.span.trace_id());
+        let trace = trace.as_deref().unwrap_or_default();
         let path = &self.path[..self.path.floor_char_boundary(limit::AUDIT_TEXT_BYTES_MAX)];
+        if trace::is_on() {
+            let span = &mut self.span;
+            span.set("http.request.method", method.to_string());
+            span.set("url.path", path.to_owned());
+            span.set("http.response.status_code", i64::from(status));
+            span.set("stockline.request_id", request.to_owned());
+            span.set("stockline.principal", name.to_owned());
+            if !code.is_empty() {
+                span.set("stockline.code", code.to_owned());
+            }
+            if status >= 500 || status == LEFT.0 {
+                span.fail(code);
+            }
+        }
         if !(administers || turned_away) {
             let us = self.begun.elapsed().as_micros() as u64;
             tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
@@ -154,6 +158,13 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
     let known = Known::default();
     request.extensions_mut().insert(known.clone());
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let parent = Parent::of(request.headers());
+    let method = request.method();
+    let name = || route.map_or(method.to_string(), |route| format!("{method} {route}"));
+    let mut span = Span::request(name, parent, Duration::ZERO);
+    if let Some(route) = route.filter(|_| trace::is_on()) {
+        span.set("http.route", route.to_owned());
+    }
     let mut call = Call {
         engine,
         begun,
@@ -163,7 +174,8 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         request: request_id(request.headers()),
-        trace: trace_id(request.headers()).map(str::to_owned),
+        parent,
+        span,
         is_over: false,
     };
     let engine = &call.engine;

@@ -34,6 +34,7 @@ use crate::follow::{Asked, Followed, Told};
 use crate::log;
 use crate::metrics::Operation;
 use crate::principal::SignedIn;
+use crate::trace::{self, Span};
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -322,6 +323,9 @@ impl Session {
         if raw.kind == FrameType::Availability {
             let answered = self.answer_availability(raw);
             self.engine.metrics().framed(Operation::Availability, begun.elapsed());
+            if trace::is_on() {
+                self.span(raw.kind, begun.elapsed()).set("stockline.items", self.answer.items.len() as i64);
+            }
             return answered;
         }
         if raw.kind == FrameType::Follow {
@@ -355,6 +359,14 @@ impl Session {
         self.commands_in_flight += commands;
         self.offer(frame);
         Ok(())
+    }
+
+    /// A frame that was answered, as a span that is over.
+    fn span(&self, kind: FrameType, took: Duration) -> Span {
+        let mut span = Span::request(|| format!("{kind:?}"), None, took);
+        span.set("network.transport", "quic");
+        span.set("stockline.principal", self.principal.name.clone());
+        span
     }
 
     fn audit(&self, kind: AuditKind, asked: &str, code: &str) -> u64 {
@@ -467,7 +479,11 @@ impl Session {
         }
         self.frames_in_flight -= 1;
         self.commands_in_flight -= answered.commands;
-        self.engine.metrics().framed(operation, answered.begun.elapsed());
+        let took = answered.begun.elapsed();
+        self.engine.metrics().framed(operation, took);
+        if let Some(kind) = kind.filter(|_| trace::is_on()) {
+            self.span(kind, took).set("stockline.commands", answered.commands as i64);
+        }
         let request = (answered.mark >> 8) as u32;
         let mut reply: FrameReply = answered.reply;
         match kind {

@@ -10,10 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::Secret;
@@ -21,7 +17,8 @@ use stockline_core::id::Millis;
 use stockline_core::limit;
 use tokio::time::timeout;
 
-type Sender = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+use crate::outgoing::{self, Outgoing};
+use crate::trace::{self, Span};
 
 /// A message as it waits, and as it lies in a dead letter. Its id stays the same however often it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,29 +36,9 @@ pub(in super::super) struct Failed {
     pub(in super::super) wait: Option<Duration>,
 }
 
-/// Sends to receivers whose certificates the system trusts, or whatever `SSL_CERT_FILE` names.
-fn sender() -> &'static Sender {
-    static SENDER: OnceLock<Sender> = OnceLock::new();
-    SENDER.get_or_init(new_sender)
-}
-
-fn new_sender() -> Sender {
-    let provider = rustls::crypto::ring::default_provider();
-    let connector = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone()) {
-        Ok(builder) => builder,
-        Err(error) => {
-            tracing::warn!(
-                "webhooks over https reach nobody: no trusted certificates are to be had ({error})"
-            );
-            let config = rustls::ClientConfig::builder_with_provider(provider.into())
-                .with_safe_default_protocol_versions()
-                .expect("ring speaks TLS 1.2 and 1.3")
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            HttpsConnectorBuilder::new().with_tls_config(config)
-        }
-    };
-    Client::builder(TokioExecutor::new()).build(connector.https_or_http().enable_http1().build())
+fn sender() -> &'static Outgoing {
+    static SENDER: OnceLock<Outgoing> = OnceLock::new();
+    SENDER.get_or_init(outgoing::new)
 }
 
 /// Whether messages may be sent there: over TLS, or to this machine. No redirect is followed to anywhere else.
@@ -106,13 +83,41 @@ pub(super) async fn send(
     let failed = |why: String| Failed { why, wait: None };
     // One that was put over QUIC was not looked at.
     check(url).map_err(failed)?;
+    let mut span = Span::message(|| "POST".into());
+    if trace::is_on() {
+        let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+        span.set("http.request.method", "POST");
+        span.set("server.address", host.unwrap_or_default());
+        span.set("stockline.message_id", message.id.clone());
+    }
+    let sent = exchange(url, secrets, message, now, &span).await;
+    match &sent {
+        Ok(status) => span.set("http.response.status_code", i64::from(status.as_u16())),
+        Err(failed) => span.fail(&failed.why),
+    }
+    sent.map(|_| ())
+}
+
+/// Answers the receiver's status, a good one.
+async fn exchange(
+    url: &str,
+    secrets: &[Secret],
+    message: &Message,
+    now: Millis,
+    span: &Span,
+) -> Result<StatusCode, Failed> {
+    let failed = |why: String| Failed { why, wait: None };
     let at_s = now.0 / 1_000;
-    let request = Request::post(url)
+    let mut request = Request::post(url)
         .header(header::CONTENT_TYPE, message.kind.as_str())
         .header(header::USER_AGENT, concat!("stockline/", env!("CARGO_PKG_VERSION")))
         .header("webhook-id", &message.id)
         .header("webhook-timestamp", at_s)
-        .header("webhook-signature", signatures(secrets, &message.id, at_s, &message.body))
+        .header("webhook-signature", signatures(secrets, &message.id, at_s, &message.body));
+    if let Some(traceparent) = span.traceparent() {
+        request = request.header("traceparent", traceparent);
+    }
+    let request = request
         .body(Full::new(Bytes::from(message.body.clone())))
         .map_err(|error| failed(error.to_string()))?;
     let answer =
@@ -132,7 +137,7 @@ pub(super) async fn send(
     let body = Limited::new(body, limit::WEBHOOK_ANSWER_BYTES_MAX).collect();
     let _ = timeout(Duration::from_millis(limit::WEBHOOK_BODY_MS_MAX), body).await;
     if parts.status.is_success() {
-        return Ok(());
+        return Ok(parts.status);
     }
     let told = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let longest = Duration::from_millis(limit::WEBHOOK_BACKOFF_MS_MAX);
