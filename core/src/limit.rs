@@ -232,6 +232,8 @@ pub const AUDIT_SLICES: u32 = 16;
 pub const AUDIT_MS: u64 = 60_000;
 /// Ages, in milliseconds, by which confirmed reservations are counted that nobody has fulfilled: an hour, a day, a week.
 pub const AGES_MS: [u64; 3] = [3_600_000, 86_400_000, 604_800_000];
+/// Sources of stock events that one principal may name before the others are counted together.
+pub const SOURCES_PER_PRINCIPAL_MAX: usize = 64;
 /// Records of the audit trail that are kept, of each kind; those that wait to be written; refusals of different kinds that
 /// are told one by one in a second; bytes of what a record says was asked.
 pub const AUDIT_RECORDS_MAX: u64 = 500_000;

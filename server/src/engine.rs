@@ -120,8 +120,17 @@ pub struct Tag {
     pub mark: u64,
     /// This is a piece of a frame, and not its last.
     pub more: bool,
+    /// Its stock events come with names of sources, and who knows them counts them.
+    pub names_sources: bool,
     /// When it came.
     pub begun: Instant,
+}
+
+impl Tag {
+    /// Of a frame that comes now, whole.
+    pub fn new(reply_to: Option<UnboundedSender<Answered>>) -> Tag {
+        Tag { reply_to, mark: 0, more: false, names_sources: false, begun: Instant::now() }
+    }
 }
 
 /// Why a frame did not get into the order.
@@ -700,10 +709,5 @@ impl Engine {
 
 /// A frame of the system's own.
 fn system_frame(commands: Vec<stockline_core::command::Command>) -> Frame<Tag> {
-    Frame {
-        tag: Tag { reply_to: None, mark: 0, more: false, begun: Instant::now() },
-        principal: PrincipalId::SYSTEM,
-        commands,
-        lines: Vec::new(),
-    }
+    Frame { tag: Tag::new(None), principal: PrincipalId::SYSTEM, commands, lines: Vec::new() }
 }

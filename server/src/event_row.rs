@@ -43,7 +43,7 @@ pub struct EventRow {
     pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// The sender's own count; it is taken in and not looked at yet.
+    /// The source's own count, one more with each event: `/metrics` tells how many are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
 }

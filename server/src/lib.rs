@@ -23,4 +23,5 @@ pub mod names;
 pub mod outgoing;
 pub mod principal;
 pub mod quic;
+pub mod source;
 pub mod trace;

@@ -1,5 +1,5 @@
 //! What the server counts of itself, as `/metrics` tells it: names and base units as Prometheus has them, no label
-//! with more values than the catalogue has principals. docs/operations.md says what each means.
+//! with more values than the catalogue has principals and each of them sources. docs/operations.md says what each means.
 //!
 //! Counting is a few relaxed additions; whatever can be looked up when somebody asks is looked up then.
 
@@ -14,12 +14,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use stockline_core::id::{Lsn, Millis, PrincipalId};
+use stockline_core::id::{Lsn, Millis};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
 use crate::engine::Engine;
+use crate::source::{Source, Sources};
 
 /// What is asked of the server, whichever face it comes through.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,18 +133,6 @@ const SECONDS: [f64; 16] = [
 /// Commands of a batch.
 const COMMANDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
-/// What one warehouse, or whoever else tells stock events, did lately.
-#[derive(Clone, Copy, Default)]
-pub struct Source {
-    pub applied: u64,
-    pub refused: u64,
-    /// Adjustments, and counts that found another number than was known.
-    pub exceptions: u64,
-    /// When the latest of its events happened, and when it came.
-    pub occurred_at: Millis,
-    pub told_at: Millis,
-}
-
 /// How a webhook's receiver is doing.
 #[derive(Clone, Default)]
 pub struct Delivery {
@@ -177,7 +166,7 @@ pub struct Metrics {
     /// The first LSN each follower has not been told of.
     pub cursors: DashMap<u64, u64>,
     pub quic_connections: AtomicUsize,
-    pub sources: DashMap<PrincipalId, Source>,
+    pub sources: Sources,
     /// By webhook.
     pub deliveries: DashMap<String, Delivery>,
 }
@@ -195,7 +184,7 @@ impl Default for Metrics {
             fold_seconds: Histogram::new(&SECONDS),
             cursors: DashMap::new(),
             quic_connections: AtomicUsize::new(0),
-            sources: DashMap::new(),
+            sources: Sources::default(),
             deliveries: DashMap::new(),
         }
     }
@@ -240,32 +229,33 @@ impl Writer<'_> {
         metric.encode_counter::<[(&str, &str); 0], _, f64>(&value, None)
     }
 
-    /// One value a label; nothing where there is none.
-    fn gauges(
+    /// One value for each set of labels; nothing where there is none.
+    fn gauges<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        label: &str,
-        values: impl Iterator<Item = (String, f64)>,
+        labels: [&str; N],
+        values: impl Iterator<Item = ([String; N], f64)>,
     ) -> Encoded {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (text, value) in values {
-            metric.encode_family(&[(label, text.as_str())])?.encode_gauge(&value)?;
+        for (texts, value) in values {
+            let set: [_; N] = std::array::from_fn(|at| (labels[at], texts[at].as_str()));
+            metric.encode_family(&set)?.encode_gauge(&value)?;
         }
         Ok(())
     }
 
-    fn counters(
+    fn counters<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        label: &str,
-        values: impl Iterator<Item = (String, u64)>,
+        labels: [&str; N],
+        values: impl Iterator<Item = ([String; N], u64)>,
     ) -> Encoded {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (text, value) in values {
-            let labels = [(label, text.as_str())];
-            metric.encode_family(&labels)?.encode_counter::<[(&str, &str); 0], _, f64>(&value, None)?;
+        for (texts, value) in values {
+            let set: [_; N] = std::array::from_fn(|at| (labels[at], texts[at].as_str()));
+            metric.encode_family(&set)?.encode_counter::<[(&str, &str); 0], _, f64>(&value, None)?;
         }
         Ok(())
     }
@@ -309,14 +299,14 @@ impl Collector for Engine {
         out.counters(
             "stockline_http_responses",
             "Answers over HTTP by status",
-            "status",
-            statuses.filter(|(_, count)| *count > 0).map(|(status, count)| (status.to_string(), count)),
+            ["status"],
+            statuses.filter(|(_, count)| *count > 0).map(|(status, count)| ([status.to_string()], count)),
         )?;
         let codes = metrics.codes.iter().enumerate().filter_map(|(number, count)| {
             let code = Code::from_number(number as u8).filter(|_| load(count) > 0)?;
-            Some((code.name().to_owned(), load(count)))
+            Some(([code.name().to_owned()], load(count)))
         });
-        out.counters("stockline_refusals", "Commands and requests refused, by code", "code", codes)?;
+        out.counters("stockline_refusals", "Commands and requests refused, by code", ["code"], codes)?;
         out.counter("stockline_commands", "Commands that got a place in the order", load(&metrics.commands))?;
         out.histogram("stockline_batch_commands", "Commands made durable together", &metrics.batch_commands)?;
         out.histogram(
@@ -358,8 +348,8 @@ impl Collector for Engine {
         out.gauges(
             "stockline_connections",
             "Connections that are open, by face",
-            "face",
-            connections.into_iter().map(|(face, count)| (face.to_owned(), count as f64)),
+            ["face"],
+            connections.into_iter().map(|(face, count)| ([face.to_owned()], count as f64)),
         )?;
         out.gauge("stockline_followers", "Followers that wait or read", state.followers as f64)?;
         out.gauge(
@@ -388,8 +378,8 @@ impl Collector for Engine {
         out.gauges(
             "stockline_unsettled_reservations_older",
             "Of the unsettled reservations, those confirmed more than so many seconds ago",
-            "seconds",
-            older.map(|(age, count)| ((age / 1_000).to_string(), count as f64)),
+            ["seconds"],
+            older.map(|(age, count)| ([(age / 1_000).to_string()], count as f64)),
         )?;
         let now = self.clock().now();
         let oldest = if state.oldest == Millis(0) { 0 } else { now.since(state.oldest) };
@@ -401,81 +391,87 @@ impl Collector for Engine {
         let deliveries: Vec<(String, Delivery)> =
             metrics.deliveries.iter().map(|of| (of.key().clone(), of.value().clone())).collect();
         let each = |value: fn(&Delivery) -> u64| {
-            deliveries.iter().map(move |(name, delivery)| (name.clone(), value(delivery)))
+            deliveries.iter().map(move |(name, delivery)| ([name.clone()], value(delivery)))
         };
         out.counters(
             "stockline_webhook_messages",
             "Messages that arrived, by webhook",
-            "webhook",
+            ["webhook"],
             each(|delivery| delivery.delivered),
         )?;
         out.counters(
             "stockline_webhook_failures",
             "Tries to deliver a message that failed, by webhook",
-            "webhook",
+            ["webhook"],
             each(|delivery| delivery.failed),
         )?;
         out.counters(
             "stockline_webhook_dead_letters",
             "Messages given up, which became dead letters, by webhook",
-            "webhook",
+            ["webhook"],
             each(|delivery| delivery.given_up),
         )?;
         let waiting = each(|delivery| delivery.waiting as u64);
         out.gauges(
             "stockline_webhook_waiting_messages",
             "Messages that wait for their receiver, by webhook",
-            "webhook",
+            ["webhook"],
             waiting.map(|(name, count)| (name, count as f64)),
         )?;
         let failing = deliveries.iter().map(|(name, delivery)| {
-            (name.clone(), delivery.failing_since.map_or(0.0, |since| now.since(since) as f64 / 1e3))
+            ([name.clone()], delivery.failing_since.map_or(0.0, |since| now.since(since) as f64 / 1e3))
         });
         out.gauges(
             "stockline_webhook_failing_seconds",
             "For how long the message at hand has been failing; 0 where it does not, by webhook",
-            "webhook",
+            ["webhook"],
             failing,
         )?;
-        // Copied first: the journal's thread writes them.
-        let sources: Vec<(PrincipalId, Source)> =
-            metrics.sources.iter().map(|source| (*source.key(), *source.value())).collect();
         let names = self.principals().names();
-        let named = |(id, source): (PrincipalId, Source)| Some((names.get(&id)?.clone(), source));
-        let sources: Vec<(String, Source)> = sources.into_iter().filter_map(named).collect();
+        let sources = metrics.sources.list().into_iter().filter_map(|(principal, name, source)| {
+            Some(([names.get(&principal)?.clone(), name.to_string()], source))
+        });
+        let sources: Vec<([String; 2], Source)> = sources.collect();
+        const OF: [&str; 2] = ["principal", "source"];
         let each = |value: fn(&Source) -> u64| {
-            sources.iter().map(move |(name, source)| (name.clone(), value(source)))
+            sources.iter().map(move |(names, source)| (names.clone(), value(source)))
         };
         out.counters(
             "stockline_source_events",
             "Stock events applied, by who told them",
-            "source",
+            OF,
             each(|source| source.applied),
         )?;
         out.counters(
             "stockline_source_refused_events",
             "Stock events refused, by who told them",
-            "source",
+            OF,
             each(|source| source.refused),
         )?;
         out.counters(
             "stockline_source_exceptions",
             "Adjustments and counts applied, by who told them",
-            "source",
+            OF,
             each(|source| source.exceptions),
+        )?;
+        out.gauges(
+            "stockline_source_missing_events",
+            "Of events with a sequence, those between the first and the highest that did not come",
+            OF,
+            each(Source::missing).map(|(names, count)| (names, count as f64)),
         )?;
         let lag = |source: &Source| source.told_at.since(source.occurred_at) as f64 / 1e3;
         out.gauges(
             "stockline_source_lag_seconds",
             "From when the last event told had happened to when it came, by who told it",
-            "source",
-            sources.iter().map(|(name, source)| (name.clone(), lag(source))),
+            OF,
+            sources.iter().map(|(names, source)| (names.clone(), lag(source))),
         )?;
         out.gauges(
             "stockline_source_silence_seconds",
             "Since the last event came, by who told it",
-            "source",
-            sources.iter().map(|(name, source)| (name.clone(), now.since(source.told_at) as f64 / 1e3)),
+            OF,
+            sources.iter().map(|(names, source)| (names.clone(), now.since(source.told_at) as f64 / 1e3)),
         )?;
         out.gauge("stockline_start_time_seconds", "When the server started", state.started_at.0 as f64 / 1e3)
     }

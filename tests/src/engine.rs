@@ -81,12 +81,7 @@ impl Server {
         };
         let body = Body::Define(Box::new(definition));
         let frame = Frame {
-            tag: stockline_server::engine::Tag {
-                reply_to: Some(reply_to),
-                mark: 0,
-                more: false,
-                begun: std::time::Instant::now(),
-            },
+            tag: stockline_server::engine::Tag::new(Some(reply_to)),
             principal: PrincipalId::SYSTEM,
             commands: vec![Command { key: Key(0), issued_at: Millis(0), digest: 0, body }],
             lines: vec![],
@@ -766,9 +761,8 @@ async fn a_server_that_stops_takes_nothing_more() {
     let engine = server.running.as_ref().expect("runs").handle();
     server.stop().await;
     let body = Body::Define(Box::new(Definition::node("n", 1)));
-    let begun = std::time::Instant::now();
     let frame = Frame {
-        tag: stockline_server::engine::Tag { reply_to: None, mark: 0, more: false, begun },
+        tag: stockline_server::engine::Tag::new(None),
         principal: PrincipalId(1),
         commands: vec![Command { key: Key(0), issued_at: Millis(0), digest: 0, body }],
         lines: vec![],

@@ -190,8 +190,8 @@ fn calls_have_ids_limits_and_problems() {
         "stockline_http_responses_total{status=\"409\"} 1",
         "stockline_request_duration_seconds_count{face=\"http\",operation=\"reserve\"} 1",
         "stockline_request_duration_seconds_count{face=\"quic\",operation=\"define\"} 2",
-        "stockline_source_events_total{source=\"admin\"} 1",
-        "stockline_source_exceptions_total{source=\"admin\"} 1",
+        "stockline_source_events_total{principal=\"admin\",source=\"s\"} 1",
+        "stockline_source_exceptions_total{principal=\"admin\",source=\"s\"} 1",
         "stockline_batch_commands_bucket{le=\"+Inf\"}",
         "stockline_connections{face=\"http\"} 1",
     ] {

@@ -696,3 +696,50 @@ fn what_can_be_promised_for_a_date_is_what_comes_until_then() {
         shop.call(&shop.token, "GET", "/v1/availability/A?channel=web&date=soon", Value::Null);
     assert_eq!((status, &wrong["code"]), (422, &json!("INVALID")));
 }
+
+#[test]
+fn sources_are_told_apart_and_what_they_did_not_tell_is_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = Shop::open(&dir.path().join("data"), &[]);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    let tell = |source: &str, sequences: &[u64]| {
+        let event = |sequence: &u64| {
+            json!({"id": format!("e{sequence}"), "source": source, "type": "receipt", "quantity": 1, "sku": "A",
+                   "node": if *sequence % 100 == 99 { "nowhere" } else { "n" }, "sequence": sequence,
+                   "occurred_at": "2026-01-01T00:00:00Z"})
+        };
+        let events: Vec<Value> = sequences.iter().map(event).collect();
+        shop.put("POST", "/v1/events", json!({ "events": events }));
+    };
+    let metric = |name: &str, source: &str| -> Option<f64> {
+        let told = shop.send("GET", "/metrics", &[], None).body_mut().read_to_string().expect("text");
+        let line = format!("stockline_source_{name}{{principal=\"admin\",source=\"{source}\"}} ");
+        told.lines().find_map(|told| told.strip_prefix(&*line)).map(|value| value.parse().expect("a number"))
+    };
+    tell("berlin", &[5, 6, 9]);
+    tell("paris", &[1, 2]);
+    assert_eq!(
+        (metric("missing_events", "berlin"), metric("missing_events", "paris")),
+        (Some(2.0), Some(0.0))
+    );
+    assert_eq!(metric("events_total", "berlin"), Some(3.0));
+    // Late, told again, refused: what came is not missing.
+    tell("berlin", &[8, 8, 6, 99]);
+    assert_eq!(metric("missing_events", "berlin"), Some(90.0));
+    assert_eq!(
+        (metric("events_total", "berlin"), metric("refused_events_total", "berlin")),
+        (Some(4.0), Some(1.0))
+    );
+    assert_eq!(
+        (metric("events_total", "paris"), metric("refused_events_total", "paris")),
+        (Some(2.0), Some(0.0))
+    );
+    assert!(metric("lag_seconds", "paris").expect("told") > 1e6);
+    assert!(metric("silence_seconds", "paris").expect("told") < 1e3);
+    // Whoever makes up sources does not make up labels.
+    for source in 0..100 {
+        tell(&format!("s{source}"), &[1]);
+    }
+    assert_eq!(metric("events_total", "s61"), Some(1.0));
+    assert_eq!((metric("events_total", "s62"), metric("events_total", "others")), (None, Some(38.0)));
+}

@@ -159,7 +159,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         quic.close().await;
         serving.abort();
     });
-    drop(traces);
+    traces.end();
     // Whoever waits for a name to be looked up need not be waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     // Whatever was said of calls is written down.
@@ -190,7 +190,7 @@ async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
     let command =
         Command { key: Key(0), issued_at: Millis(0), digest: 0, body: Body::Define(Box::new(definition)) };
     let frame = Frame {
-        tag: Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() },
+        tag: Tag::new(Some(reply_to)),
         principal: PrincipalId::SYSTEM,
         commands: vec![command],
         lines: Vec::new(),

@@ -429,12 +429,12 @@ function showService(now) {
     card("followers", whole(one("stockline_followers"))),
     card("furthest behind", whole(one("stockline_follower_lag_commands"))),
     card("self-audit findings", whole(wrong), wrong ? "bad" : "good"));
-  const of = (name, source) => [...series(now, name)].find(found => found.labels.source === source)?.value ?? 0;
-  $("source-rows").replaceChildren(...[...series(now, "stockline_source_events_total")].map(({ labels: { source }, value }) => row(
-    cell(source), cell(whole(value), "number"), cell(whole(of("stockline_source_refused_events_total", source)), "number"),
-    cell(whole(of("stockline_source_exceptions_total", source)), "number"),
-    cell(span(of("stockline_source_lag_seconds", source)), "number"),
-    cell(span(of("stockline_source_silence_seconds", source)), "number"))));
+  const of = (name, { principal, source }) => [...series(now, `stockline_source_${name}`)]
+    .find(({ labels }) => labels.principal === principal && labels.source === source)?.value ?? 0;
+  $("source-rows").replaceChildren(...[...series(now, "stockline_source_events_total")].map(({ labels, value }) => row(
+    cell(labels.principal), cell(labels.source), cell(whole(value), "number"), cell(whole(of("refused_events_total", labels)), "number"),
+    cell(whole(of("exceptions_total", labels)), "number"), cell(whole(of("missing_events", labels)), "number"),
+    cell(span(of("lag_seconds", labels)), "number"), cell(span(of("silence_seconds", labels)), "number"))));
   $("refusal-rows").replaceChildren(...[...series(now, "stockline_refusals_total")]
     .sort((one, other) => other.value - one.value)
     .map(({ labels, value }) => row(cell(labels.code), cell(whole(value), "number"))));

@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stockline_core::batch::{Batch, Slot};
-use stockline_core::command::{Body, Command};
+use stockline_core::command::Body;
 use stockline_core::commit::{Commit, Done};
-use stockline_core::event::EventKind;
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
 use stockline_core::limit;
@@ -29,6 +28,7 @@ pub(super) fn run(
 ) {
     shared.journal_bell.mine();
     let mut unfinished: Vec<Option<Answered>> = (0..LANES).map(|_| None).collect();
+    let nameless: Arc<str> = "".into();
     let mut merged = 0;
     loop {
         while !commit.is_full()
@@ -66,7 +66,7 @@ pub(super) fn run(
         shared.sequencer_bell.ring();
         for done in commit.finish() {
             spread(shared, &done);
-            count(shared, &done);
+            count(shared, &done, &nameless);
             answer(done, &mut unfinished);
         }
         shared.followers.notify_waiters();
@@ -120,28 +120,21 @@ fn spread(shared: &Shared, done: &Done<Tag>) {
     shared.active_reservations.store(active, Ordering::Relaxed);
 }
 
-/// Counts what was refused, and what each source of stock events told.
-fn count(shared: &Shared, done: &Done<Tag>) {
+/// Counts what was refused, and what sources of stock events told that have no names.
+fn count(shared: &Shared, done: &Done<Tag>, nameless: &Arc<str>) {
     for (stamped, reply) in done.batch.frames.iter().zip(&done.replies) {
         let refused = reply.replies.iter().filter(|told| told.outcome.code != Code::Ok && !told.repeat);
         refused.for_each(|told| shared.metrics.refused(told.outcome.code));
-        let Some(Command { body: Body::Event(_), .. }) = stamped.frame.commands.first() else { continue };
-        let told = shared.metrics.sources.entry(stamped.frame.principal);
-        let mut told = told.or_default();
-        told.told_at = done.batch.now;
-        for (command, reply) in stamped.frame.commands.iter().zip(&reply.replies) {
-            let Body::Event(event) = &command.body else { continue };
-            match reply.outcome.code {
-                _ if reply.repeat => {}
-                Code::Ok => {
-                    told.occurred_at = event.occurred_at.min(done.batch.now);
-                    told.applied += 1;
-                    let exception = matches!(event.kind, EventKind::Adjustment | EventKind::Count);
-                    told.exceptions += u64::from(exception);
-                }
-                _ => told.refused += 1,
-            }
+        let first = stamped.frame.commands.first().map(|command| &command.body);
+        if stamped.frame.tag.names_sources || !matches!(first, Some(Body::Event(_))) {
+            continue;
         }
+        let events = stamped.frame.commands.iter().zip(&reply.replies);
+        let events = events.filter_map(|(command, reply)| match &command.body {
+            Body::Event(event) => Some((event, None, reply)),
+            _ => None,
+        });
+        shared.metrics.sources.count(stamped.frame.principal, nameless, done.batch.now, events);
     }
 }
 
@@ -150,7 +143,7 @@ fn count(shared: &Shared, done: &Done<Tag>) {
 fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
         let frame = &stamped.frame;
-        let Tag { reply_to: Some(reply_to), mark, more, begun } = &frame.tag else { continue };
+        let Tag { reply_to: Some(reply_to), mark, more, begun, .. } = &frame.tag else { continue };
         let commands = frame.commands.len();
         let before = &mut unfinished[lane_of(frame.principal)];
         let answered = match before.take() {

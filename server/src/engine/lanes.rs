@@ -241,7 +241,7 @@ mod tests {
             body: stockline_core::command::Body::Expire(stockline_core::id::ReservationId(1)),
         };
         Frame {
-            tag: Tag { reply_to: None, mark, more: false, begun: std::time::Instant::now() },
+            tag: Tag { mark, ..Tag::new(None) },
             principal: PrincipalId(principal),
             commands: vec![command; commands],
             lines: Vec::new(),

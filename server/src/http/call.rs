@@ -1,7 +1,7 @@
 //! What every call does: learn who asks, read the body, look names up, put commands in the order and wait.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aide::OperationInput;
 use aide::generate::GenContext;
@@ -387,7 +387,7 @@ impl Caller {
             return Err(Problem::of(Code::Unauthenticated, access::REVOKED));
         }
         let (reply_to, mut answered) = unbounded_channel();
-        let tag = Tag { reply_to: Some(reply_to), mark: 0, more: false, begun: Instant::now() };
+        let tag = Tag { names_sources: true, ..Tag::new(Some(reply_to)) };
         let mut frame = Frame { tag, principal: as_whom, commands, lines };
         let mut offers = 0;
         while let Err(refused) = engine.submit(frame) {

@@ -6,9 +6,11 @@ use serde_json::json;
 use stockline_core::bucket::{Bucket, Movement, ON_HAND};
 use stockline_core::catalogue::{Definition, NameKind, Role};
 use stockline_core::command::{Action, Allocate, Body, Read};
+use stockline_core::event::StockEvent;
 use stockline_core::id::{ChannelId, Key, Lsn, NodeId, PrincipalId, SkuId};
 use stockline_core::ledger::Share;
 use stockline_core::limit;
+use stockline_core::merge::Reply;
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
@@ -75,12 +77,13 @@ pub(super) async fn tell(
     let node = |name: &str| {
         NodeId(caller.engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16))
     };
-    let commands = rows.iter().map(|row| {
-        let sku = SkuId(caller.engine.names().id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
-        caller.command(row.key, Body::Event(row.event(sku, node)), &[])
-    });
+    let sku = |name: &str| SkuId(caller.engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX));
+    let told: Vec<StockEvent> = rows.iter().map(|row| row.event(sku(&row.sku), node)).collect();
+    let commands =
+        rows.iter().zip(&told).map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
     let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
     let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
+    count(&caller, &events, &told, &reply.replies);
     dead_letter::keep(&caller, &events, &keys, &reply.replies).await?;
     let results = events.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
         id: event.id,
@@ -93,6 +96,16 @@ pub(super) async fn tell(
         code: (told.outcome.code != Code::Ok).then(|| told.outcome.code.name()),
     });
     Ok(Told(EventResults { results: results.collect() }))
+}
+
+/// Counts what each source told.
+fn count(caller: &Caller, rows: &[EventRow], events: &[StockEvent], replies: &[Reply]) {
+    let all: Vec<_> = rows.iter().zip(events).zip(replies).collect();
+    for of_one in all.chunk_by(|one, other| one.0.0.source == other.0.0.source) {
+        let events = of_one.iter().map(|((row, event), reply)| (*event, row.sequence, *reply));
+        let (name, now) = (of_one[0].0.0.source.as_str().into(), caller.engine.clock().now());
+        caller.engine.metrics().sources.count(caller.principal.id, &name, now, events);
+    }
 }
 
 /// Skus come into being with their first event.

@@ -342,6 +342,7 @@ impl Session {
                 reply_to: Some(self.answers.clone()),
                 mark: u64::from(raw.request) << 8 | raw.kind as u64,
                 more: false,
+                names_sources: false,
                 begun: begun.into_std(),
             },
             principal: self.principal.id,

@@ -10,6 +10,10 @@ pub struct Span;
 /// Nothing is sent.
 pub struct Sending;
 
+impl Sending {
+    pub fn end(self) {}
+}
+
 /// Says so where somebody wants spans.
 pub fn start(_: &tokio::runtime::Handle) -> Result<Sending, String> {
     if super::wanted() {

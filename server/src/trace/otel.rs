@@ -25,16 +25,14 @@ use crate::outgoing::{self, Outgoing};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Sends what is left when it is dropped.
+/// Spans are sent for as long as it is there.
 pub struct Sending(Option<SdkTracerProvider>);
 
-impl Drop for Sending {
-    fn drop(&mut self) {
-        let shut = self
-            .0
-            .as_ref()
-            .map(|all| all.shutdown_with_timeout(Duration::from_millis(limit::TRACES_STOP_MS_MAX)));
-        if let Some(Err(error)) = shut {
+impl Sending {
+    /// Sends what is left.
+    pub fn end(self) {
+        let patience = Duration::from_millis(limit::TRACES_STOP_MS_MAX);
+        if let Some(Err(error)) = self.0.map(|provider| provider.shutdown_with_timeout(patience)) {
             tracing::warn!("the last traces were not sent: {error}");
         }
     }
