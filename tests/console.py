@@ -138,6 +138,44 @@ def letters(page):
     assert call("GET", f"/v1/positions/{SKU}/annex")["free"] == 5
 
 
+def webhooks(page):
+    page.click("nav a[href='#webhooks']")
+    expect(page.locator("#webhooks-hint")).to_contain_text("There are none")
+    # Nobody listens there.
+    call("PUT", "/v1/webhooks/erp", {"url": "http://127.0.0.1:9/hook", "channel": CHANNEL})
+    page.click("nav a[href='#service']")
+    page.click("nav a[href='#webhooks']")
+    line = page.locator("#webhooks-table tbody tr").first
+    expect(line).to_contain_text("erp")
+    line.locator("button", has_text="Send a test").click()
+    expect(page.locator("#said")).to_contain_text("erp: not delivered")
+    shoot(page, "webhooks")
+    call("DELETE", "/v1/webhooks/erp")
+
+
+def audit(page):
+    page.click("nav a[href='#audit']")
+    newest = page.locator("#audit-table tbody tr").first
+    expect(newest).to_contain_text("DELETE /v1/webhooks/erp")
+    expect(newest).to_contain_text("admin")
+    page.select_option("#audit-kind", "refusal")
+    page.locator("#audit-form button").click()
+    # The wrong token at the beginning.
+    expect(page.locator("#audit-table tbody tr").last).to_contain_text("UNAUTHENTICATED")
+    expect(page.locator("#audit-hint")).to_contain_text("administration:")
+    page.select_option("#audit-kind", "administration")
+    page.locator("#audit-form button").click()
+    expect(newest).to_contain_text("DELETE /v1/webhooks/erp")
+    for _ in range(60):
+        call("PUT", "/v1/nodes/annex", {})
+    page.locator("#audit-form button").click()
+    expect(newest).to_contain_text("PUT /v1/nodes/annex")
+    expect(page.locator("#audit-table tbody tr")).to_have_count(50)
+    page.click("#audit-older")
+    expect(page.locator("#audit-table tbody", has_text="DELETE /v1/webhooks/erp")).to_be_visible()
+    shoot(page, "audit")
+
+
 def service(page):
     page.click("nav a[href='#service']")
     expect(page.locator("#figures")).to_contain_text("error budget left")
@@ -160,12 +198,12 @@ def keyboard(page):
     expect(page.locator("#main")).to_be_focused()
     page.evaluate("document.activeElement.blur()")
     reached = []
-    for _ in range(12):
+    for _ in range(14):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id"))
-    views = ["Availability", "Position", "Reservations", "Channels", "Dead letters", "Service"]
+    views = ["Availability", "Position", "Reservations", "Channels", "Webhooks", "Dead letters", "Service", "Audit"]
     at = reached.index("Skip to content")
-    assert reached[at + 1:at + 7] == views, reached
+    assert reached[at + 1:at + 9] == views, reached
 
 
 def reference(page):
@@ -202,7 +240,7 @@ def main():
                 if not request.url.startswith((BASE, "data:")) else None)
         wrong_token(page)
         sign_in(page)
-        for view in [availability, position, reservations, channels, letters, service, keyboard, reference, leaves]:
+        for view in [availability, position, reservations, channels, letters, webhooks, audit, service, keyboard, reference, leaves]:
             view(page)
             print(f"console: {view.__name__} ok")
         context.close()
@@ -214,7 +252,7 @@ def main():
             fits(page, "sign-in")
             sign_in(page)
             for view in ["availability", f"position/{SKU}/{NODE}", "reservations/01942f5e-7a3c-7e2d-9c1a-5d0f6f6b8a01",
-                         "channels", "letters", "service"]:
+                         "channels", "webhooks", "letters", "service", "audit"]:
                 page.goto(f"{BASE}/console#{view}")
                 if view == "availability":
                     page.fill("#sku", "85")

@@ -7,6 +7,11 @@ use crate::journal::{Decoded, Entry};
 use crate::ledger::Reason;
 use crate::outcome::{Code, State};
 
+/// Whether a follower of so much is told statuses or numbers.
+pub fn tells_offers(what: u8) -> bool {
+    what & 6 != 0
+}
+
 /// What happened to a reservation. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

@@ -25,11 +25,6 @@ use crate::engine::{Engine, Found};
 /// Reading the journal decodes whole records: a few followers at a time, in turns.
 static READERS: Semaphore = Semaphore::const_new(limit::FOLLOW_READERS_MAX);
 
-/// Whether a follower of so much is told statuses or numbers.
-pub fn tells_offers(what: u8) -> bool {
-    what & 6 != 0
-}
-
 /// What a follower wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limit;
+use crate::{feed, limit};
 
 /// What a webhook is sent, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,7 @@ impl Webhook {
             || (self.url.len() <= limit::WEBHOOK_URL_BYTES_MAX
                 && (1..8).contains(&self.what)
                 && of_channel
+                && (!self.snapshot || feed::tells_offers(self.what))
                 && self.gather_ms <= limit::FOLLOW_WAIT_MS_MAX
                 && (1..=limit::WEBHOOK_ATTEMPTS_MAX).contains(&self.attempts)
                 && (1..=limit::WEBHOOK_BACKOFF_MS_MAX).contains(&u64::from(self.backoff_ms)))

@@ -1,7 +1,9 @@
 // The console: what the HTTP face tells, for people. It has no rights of its own, only its user's token.
 
 const $ = id => document.getElementById(id);
-const VIEWS = ["availability", "position", "reservations", "channels", "letters", "service"];
+const VIEWS = ["availability", "position", "reservations", "channels", "webhooks", "letters", "service", "audit"];
+/** What only administrators may look at. */
+const ADMINS = ["#channels", "#webhooks", "#letters", "#audit"];
 const EVERY_MS = 2000;
 const POINTS = 90;
 let token = sessionStorage.getItem("token");
@@ -292,6 +294,32 @@ async function lookAtAllocations() {
   $("allocations-hint").textContent = rows.length ? `As of LSN ${told.as_of_lsn}.` : "Nothing of it is kept for a channel.";
 }
 
+// --- Webhooks ----------------------------------------------------------------------------------------------------
+
+async function lookAtWebhooks() {
+  const { items } = await get("/v1/webhooks");
+  const deliveries = await Promise.all(items.map(hook => get(`/v1/webhooks/${part(hook.name)}/delivery`)));
+  const rows = items.map((hook, at) => {
+    const now = deliveries[at];
+    const since = now.failing_since ? ` since ${moment(now.failing_since)}: ${now.error}` : "";
+    const test = button("Send a test", async () => {
+      say();
+      try {
+        const tried = await call("POST", `/v1/webhooks/${part(hook.name)}/test`, {});
+        await lookAtWebhooks();
+        say(tried.error ? `${hook.name}: not delivered: ${tried.error}` : `${hook.name}: delivered`);
+      } catch (error) { say(error); }
+    });
+    const tells = `${hook.what.join(", ")}${hook.channel ? ` of ${hook.channel}` : ""}`;
+    return row(cell(hook.name), cell(tells, "wrap"), cell(now.state + since, now.failing_since ? "wrap bad" : ""),
+      cell(whole(now.waiting), "number"), cell(whole(now.delivered), "number"), cell(whole(now.failed), "number"),
+      cell(whole(now.given_up), "number"), cell(hook.url, "wrap"), cell(test));
+  });
+  $("webhooks-table").tBodies[0].replaceChildren(...rows);
+  $("webhooks-table").hidden = rows.length === 0;
+  $("webhooks-hint").textContent = rows.length ? "Counted since the server's start." : "There are none: PUT /v1/webhooks/NAME makes one.";
+}
+
 // --- Dead letters ------------------------------------------------------------------------------------------------
 
 async function lookAtLetters() {
@@ -465,6 +493,26 @@ async function watch(signal) {
   }
 }
 
+// --- Audit -------------------------------------------------------------------------------------------------------
+
+let auditOlder = null;
+
+async function lookAtAudit(before) {
+  const kind = $("audit-kind").value;
+  const told = await get(`/v1/audit?limit=50${kind ? `&kind=${kind}` : ""}${before ? `&before=${before}` : ""}`);
+  const rows = told.items.map(item => row(
+    cell(item.number, "number"), cell(moment(item.at)), cell(item.principal ?? "nobody known"),
+    cell([item.face, item.from].filter(Boolean).join(" ")), cell(item.asked, "wrap"),
+    cell([item.status, item.code].filter(Boolean).join(" "), item.kind === "refusal" ? "warn" : ""),
+    cell(whole(item.count), "number")));
+  const body = $("audit-table").tBodies[0];
+  if (before) body.append(...rows); else body.replaceChildren(...rows);
+  $("audit-table").hidden = body.rows.length === 0;
+  auditOlder = told.next ? () => lookAtAudit(told.next) : null;
+  $("audit-older").hidden = !auditOlder;
+  $("audit-hint").textContent = body.rows.length ? `The chains end at ${told.anchors.join(" and ")}.` : "Nothing was done or refused yet.";
+}
+
 // --- Coming and going --------------------------------------------------------------------------------------------
 
 function show() {
@@ -487,7 +535,9 @@ function show() {
     $("reservation-id").value = given[0];
     lookAtReservation().catch(say);
   }
+  if (chosen === "webhooks") lookAtWebhooks().catch(say);
   if (chosen === "letters") lookAtLetters().catch(say);
+  if (chosen === "audit") lookAtAudit().catch(say);
 }
 
 function leave(why) {
@@ -523,7 +573,7 @@ async function enter() {
     $("channel").value = me.channel ?? "";
   }
   for (const link of $("nav").children) {
-    const admins = ["#channels", "#letters"].includes(link.hash) && role !== "admin";
+    const admins = ADMINS.includes(link.hash) && role !== "admin";
     const not = { warehouse: ["#availability", "#reservations"], channel: ["#position"] }[role] ?? [];
     link.hidden = admins || not.includes(link.hash);
   }
@@ -545,6 +595,8 @@ onSubmit("availability-form", look);
 onSubmit("position-form", lookAtPosition);
 onSubmit("reservation-form", lookAtReservation);
 onSubmit("allocation-form", lookAtAllocations);
+onSubmit("audit-form", () => lookAtAudit());
+$("audit-older").addEventListener("click", () => auditOlder?.().catch(say));
 $("older").addEventListener("click", () => older?.().catch(say));
 $("leave").addEventListener("click", () => leave(""));
 addEventListener("hashchange", show);

@@ -14,6 +14,7 @@ use futures_util::stream::unfold;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::Principal;
+use stockline_core::feed;
 use stockline_core::id::ChannelId;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -114,7 +115,7 @@ pub(super) async fn stream(
         gather_ms: options.gather_ms,
     };
     let begins = options.snapshot && last.is_none();
-    if begins && (!follow::tells_offers(asked.what) || asked.from_lsn != 0) {
+    if begins && (!feed::tells_offers(asked.what) || asked.from_lsn != 0) {
         let text = "snapshot=true begins with now, for one channel and its numbers or statuses";
         return Err(Problem::invalid(text));
     }

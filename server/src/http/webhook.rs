@@ -18,7 +18,6 @@ use super::call::{At, Caller, Sent, random};
 use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry, seen};
 use super::happened::{self, Envelope, TOPICS, Topic};
 use super::problem::Problem;
-use crate::follow;
 pub(super) use keeper::run;
 pub(super) use send::{Failed, Message};
 
@@ -88,7 +87,7 @@ impl Entry for WebhookBody {
         };
         let rules = "numbers, statuses and a snapshot are a channel's, a snapshot is of numbers or statuses; gather_ms is at \
                      most 25000, attempts 1 to 32, backoff_ms 1 to 3600000, an address at most 2048 bytes";
-        if !hook.is_sound() || (hook.snapshot && !follow::tells_offers(hook.what)) {
+        if !hook.is_sound() {
             return Err(Problem::invalid(rules));
         }
         Ok(Definition::Webhook { name, hook })

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stockline_core::catalogue::{Definition, NameKind, Principal, Role, Secret, Webhook};
+use stockline_core::feed;
 use stockline_core::id::{ChannelId, Lsn, Millis, PrincipalId};
 use stockline_core::letters::LettersError;
 use stockline_core::limit;
@@ -30,7 +31,7 @@ use super::super::happened::{Gap, Happened, Offered, happened, offered};
 use super::send::{self, Failed, Message};
 use crate::access::Turned;
 use crate::engine::Engine;
-use crate::follow::{self, Asked, Followed, Told};
+use crate::follow::{Asked, Followed, Told};
 use crate::metrics::Delivery;
 
 /// While so many messages wait, more is gathered into the next ones.
@@ -246,7 +247,7 @@ impl Worker {
                 }
                 let same = (&self.state.channel, self.state.what) == (&self.hook.channel, self.hook.what);
                 if self.state.snapshot.is_some() && !same {
-                    self.state.snapshot = follow::tells_offers(self.hook.what).then_some((0, 0));
+                    self.state.snapshot = feed::tells_offers(self.hook.what).then_some((0, 0));
                 }
             }
             // One that is tried again begins where the first try did.
@@ -365,7 +366,7 @@ impl Worker {
         let detail = "what happened in between is not kept any more; read again what you must know";
         let gap = Gap { from_lsn, lsn: self.state.next_lsn - 1, detail };
         self.told = Told::default();
-        self.state.snapshot = follow::tells_offers(self.hook.what).then_some((0, 0));
+        self.state.snapshot = feed::tells_offers(self.hook.what).then_some((0, 0));
         self.put(vec![Happened::Gap(gap)]).await;
     }
 
