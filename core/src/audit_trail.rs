@@ -17,10 +17,10 @@ use crate::limit;
 
 /// By kind and number: when it was, what it says, and the chain behind it.
 const RECORDS: TableDefinition<(u8, u64), Row> = TableDefinition::new("audit");
-/// By kind: how many are kept, the chain before the first of them, the number of the last, and the chain behind it.
+/// By kind: how many are kept, number and chain of the last that was let go, and number and chain of the last.
 const ENDS: TableDefinition<u8, End> = TableDefinition::new("audit_ends");
 type Row = (u64, &'static [u8], &'static [u8; 32]);
-type End = (u64, &'static [u8; 32], u64, &'static [u8; 32]);
+type End = (u64, u64, &'static [u8; 32], u64, &'static [u8; 32]);
 const CACHE_BYTES: usize = 4 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -110,14 +110,39 @@ fn up_to(kind: AuditKind, number: u64) -> std::ops::RangeInclusive<(u8, u64)> {
     (kind as u8, 0)..=(kind as u8, number)
 }
 
+/// What there is of a kind.
+#[derive(Clone, Copy)]
+struct Kept {
+    count: u64,
+    /// The last that was let go, and the last of all.
+    gone: AuditAnchor,
+    last: AuditAnchor,
+}
+
+/// What verification found.
+#[derive(Debug, Default, PartialEq)]
+pub struct Verified {
+    /// What does not hold.
+    pub wrong: Vec<String>,
+    /// Anchors of records that were let go: nothing can be said of them.
+    pub too_old: Vec<AuditAnchor>,
+}
+
 /// All records.
 pub struct AuditTrail {
     db: Database,
+    /// As many of each kind are kept.
+    most: u64,
 }
 
 impl AuditTrail {
     /// Opens or makes the file.
     pub fn open(path: &Path) -> Result<AuditTrail, AuditTrailError> {
+        AuditTrail::bounded(path, limit::AUDIT_RECORDS_MAX)
+    }
+
+    /// The same, to keep so many of each kind.
+    pub fn bounded(path: &Path, most: u64) -> Result<AuditTrail, AuditTrailError> {
         let db = open_or_create(path, CACHE_BYTES).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => AuditTrailError::InUse(path.display().to_string()),
             other => storage(other),
@@ -126,7 +151,7 @@ impl AuditTrail {
         write.open_table(RECORDS).map_err(storage)?;
         write.open_table(ENDS).map_err(storage)?;
         write.commit().map_err(storage)?;
-        Ok(AuditTrail { db })
+        Ok(AuditTrail { db, most })
     }
 
     /// Writes records down, in one durable step, and lets the oldest of a kind go where there are more than may be.
@@ -135,33 +160,26 @@ impl AuditTrail {
         {
             let mut table = write.open_table(RECORDS).map_err(storage)?;
             let mut ends = write.open_table(ENDS).map_err(storage)?;
-            let mut state = [(0, Chain::START, 0, Chain::START); AuditKind::ALL.len()];
-            for (state, kind) in state.iter_mut().zip(AuditKind::ALL) {
-                if let Some(end) = ends.get(kind as u8).map_err(storage)? {
-                    let (kept, before, last, chain) = end.value();
-                    *state = (kept, Chain(*before), last, Chain(*chain));
-                }
-            }
-            let mut last_of_all = state.iter().map(|(_, _, last, _)| *last).max().unwrap_or(0);
+            let mut all = kept(&ends)?;
+            let mut number = all.iter().map(|kept| kept.last.number).max().unwrap_or(0);
             for (kind, at, says) in records {
-                let (kept, _, last, chain) = &mut state[*kind as usize];
-                last_of_all += 1;
-                *last = last_of_all;
-                *chain = behind(*chain, *last, at.0, says);
-                *kept += 1;
-                table.insert((*kind as u8, *last), (at.0, &**says, &chain.0)).map_err(storage)?;
+                number += 1;
+                let Kept { count, last, .. } = &mut all[*kind as usize];
+                *count += 1;
+                (last.number, last.chain) = (number, behind(last.chain, number, at.0, says));
+                table.insert((*kind as u8, number), (at.0, &**says, &last.chain.0)).map_err(storage)?;
             }
-            for ((kept, before, last, chain), kind) in state.iter_mut().zip(AuditKind::ALL) {
-                while *kept > limit::AUDIT_RECORDS_MAX {
-                    let oldest = table.range(up_to(kind, u64::MAX)).map_err(storage)?.next();
-                    let Some(oldest) = oldest.transpose().map_err(storage)? else { break };
-                    let key = oldest.0.value();
-                    *before = Chain(*oldest.1.value().2);
-                    drop(oldest);
-                    table.remove(key).map_err(storage)?;
-                    *kept -= 1;
+            for Kept { count, gone, last } in &mut all {
+                while *count > self.most {
+                    let oldest = table.range(up_to(last.kind, u64::MAX)).map_err(storage)?.next();
+                    let Some((key, row)) = oldest.transpose().map_err(storage)? else { break };
+                    (gone.number, gone.chain) = (key.value().1, Chain(*row.value().2));
+                    drop((key, row));
+                    table.remove((last.kind as u8, gone.number)).map_err(storage)?;
+                    *count -= 1;
                 }
-                ends.insert(kind as u8, (*kept, &before.0, *last, &chain.0)).map_err(storage)?;
+                let end = (*count, gone.number, &gone.chain.0, last.number, &last.chain.0);
+                ends.insert(last.kind as u8, end).map_err(storage)?;
             }
         }
         write.commit().map_err(storage)
@@ -191,48 +209,63 @@ impl AuditTrail {
         Ok(found)
     }
 
+    fn kept(&self, read: &ReadTransaction) -> Result<[Kept; 2], AuditTrailError> {
+        kept(&read.open_table(ENDS).map_err(storage)?)
+    }
+
     /// Where the chains end.
     pub fn ends(&self) -> Result<[AuditAnchor; 2], AuditTrailError> {
         let read = self.db.begin_read().map_err(storage)?;
-        Ok(ends(&read)?.map(|(_, _, end)| end))
+        Ok(self.kept(&read)?.map(|kept| kept.last))
     }
 
-    /// What does not hold: records that are not what was written, or not there, and anchors that the chains do not go
-    /// through. Of each kind it names the first only.
-    pub fn verify(&self, anchors: &[AuditAnchor]) -> Result<Vec<String>, AuditTrailError> {
+    /// Whether all is as it was written, and the chains go through the anchors. Of records of a kind that are not what
+    /// was written, or not there, it names the first only.
+    pub fn verify(&self, anchors: &[AuditAnchor]) -> Result<Verified, AuditTrailError> {
         let read = self.db.begin_read().map_err(storage)?;
         let table = read.open_table(RECORDS).map_err(storage)?;
-        let mut wrong = Vec::new();
-        for (kept, before, end) in ends(&read)? {
-            let (kind, name) = (end.kind, end.kind.name());
-            let mut anchors: Vec<&AuditAnchor> =
-                anchors.iter().filter(|anchor| anchor.kind == kind).collect();
-            let (mut chain, mut count, mut last) = (before, 0, 0);
-            let mut sound = true;
-            for row in table.range(up_to(kind, u64::MAX)).map_err(storage)? {
+        let mut found = Verified::default();
+        for Kept { count, gone, last } in self.kept(&read)? {
+            let name = last.kind.name();
+            let mut wrong = |what: String| found.wrong.push(format!("audit trail: {what}"));
+            let mut open: Vec<AuditAnchor> = anchors
+                .iter()
+                .copied()
+                .filter(|anchor| anchor.kind == last.kind && anchor.number > 0)
+                .collect();
+            let (mut at, mut seen, mut sound) = (gone, 0, true);
+            open.retain(|anchor| *anchor != at);
+            for row in table.range(up_to(last.kind, u64::MAX)).map_err(storage)? {
                 let (key, row) = row.map_err(storage)?;
-                let (at, says, told) = row.value();
-                last = key.value().1;
-                chain = behind(chain, last, at, says);
-                count += 1;
-                if chain.0 != *told {
-                    wrong.push(format!(
-                        "audit trail: {name} {last} is not what was written, or one before it is gone"
-                    ));
+                let (moment, says, told) = row.value();
+                at.number = key.value().1;
+                at.chain = behind(at.chain, at.number, moment, says);
+                seen += 1;
+                if at.chain.0 != *told {
                     sound = false;
+                    wrong(format!("{name} {} is not what was written, or one before it is gone", at.number));
                     break;
                 }
-                anchors.retain(|anchor| anchor.number != last || anchor.chain != chain);
+                open.retain(|anchor| *anchor != at);
             }
-            if sound && (count, last, chain) != (kept, if kept > 0 { end.number } else { 0 }, end.chain) {
-                wrong.push(format!("audit trail: it ends with {name} {last} and had one {}", end.number));
+            if sound && (at != last || seen != count) {
+                wrong(format!(
+                    "it ends with {name} {}, the {seen}th, and had {} as the {count}th",
+                    at.number, last.number
+                ));
             }
-            let nothing = AuditAnchor { kind, number: 0, chain: Chain::START };
-            for anchor in anchors.into_iter().filter(|anchor| **anchor != nothing) {
-                wrong.push(format!("audit trail: it does not go through {anchor}"));
+            if gone.number > 0 && count < self.most {
+                wrong(format!("{name} up to {} is gone, and had not to go", gone.number));
+            }
+            for anchor in open {
+                if anchor.number < gone.number {
+                    found.too_old.push(anchor);
+                } else {
+                    found.wrong.push(format!("audit trail: it does not go through {anchor}"));
+                }
             }
         }
-        Ok(wrong)
+        Ok(found)
     }
 
     /// Makes a copy in a file that is not there yet.
@@ -246,16 +279,17 @@ impl AuditTrail {
     }
 }
 
-/// Of each kind: how many are kept, the chain before the first, and where it ends.
-fn ends(read: &ReadTransaction) -> Result<[(u64, Chain, AuditAnchor); 2], AuditTrailError> {
-    let table = read.open_table(ENDS).map_err(storage)?;
-    let mut all =
-        AuditKind::ALL.map(|kind| (0, Chain::START, AuditAnchor { kind, number: 0, chain: Chain::START }));
-    for (kept, before, end) in &mut all {
-        if let Some(row) = table.get(end.kind as u8).map_err(storage)? {
-            let (count, first, number, chain) = row.value();
-            (*kept, *before) = (count, Chain(*first));
-            (end.number, end.chain) = (number, Chain(*chain));
+fn kept(ends: &impl ReadableTable<u8, End>) -> Result<[Kept; 2], AuditTrailError> {
+    let mut all = AuditKind::ALL.map(|kind| {
+        let nothing = AuditAnchor { kind, number: 0, chain: Chain::START };
+        Kept { count: 0, gone: nothing, last: nothing }
+    });
+    for kept in &mut all {
+        if let Some(row) = ends.get(kept.last.kind as u8).map_err(storage)? {
+            let (count, gone, gone_chain, last, chain) = row.value();
+            kept.count = count;
+            (kept.gone.number, kept.gone.chain) = (gone, Chain(*gone_chain));
+            (kept.last.number, kept.last.chain) = (last, Chain(*chain));
         }
     }
     Ok(all)

@@ -234,6 +234,10 @@ pub const AUDIT_MS: u64 = 60_000;
 pub const AGES_MS: [u64; 3] = [3_600_000, 86_400_000, 604_800_000];
 /// Sources of stock events that one principal may name before the others are counted together.
 pub const SOURCES_PER_PRINCIPAL_MAX: usize = 64;
+/// Milliseconds of silence behind which a source makes room for another.
+pub const SOURCE_SILENT_MS: u64 = 86_400_000;
+/// Gaps in a source's own numbers that are known one by one.
+pub const SOURCE_GAPS_MAX: usize = 256;
 /// Records of the audit trail that are kept, of each kind; those that wait to be written; refusals of different kinds that
 /// are told one by one in a second; bytes of what a record says was asked.
 pub const AUDIT_RECORDS_MAX: u64 = 500_000;

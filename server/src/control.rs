@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stockline_core::audit_trail::AuditKind;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -52,7 +51,7 @@ pub async fn serve(listener: UnixListener, engine: Engine) {
                     code: made.as_ref().err().cloned().unwrap_or_default(),
                     ..AuditEntry::of(&format!("backup {to}"))
                 };
-                let place = engine.trail().tell(engine.clock().now(), AuditKind::Administration, entry);
+                let place = engine.trail().tell(engine.clock().now(), entry);
                 engine.trail().written(place).await;
                 match made {
                     Ok(anchor) => format!("ok anchor={anchor}\n"),

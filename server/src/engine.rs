@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use stockline_core::admission::WindowSize;
-use stockline_core::audit_trail::{AuditTrail, AuditTrailError};
+use stockline_core::audit_trail::AuditTrailError;
 use stockline_core::batch::Batch;
 use stockline_core::catalogue::NameKind;
 use stockline_core::chain::Anchor;
@@ -65,7 +65,7 @@ use bell::Bell;
 pub use clock::Clock;
 use decoded::DecodedRecords;
 use lanes::Lanes;
-pub use trail::{AuditEntry, Trail};
+pub use trail::{AuditEntry, Trail, note, open_trail};
 
 /// What the engine is told at its start.
 #[derive(Clone, Debug)]
@@ -118,6 +118,8 @@ pub struct Tag {
     pub reply_to: Option<UnboundedSender<Answered>>,
     /// The sender's own mark, handed back as it is.
     pub mark: u64,
+    /// What its answer waits for in the audit trail; 0: nothing.
+    pub audited: u64,
     /// This is a piece of a frame, and not its last.
     pub more: bool,
     /// Its stock events come with names of sources, and who knows them counts them.
@@ -129,7 +131,7 @@ pub struct Tag {
 impl Tag {
     /// Of a frame that comes now, whole.
     pub fn new(reply_to: Option<UnboundedSender<Answered>>) -> Tag {
-        Tag { reply_to, mark: 0, more: false, names_sources: false, begun: Instant::now() }
+        Tag { reply_to, mark: 0, audited: 0, more: false, names_sources: false, begun: Instant::now() }
     }
 }
 
@@ -157,6 +159,7 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Answered {
     pub mark: u64,
+    pub audited: u64,
     pub begun: Instant,
     pub commands: usize,
     pub reply: FrameReply,
@@ -302,10 +305,12 @@ impl RunningEngine {
         if snapshot_file.exists() && !journal_file.exists() {
             return Err(StartError::Lost(journal_file.display().to_string()));
         }
+        // Before the journal is there: beside one that was, a trail is missing.
+        let had_journal = journal_file.exists();
         let journal = FileJournal::open(&journal_file, config.retain_journal)?;
+        let trail = open_trail(&config.data, had_journal)?;
         let snapshot = Snapshot::open(&snapshot_file)?;
         let letters = Letters::open(&config.data.join(LETTERS_FILE))?;
-        let trail = AuditTrail::open(&config.data.join(AUDIT_FILE))?;
         let reader = journal.reader();
         let mut recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {

@@ -460,12 +460,11 @@ impl Collector for Engine {
             OF,
             each(Source::missing).map(|(names, count)| (names, count as f64)),
         )?;
-        let lag = |source: &Source| source.told_at.since(source.occurred_at) as f64 / 1e3;
         out.gauges(
             "stockline_source_lag_seconds",
-            "From when the last event told had happened to when it came, by who told it",
+            "From when the last new event had happened to when it came, by who told it",
             OF,
-            sources.iter().map(|(names, source)| (names.clone(), lag(source))),
+            sources.iter().map(|(names, source)| (names.clone(), source.late_ms as f64 / 1e3)),
         )?;
         out.gauges(
             "stockline_source_silence_seconds",

@@ -2,6 +2,7 @@
 //!
 //! A source is a token, and the `source` that an event names over HTTP; over QUIC events name none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -11,40 +12,35 @@ use stockline_core::limit;
 use stockline_core::merge::Reply;
 use stockline_core::outcome::Code;
 
-/// What a source beyond the bound is called.
+/// What sources beyond the bound are called.
 const OTHERS: &str = "others";
-
-/// So many numbers behind the highest, a first one is not late but a beginning.
+/// So far behind the highest, a first number is not late but a beginning.
 const LATE: u64 = 1_000;
 
 /// What one source did lately.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     pub applied: u64,
     pub refused: u64,
     /// Adjustments, and counts that found another number than was known.
     pub exceptions: u64,
-    /// When the latest of its events happened, and when it came.
-    pub occurred_at: Millis,
+    /// When its last event came, and how many milliseconds before it had happened; of events that are new.
     pub told_at: Millis,
-    /// The first number of its own that was seen, the highest, and how many from the first on.
-    first: u64,
-    highest: u64,
-    seen: u64,
+    pub late_ms: u64,
+    numbers: Numbers,
 }
 
 impl Source {
-    /// Takes in what became of an event.
-    pub fn count(&mut self, event: &StockEvent, sequence: Option<u64>, reply: &Reply, now: Millis) {
+    fn count(&mut self, event: &StockEvent, sequence: Option<u64>, reply: &Reply, now: Millis) {
         self.told_at = now;
+        if let Some(sequence) = sequence {
+            self.numbers.came(sequence, reply.repeat);
+        }
         if reply.repeat {
             return;
         }
-        if let Some(sequence) = sequence {
-            self.number(sequence);
-        }
+        self.late_ms = now.since(event.occurred_at);
         if reply.outcome.code == Code::Ok {
-            self.occurred_at = event.occurred_at.min(now);
             self.applied += 1;
             self.exceptions += u64::from(matches!(event.kind, EventKind::Adjustment | EventKind::Count));
         } else {
@@ -52,30 +48,57 @@ impl Source {
         }
     }
 
-    /// In whatever order numbers come, what is missing is what lies between and was not seen.
-    fn number(&mut self, sequence: u64) {
-        // Whoever counts from 0 or 1 again was made anew; one that is only late comes soon after.
-        let again = sequence <= 1 && self.highest > 1;
-        let anew = again && (self.first <= sequence || self.highest - sequence > LATE);
-        let begins = self.seen == 0 || anew;
-        if begins {
-            (self.first, self.highest, self.seen) = (sequence, sequence, 1);
-        } else if sequence >= self.first {
-            self.highest = self.highest.max(sequence);
-            self.seen += 1;
-        }
-    }
-
-    /// Of its own numbers, those that lie between the first and the highest and did not come.
+    /// Of its own numbers, those between the first and the highest that did not come.
     pub fn missing(&self) -> u64 {
-        (self.highest - self.first).saturating_sub(self.seen.saturating_sub(1))
+        let open = self.numbers.gaps.iter().fold(0u64, |sum, (from, to)| sum.saturating_add(to - from + 1));
+        open.saturating_add(self.numbers.given_up)
+    }
+}
+
+/// The numbers that a source gives its events, in whatever order they come, once or several times.
+#[derive(Clone, Default)]
+struct Numbers {
+    highest: Option<u64>,
+    /// First and last of those that did not come, from the lowest.
+    gaps: Vec<(u64, u64)>,
+    /// Of gaps that are not kept any more, because there are too many.
+    given_up: u64,
+}
+
+impl Numbers {
+    fn came(&mut self, number: u64, is_repeat: bool) {
+        let Some(highest) = self.highest else {
+            self.highest = Some(number);
+            return;
+        };
+        if number > highest {
+            if number - highest > 1 {
+                self.gaps.push((highest + 1, number - 1));
+            }
+            self.highest = Some(number);
+        } else if let Some(at) = self.gaps.iter().position(|(from, to)| (*from..=*to).contains(&number)) {
+            let (from, to) = self.gaps.remove(at);
+            if number < to {
+                self.gaps.insert(at, (number + 1, to));
+            }
+            if from < number {
+                self.gaps.insert(at, (from, number - 1));
+            }
+        } else if number <= 1 && highest - number > LATE && !is_repeat {
+            // It was made anew.
+            *self = Numbers { highest: Some(number), ..Numbers::default() };
+        }
+        if self.gaps.len() > limit::SOURCE_GAPS_MAX {
+            let (from, to) = self.gaps.remove(0);
+            self.given_up = self.given_up.saturating_add(to - from + 1);
+        }
     }
 }
 
 /// All that told something since the start.
 #[derive(Default)]
 pub struct Sources {
-    all: DashMap<(PrincipalId, Arc<str>), Source>,
+    all: DashMap<PrincipalId, HashMap<Arc<str>, Source>>,
 }
 
 impl Sources {
@@ -87,21 +110,30 @@ impl Sources {
         now: Millis,
         events: impl Iterator<Item = (&'a StockEvent, Option<u64>, &'a Reply)>,
     ) {
-        let mut key = (principal, Arc::clone(name));
-        if !self.all.contains_key(&key) {
-            let known = self.all.iter().filter(|known| known.key().0 == principal).count();
-            if known >= limit::SOURCES_PER_PRINCIPAL_MAX {
-                key.1 = OTHERS.into();
+        let mut sources = self.all.entry(principal).or_default();
+        let is_known = sources.contains_key(name) || name.is_empty();
+        if !is_known && sources.len() >= limit::SOURCES_PER_PRINCIPAL_MAX {
+            // One that has been silent for long makes room.
+            let silent = sources.iter().min_by_key(|(_, source)| source.told_at);
+            let silent = silent.filter(|(_, source)| now.since(source.told_at) > limit::SOURCE_SILENT_MS);
+            if let Some(silent) = silent.map(|(name, _)| Arc::clone(name)) {
+                sources.remove(&silent);
             }
         }
-        let mut source = self.all.entry(key).or_default();
-        events.for_each(|(event, sequence, reply)| source.count(event, sequence, reply, now));
+        let has_room = is_known || sources.len() < limit::SOURCES_PER_PRINCIPAL_MAX;
+        let source = sources.entry(if has_room { Arc::clone(name) } else { OTHERS.into() }).or_default();
+        for (event, sequence, reply) in events {
+            // Numbers of several are no sequence.
+            source.count(event, sequence.filter(|_| has_room), reply, now);
+        }
     }
 
-    /// All as they are: whose, what they are called, and what they did.
+    /// All as they are, in order: whose, what they are called, and what they did.
     pub fn list(&self) -> Vec<(PrincipalId, Arc<str>, Source)> {
-        let mut all: Vec<_> =
-            self.all.iter().map(|one| (one.key().0, one.key().1.clone(), *one.value())).collect();
+        let of = |id: PrincipalId, sources: &HashMap<Arc<str>, Source>| -> Vec<_> {
+            sources.iter().map(|(name, source)| (id, Arc::clone(name), source.clone())).collect()
+        };
+        let mut all: Vec<_> = self.all.iter().flat_map(|one| of(*one.key(), one.value())).collect();
         all.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
         all
     }
@@ -113,7 +145,7 @@ mod tests {
 
     fn missing(numbers: &[u64]) -> u64 {
         let mut source = Source::default();
-        numbers.iter().for_each(|number| source.number(*number));
+        numbers.iter().for_each(|number| source.numbers.came(*number, false));
         source.missing()
     }
 
@@ -124,19 +156,29 @@ mod tests {
             (&[7], 0),
             (&[7, 8, 9], 0),
             (&[7, 10], 2),
+            (&[7, 10, 10, 10], 2),
             (&[7, 10, 8], 1),
+            (&[7, 12, 10], 3),
             (&[7, 10, 9, 8], 0),
             // From before the first that was seen.
             (&[7, 5, 8], 0),
             (&[7, 5, 9], 1),
             (&[2, 3, 1, 4], 0),
+            (&[1, 2, 9, 1], 6),
             // Made anew.
-            (&[1, 2, 3, 9, 1, 2], 0),
-            (&[0, 1, 2, 5, 0, 2], 1),
             (&[7, 9_000, 1, 2, 4], 1),
             (&[0, u64::MAX], u64::MAX - 1),
         ] {
             assert_eq!(missing(numbers), due, "{numbers:?}");
         }
+        // Told again it closes its gap, and begins nothing.
+        let mut numbers = Numbers::default();
+        for (number, is_repeat) in [(5_000, false), (5_003, false), (5_001, true), (1, true)] {
+            numbers.came(number, is_repeat);
+        }
+        assert_eq!((numbers.highest, numbers.gaps), (Some(5_003), vec![(5_002, 5_002)]));
+        // However many there are, their number is known.
+        let far: Vec<u64> = (0..10_000).map(|number| number * 2).collect();
+        assert_eq!(missing(&far), 9_999);
     }
 }

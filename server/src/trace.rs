@@ -9,17 +9,21 @@ mod off;
 mod otel;
 
 #[cfg(not(feature = "otel"))]
-pub use off::{Span, is_on, start};
+pub use off::{Span, check, is_on, start};
 #[cfg(feature = "otel")]
-pub use otel::{Span, is_on, start};
+pub use otel::{Span, check, is_on, start};
+
+/// What a variable says, if it says something.
+fn given(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// Whether spans are wanted: an address of a collector is given, and nothing speaks against it.
 /// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>
 fn wanted() -> bool {
-    let given = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
-    let says =
-        |name: &str, what: &str| std::env::var(name).is_ok_and(|value| value.eq_ignore_ascii_case(what));
-    let address = given("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") || given("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let says = |name: &str, what: &str| given(name).is_some_and(|value| value.eq_ignore_ascii_case(what));
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let address = names.into_iter().find_map(given).is_some();
     address && !says("OTEL_SDK_DISABLED", "true") && !says("OTEL_TRACES_EXPORTER", "none")
 }
 

@@ -2,11 +2,13 @@
 //! edited, removed or cut off is noticed.
 
 use std::collections::HashMap;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 
 use redb::{Database, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
-use stockline_core::audit_trail::{AuditAnchor, AuditKind, AuditTrail};
+use stockline_core::audit_trail::{AuditAnchor, AuditKind, AuditTrail, Verified};
 use stockline_core::chain::Chain;
 use stockline_core::id::Millis;
 
@@ -14,12 +16,13 @@ use crate::binary::check;
 use crate::http::Shop;
 
 type Row = (u64, &'static [u8], &'static [u8; 32]);
-type End = (u64, &'static [u8; 32], u64, &'static [u8; 32]);
+type End = (u64, u64, &'static [u8; 32], u64, &'static [u8; 32]);
 const RECORDS: TableDefinition<(u8, u64), Row> = TableDefinition::new("audit");
 const ENDS: TableDefinition<u8, End> = TableDefinition::new("audit_ends");
 
 fn items(shop: &Shop, more: &str) -> Vec<Value> {
-    let told = shop.put("GET", &format!("/v1/audit?limit=1000{more}"), Value::Null);
+    let most = if more.contains("limit") { "" } else { "&limit=1000" };
+    let told = shop.put("GET", &format!("/v1/audit?before=9999{more}{most}"), Value::Null);
     told["items"].as_array().expect("items").clone()
 }
 
@@ -131,6 +134,8 @@ fn what_binds_others_and_what_is_refused_is_written_down_before_a_kill() {
         let verify = [&["verify", "--data", data], &anchors[..]].concat();
         check("stockline", &verify, 0, "audit_anchor=administration:");
     }
+    let restored = Shop::open(Path::new(restored), &[]);
+    assert_eq!(items(&restored, "")[0]["asked"], format!("restore from {copy}"));
 }
 
 /// A trail of `count` records of each kind, in turn.
@@ -141,7 +146,7 @@ fn trail(path: &Path, count: u64) -> [AuditAnchor; 2] {
             AuditKind::ALL.map(|kind| (kind, Millis(at), format!("{} {at}", kind.name()).into_bytes()));
         trail.append(&records).expect("appended");
     }
-    assert_eq!(trail.verify(&[]).expect("read"), Vec::<String>::new());
+    assert_eq!(trail.verify(&[]).expect("read"), Verified::default());
     trail.ends().expect("read")
 }
 
@@ -152,7 +157,7 @@ fn what_is_edited_removed_or_cut_off_is_noticed() {
     let ends = trail(&path, 9);
     let original = std::fs::read(&path).expect("read");
     let found = |anchors: &[AuditAnchor]| {
-        AuditTrail::open(&path).expect("opens").verify(anchors).expect("read").join("; ")
+        AuditTrail::open(&path).expect("opens").verify(anchors).expect("read").wrong.join("; ")
     };
     // Something is done to the file, which is then as before.
     let after = |act: &dyn Fn(&Database), anchors: &[AuditAnchor]| {
@@ -190,7 +195,7 @@ fn what_is_edited_removed_or_cut_off_is_noticed() {
             write.commit().expect("committed");
         };
         let due = match number {
-            18 => "audit trail: it ends with refusal 16 and had one 18".to_owned(),
+            18 => "audit trail: it ends with refusal 16, the 8th, and had 18 as the 9th".to_owned(),
             _ => due.replace(&format!("refusal {number}"), &format!("refusal {}", number + 2)),
         };
         assert_eq!(after(&removed, &[]), due);
@@ -203,16 +208,29 @@ fn what_is_edited_removed_or_cut_off_is_noticed() {
             table.remove((1, 18)).expect("removed");
             let chain = *table.get((1, 16)).expect("read").expect("there").value().2;
             let mut ends = write.open_table(ENDS).expect("there");
-            ends.insert(1, (8, &Chain::START.0, 16, &chain)).expect("written");
+            ends.insert(1, (8, 0, &Chain::START.0, 16, &chain)).expect("written");
         }
         write.commit().expect("committed");
     };
     assert_eq!(after(&cut, &[]), "");
     assert_eq!(after(&cut, &ends), format!("audit trail: it does not go through {refusals}"));
+    // The beginning cut off, with the ends rewritten: nothing had to go yet.
+    let cut = |db: &Database| {
+        let write = db.begin_write().expect("begins");
+        {
+            let mut table = write.open_table(RECORDS).expect("there");
+            let gone = *table.get((1, 4)).expect("read").expect("there").value().2;
+            [2, 4].iter().for_each(|number| drop(table.remove((1, *number)).expect("removed")));
+            let mut ends = write.open_table(ENDS).expect("there");
+            ends.insert(1, (7, 4, &gone, 18, &refusals.chain.0)).expect("written");
+        }
+        write.commit().expect("committed");
+    };
+    assert_eq!(after(&cut, &ends), "audit trail: refusal up to 4 is gone, and had not to go");
     // An anchor of another time holds on.
     let later = AuditTrail::open(&path).expect("opens");
     later.append(&[(AuditKind::Refusal, Millis(99), b"more".to_vec())]).expect("appended");
-    assert_eq!(later.verify(&ends).expect("read"), Vec::<String>::new());
+    assert_eq!(later.verify(&ends).expect("read"), Verified::default());
     assert_ne!(later.ends().expect("read")[1], refusals);
     // As it is printed, it is read.
     let texts: HashMap<String, AuditAnchor> = ends.map(|end| (end.to_string(), end)).into();
@@ -220,4 +238,88 @@ fn what_is_edited_removed_or_cut_off_is_noticed() {
     for wrong in ["", "refusal", "refusal:1", "refusal:1:00", "granted:1:00", "refusal:x:00"] {
         assert!(wrong.parse::<AuditAnchor>().is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn what_had_to_go_is_gone_and_the_rest_holds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("audit.redb");
+    let trail = AuditTrail::bounded(&path, 5).expect("opens");
+    let mut anchors = Vec::new();
+    for at in 0..12u64 {
+        let mut records = vec![(AuditKind::Refusal, Millis(at), at.to_string().into_bytes())];
+        if at % 4 == 0 {
+            records.push((AuditKind::Administration, Millis(at), b"rare".to_vec()));
+        }
+        trail.append(&records).expect("appended");
+        anchors.push(trail.ends().expect("read")[1]);
+    }
+    // Twelve refusals came, five are kept, and what administrators did is all there.
+    let numbers = |kind| -> Vec<u64> {
+        trail.newest(&[kind], u64::MAX, 99).expect("read").iter().map(|record| record.number).collect()
+    };
+    assert_eq!(numbers(AuditKind::Refusal), [15, 14, 13, 11, 10]);
+    assert_eq!(numbers(AuditKind::Administration), [12, 7, 2]);
+    let found = trail.verify(&anchors).expect("read");
+    // The last that went is still known.
+    assert_eq!((found.wrong.len(), found.too_old), (0, anchors[..6].to_vec()));
+    let never = AuditAnchor { number: 14, ..anchors[11] };
+    assert_eq!(trail.verify(&[never]).expect("read").wrong.len(), 1);
+    drop(trail);
+    // Two at once, and one more than fit, go the same way; kept less, there is less.
+    let less = AuditTrail::bounded(&path, 2).expect("opens");
+    let more: Vec<_> = (0..3).map(|at| (AuditKind::Refusal, Millis(at), Vec::new())).collect();
+    less.append(&more).expect("appended");
+    assert_eq!(less.verify(&[]).expect("read"), Verified::default());
+    assert_eq!(less.newest(&AuditKind::ALL, u64::MAX, 99).expect("read").len(), 4);
+}
+
+#[test]
+fn who_leaves_leaves_a_record_and_what_is_refused_over_quic_a_second_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let shop = Shop::open(&data, &[]);
+    for number in 0..20 {
+        let mut stream = TcpStream::connect(&shop.serving.http).expect("connected");
+        let head = format!(
+            "PUT /v1/nodes/left{number} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n",
+            shop.token
+        );
+        write!(stream, "{head}content-length: 2\r\n\r\n{{}}").expect("sent");
+    }
+    // One that ends before it is read was none; what was done is told of.
+    let is_told = |items: &[Value], node: &Value| {
+        let asked = json!(format!("PUT /v1/nodes/{}", node["name"].as_str().expect("a name")));
+        items.iter().any(|item| item["asked"] == asked && (item["status"] == 201 || item["code"] == "LEFT"))
+    };
+    eventually(&shop, "", |items| {
+        let nodes = shop.put("GET", "/v1/nodes", Value::Null)["items"].as_array().expect("nodes").clone();
+        nodes.len() > 5 && nodes.iter().all(|node| is_told(items, node))
+    });
+
+    let profile = data.join("client.toml");
+    let profile = profile.to_str().expect("text");
+    check("stockline", &["define", "group", "g", "--nodes", "nowhere", "--profile", profile], 1, "");
+    let told = eventually(&shop, "&kind=administration&limit=2", |items| items[0]["code"] == "UNKNOWN_NODE");
+    assert_eq!((&told[1]["asked"], &told[1]["code"]), (&json!("Define 1: group \"g\""), &Value::Null));
+    assert_eq!(
+        (&told[0]["asked"], &told[0]["code"]),
+        (&json!("Define was refused, or a part of it"), &json!("UNKNOWN_NODE"))
+    );
+    assert_eq!(told[0]["request"], told[1]["request"]);
+    shop.serving.terminate();
+
+    // A trail that is not there any more is noticed, and the new one says so.
+    let text = data.to_str().expect("text");
+    let said = check("stockline", &["verify", "--data", text], 0, "audit_anchor=administration:");
+    let anchor = said.lines().find_map(|line| line.strip_prefix("audit_anchor=")).expect("one").to_owned();
+    std::fs::remove_file(data.join("audit.redb")).expect("removed");
+    check("stockline", &["verify", "--data", text], 0, "audit.redb is missing");
+    let anchor = ["--audit-anchor", &anchor];
+    check("stockline", &[&["verify", "--data", text], &anchor[..]].concat(), 1, "audit.redb is missing");
+    let shop = Shop::open(&data, &[]);
+    let told = items(&shop, "");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["asked"], "a new audit trail: there was none beside the journal");
+    shop.serving.terminate();
 }

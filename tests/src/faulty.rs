@@ -13,7 +13,8 @@ use stockline_client::wire::{Availability, QueryRec};
 use stockline_client::{Client, Profile};
 use stockline_loadgen::stage::event;
 
-use crate::binary::{program, serve, serve_with, text};
+use crate::binary::{check, program, serve, serve_with, text};
+use crate::http::Shop;
 
 /// Compiles what stands between the program and libc.
 fn shim() -> &'static str {
@@ -153,6 +154,37 @@ fn a_full_disk_ends_the_server_with_4_and_it_goes_on_when_there_is_room() {
     assert_eq!(exit, 4, "{said}");
     assert!(said.contains("No space left on device"), "{said}");
     nothing_is_lost(&data, acknowledged);
+}
+
+#[test]
+fn refusals_that_cannot_be_written_end_nothing_and_changes_that_cannot_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, trigger) = (dir.path().join("data"), dir.path().join("now"));
+    let faults =
+        [("LD_PRELOAD", shim().to_owned()), ("STOCKLINE_DISK", format!("full:{}", trigger.display()))];
+    let mut shop = Shop::around(serve_with(&data, &[], &faults), &data);
+    // As many records as make the trail grow, and again when the disk is full.
+    let refused = |shop: &Shop, from: u32| {
+        for number in from..from + 40 {
+            let path = format!("/v1/nodes/{number}{}", "x".repeat(200));
+            assert_eq!(shop.call(&"0".repeat(64), "PUT", &path, serde_json::json!({})).0, 401);
+        }
+    };
+    refused(&shop, 0);
+    std::fs::write(&trigger, "").expect("written");
+    for round in 1..4 {
+        refused(&shop, round * 100);
+        std::thread::park_timeout(Duration::from_millis(1_200));
+    }
+    assert!(shop.serving.child.try_wait().expect("known").is_none(), "it still serves");
+    assert_eq!(shop.call(&shop.token, "GET", "/v1/me", serde_json::Value::Null).0, 200);
+    std::fs::remove_file(&trigger).expect("removed");
+    drop(shop);
+    // On a good disk the trail holds.
+    let shop = Shop::open(&data, &[]);
+    shop.put("PUT", "/v1/nodes/n", serde_json::json!({}));
+    shop.serving.terminate();
+    check("stockline", &["verify", "--data", data.to_str().expect("text")], 0, "audit_anchor=refusal:");
 }
 
 /// The administrator's token, whatever goes wrong, is in no output.

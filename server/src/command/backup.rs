@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stockline_core::audit_trail::AuditTrail;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 
-use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files};
+use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files, note, open_trail};
 use crate::{control, exit};
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +70,8 @@ fn copy(options: &Options) -> Result<String, String> {
             let journal = FileJournal::open(&open(JOURNAL_FILE), true).map_err(|error| error.to_string())?;
             let snapshot = Snapshot::open(&open(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
             let letters = Letters::open(&open(LETTERS_FILE)).map_err(|error| error.to_string())?;
-            let trail = AuditTrail::open(&open(AUDIT_FILE)).map_err(|error| error.to_string())?;
+            let trail = open_trail(&options.data, true).map_err(|error| error.to_string())?;
+            note(&trail, &format!("backup {text}")).map_err(|error| error.to_string())?;
             let beside = (&letters, &trail);
             let anchor = backup_files(&snapshot, &*journal.reader(), beside, &options.data, &to)?;
             Ok(anchor.to_string())

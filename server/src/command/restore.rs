@@ -12,7 +12,7 @@ use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 use stockline_core::verify::verify;
 
-use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE};
+use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, note, open_trail};
 use crate::{data, exit};
 
 #[derive(Debug, clap::Args)]
@@ -60,8 +60,19 @@ fn restore(options: &Options) -> Result<String, String> {
         // A backup of a version before has none.
         let letters = Letters::open(&options.from.join(LETTERS_FILE)).map_err(|error| said(&error))?;
         letters.copy_to(&to.join(LETTERS_FILE)).map_err(|error| said(&error))?;
-        let trail = AuditTrail::open(&options.from.join(AUDIT_FILE)).map_err(|error| said(&error))?;
-        trail.copy_to(&to.join(AUDIT_FILE)).map_err(|error| said(&error))?;
+        let trail_from = options.from.join(AUDIT_FILE);
+        if trail_from.is_file() {
+            let trail = AuditTrail::open(&trail_from).map_err(|error| said(&error))?;
+            if let Some(wrong) = trail.verify(&[]).map_err(|error| said(&error))?.wrong.into_iter().next() {
+                return Err(wrong);
+            }
+            trail.copy_to(&to.join(AUDIT_FILE)).map_err(|error| said(&error))?;
+        }
+        // One that came without a trail begins a new one, which says so.
+        let trail = open_trail(to, true).map_err(|error| said(&error))?;
+        let at = options.at.map_or(String::new(), |at| format!(" at LSN {at}"));
+        let what = format!("restore from {}{at}", options.from.display());
+        note(&trail, &what).map_err(|error| said(&error))?;
         data::copy_identity(&options.from, to).map_err(|error| said(&error))?;
         eprintln!("copied; doing it again");
         let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;

@@ -51,6 +51,10 @@ pub fn run(options: Options) -> i32 {
             return exit::USAGE;
         }
     };
+    if let Err(reason) = trace::check() {
+        eprintln!("stockline: {reason}");
+        return exit::USAGE;
+    }
     if options.print_config {
         print!("{}", config.to_toml());
         return exit::OK;
@@ -154,6 +158,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     // Commands taken are answered while connections are still there; then they are closed.
     let stopped = running.stop();
     runtime.block_on(async {
+        // Answers wait for what is said of them; a disk that hangs is not waited for.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), last.trail().settled()).await;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let _ = http.await;
         quic.close().await;

@@ -41,9 +41,23 @@ pub fn run(options: &Options) -> i32 {
             Snapshot::open(&options.data.join(SNAPSHOT_FILE)).map_err(|error| error.to_string())?;
         let mut report =
             verify(&snapshot, &*journal.reader(), options.anchor).map_err(|error| error.to_string())?;
-        let trail = AuditTrail::open(&options.data.join(AUDIT_FILE)).map_err(|error| error.to_string())?;
-        report.wrong.extend(trail.verify(&options.audit_anchor).map_err(|error| error.to_string())?);
-        Ok::<_, String>((report, trail.ends().map_err(|error| error.to_string())?))
+        let trail_file = options.data.join(AUDIT_FILE);
+        if !trail_file.is_file() {
+            // A directory of a version before has none; one that has an anchor had one.
+            let missing = "is missing: it was removed, or no server has run here since there is one";
+            match options.audit_anchor.is_empty() {
+                true => eprintln!("stockline: {AUDIT_FILE} {missing}"),
+                false => report.wrong.push(format!("{AUDIT_FILE} {missing}")),
+            }
+            return Ok((report, None));
+        }
+        let trail = AuditTrail::open(&trail_file).map_err(|error| error.to_string())?;
+        let verified = trail.verify(&options.audit_anchor).map_err(|error| error.to_string())?;
+        report.wrong.extend(verified.wrong);
+        for anchor in verified.too_old {
+            eprintln!("stockline: nothing can be said of {anchor}: the audit trail is not kept so long");
+        }
+        Ok::<_, String>((report, Some(trail.ends().map_err(|error| error.to_string())?)))
     })();
     match report {
         Err(reason) => {
@@ -53,7 +67,7 @@ pub fn run(options: &Options) -> i32 {
         Ok((report, audited)) => {
             println!("last_lsn={} state_hash={} entries={}", report.last, report.state_hash, report.entries);
             println!("anchor={}", report.anchor);
-            audited.iter().for_each(|end| println!("audit_anchor={end}"));
+            audited.iter().flatten().for_each(|end| println!("audit_anchor={end}"));
             let scope = if report.from_the_start { "everything" } else { "what the snapshot does not cover" };
             eprintln!(
                 "did {} entries again ({scope}) in {} ms",

@@ -143,7 +143,7 @@ fn count(shared: &Shared, done: &Done<Tag>, nameless: &Arc<str>) {
 fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
         let frame = &stamped.frame;
-        let Tag { reply_to: Some(reply_to), mark, more, begun, .. } = &frame.tag else { continue };
+        let Tag { reply_to: Some(reply_to), mark, audited, more, begun, .. } = &frame.tag else { continue };
         let commands = frame.commands.len();
         let before = &mut unfinished[lane_of(frame.principal)];
         let answered = match before.take() {
@@ -152,7 +152,7 @@ fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
                 whole.reply.append(reply);
                 whole
             }
-            None => Answered { mark: *mark, begun: *begun, commands, reply },
+            None => Answered { mark: *mark, audited: *audited, begun: *begun, commands, reply },
         };
         if *more {
             *before = Some(answered);

@@ -22,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
+use super::envelope::Known;
 use super::stall::Calls;
 use crate::data::Certificate;
 
@@ -39,6 +40,7 @@ pub(super) struct Peer {
     pub(super) from: IpAddr,
     /// The calls of its connection, where it can have several.
     pub(super) calls: Option<Arc<Calls>>,
+    pub(super) known: Known,
 }
 
 /// How connections are encrypted: not at all where nobody else can listen.
@@ -127,9 +129,10 @@ async fn talk(
     // Who takes nothing of its answers is let go.
     stream.set_write_timeout(Some(STALLED));
     let calls = is_http2.then(Calls::new);
-    let (routes, peer) = (TowerToHyperService::new(router), Peer { from, calls: calls.clone() });
+    let (routes, of_calls) = (TowerToHyperService::new(router), calls.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
+        let peer = Peer { from, calls: of_calls.clone(), known: Known::default() };
+        request.extensions_mut().insert(peer);
         routes.call(request)
     });
     if let Some(calls) = calls {

@@ -12,35 +12,13 @@ use super::catalogue::administers;
 use super::problem::Problem;
 use crate::engine::AuditEntry;
 
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum KindText {
-    Administration,
-    Refusal,
-}
-
-impl KindText {
-    fn of(kind: AuditKind) -> KindText {
-        match kind {
-            AuditKind::Administration => KindText::Administration,
-            AuditKind::Refusal => KindText::Refusal,
-        }
-    }
-
-    fn kind(self) -> AuditKind {
-        match self {
-            KindText::Administration => AuditKind::Administration,
-            KindText::Refusal => AuditKind::Refusal,
-        }
-    }
-}
-
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AuditOptions")]
 pub(super) struct Options {
     /// Both where nothing is said.
-    kind: Option<KindText>,
+    #[schemars(extend("enum" = ["administration", "refusal"]))]
+    kind: Option<String>,
     /// Only records with a smaller number: `next` of an answer before.
     before: Option<u64>,
     /// 1 to 1000; 100 where nothing is said.
@@ -53,9 +31,10 @@ pub(super) struct Options {
 struct Item {
     number: u64,
     at: Option<Moment>,
-    kind: KindText,
+    #[schemars(extend("enum" = ["administration", "refusal"]))]
+    kind: &'static str,
     /// How it came.
-    #[schemars(extend("enum" = ["http", "quic", "control", ""]))]
+    #[schemars(extend("enum" = ["http", "quic", "control", "command", ""]))]
     face: String,
     /// Whose token it came with; null for nobody that is known.
     principal: Option<String>,
@@ -85,30 +64,38 @@ pub(super) struct Audit {
     anchors: Vec<String>,
 }
 
-fn item(record: AuditRecord) -> Option<Item> {
-    let entry: AuditEntry = serde_json::from_slice(&record.says).ok()?;
+fn item(record: AuditRecord) -> Item {
+    // What cannot be read is told all the same: somebody may have edited it.
+    let unreadable = |_| AuditEntry::of("this record cannot be read");
+    let entry: AuditEntry = serde_json::from_slice(&record.says).unwrap_or_else(unreadable);
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    Some(Item {
+    Item {
         number: record.number,
         at: Moment::of(record.at),
-        kind: KindText::of(record.kind),
+        kind: record.kind.name(),
         face: entry.face,
         principal: some(entry.principal),
         from: entry.from.map(|from| from.to_string()),
         asked: entry.asked,
         status: Some(entry.status).filter(|status| *status != 0),
         code: some(entry.code),
-        count: entry.more.max(1),
+        count: entry.count,
         request: some(entry.request),
         trace: some(entry.trace),
-    })
+    }
 }
 
 pub(super) async fn list(caller: Caller, Asked(options): Asked<Options>) -> Result<Told<Audit>, Problem> {
     administers(&caller)?;
     let most = at_most(options.limit.unwrap_or(100), limit::HISTORY_ITEMS_MAX)?;
     let before = options.before.unwrap_or(u64::MAX);
-    let kinds = options.kind.map_or(AuditKind::ALL.to_vec(), |kind| vec![kind.kind()]);
+    let kinds = match options.kind.as_deref() {
+        None => AuditKind::ALL.to_vec(),
+        Some(name) => {
+            let wrong = || Problem::invalid("kind is administration or refusal");
+            vec![AuditKind::from_name(name).ok_or_else(wrong)?]
+        }
+    };
     let engine = caller.engine.clone();
     let read = tokio::task::spawn_blocking(move || {
         let records = engine.trail().records();
@@ -122,6 +109,6 @@ pub(super) async fn list(caller: Caller, Asked(options): Asked<Options>) -> Resu
         read.await.map_err(|error| unreadable(error.to_string()))?;
     let (records, ends) = read.map_err(|error| unreadable(error.to_string()))?;
     let next = records.last().filter(|_| records.len() == most).map(|record| record.number);
-    let items = records.into_iter().filter_map(item).collect();
+    let items = records.into_iter().map(item).collect();
     Ok(Told(Audit { items, next, anchors: ends.map(|end| end.to_string()).to_vec() }))
 }

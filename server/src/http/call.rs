@@ -27,8 +27,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::accept::Peer;
 use super::answer::{Name, Told, described};
-use super::envelope::Known;
 use super::openapi::{media, parameters, takes};
 use super::problem::{Problem, ProblemBody};
 use super::token::RoleText;
@@ -137,8 +137,8 @@ impl FromRequestParts<Engine> for Caller {
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Caller, Problem> {
         let SignedIn { principal, until } = signed_in(engine, &parts.headers)?;
         let rate = engine.principals().spend(principal.id);
-        if let Some(known) = parts.extensions.get::<Known>() {
-            known.set(Arc::clone(&principal), rate);
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.known.set(Arc::clone(&principal), rate);
         }
         if rate.is_some_and(|rate| rate.wait_s > 0) {
             let text = "more calls a second than this token may make; wait as Retry-After says";

@@ -1,6 +1,5 @@
 //! What goes around every call: its id and trace, its time, its limits, and what is counted and logged of it.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use stockline_core::audit_trail::AuditKind;
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::limit;
 use tokio::time::timeout;
@@ -72,14 +70,22 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
+/// A method as traces have it: strangers do not make up names.
+fn method_told(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::DELETE => method.as_str(),
+        Method::PATCH | Method::OPTIONS | Method::TRACE | Method::CONNECT => method.as_str(),
+        _ => "_OTHER",
+    }
+}
+
 /// A call under way. However it ends, by an answer or because its caller went away, that is logged, and what is for the
 /// audit trail told there.
 struct Call {
     engine: Engine,
     begun: Instant,
     operation: Operation,
-    known: Known,
-    from: Option<IpAddr>,
+    peer: Option<Peer>,
     method: Method,
     path: String,
     request: HeaderValue,
@@ -88,14 +94,21 @@ struct Call {
     is_over: bool,
 }
 
+/// A call is answered within so long.
+const PATIENCE: Duration = Duration::from_millis(limit::HTTP_CALL_MS_MAX);
 /// What stands in place of a status where nobody waited for one.
 const LEFT: (u16, &str) = (0, "LEFT");
 
 impl Call {
+    fn known(&self) -> Option<&(Arc<Principal>, Option<Rate>)> {
+        self.peer.as_ref()?.known.0.get()
+    }
+
     /// Says how it ended; answers what to wait for before the caller is told.
     fn over(&mut self, (status, code): (u16, &str)) -> Option<u64> {
         self.is_over = true;
-        let principal = self.known.0.get().map(|(principal, _)| principal);
+        let known = self.peer.as_ref().and_then(|peer| peer.known.0.get());
+        let principal = known.map(|(principal, _)| principal);
         let name = principal.map_or("", |principal| &*principal.name);
         let administers =
             self.operation.administers() && principal.is_some_and(|principal| principal.role == Role::Admin);
@@ -106,7 +119,7 @@ impl Call {
         let path = &self.path[..self.path.floor_char_boundary(limit::AUDIT_TEXT_BYTES_MAX)];
         if trace::is_on() {
             let span = &mut self.span;
-            span.set("http.request.method", method.to_string());
+            span.set("http.request.method", method_told(method).to_owned());
             span.set("url.path", path.to_owned());
             span.set("http.response.status_code", i64::from(status));
             span.set("stockline.request_id", request.to_owned());
@@ -126,19 +139,22 @@ impl Call {
         if principal.is_some() || log::may_tell_of_strangers() {
             tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
         }
-        let kind = if administers { AuditKind::Administration } else { AuditKind::Refusal };
         let entry = AuditEntry {
             face: "http".into(),
             principal: name.to_owned(),
-            from: self.from,
+            from: self.peer.as_ref().map(|peer| peer.from),
             status,
             code: code.to_owned(),
             request: request.to_owned(),
             trace: trace.to_owned(),
             ..AuditEntry::of(&format!("{method} {path}"))
         };
-        let place = self.engine.trail().tell(self.engine.clock().now(), kind, entry);
-        administers.then_some(place)
+        let (trail, now) = (self.engine.trail(), self.engine.clock().now());
+        if administers {
+            return Some(trail.tell(now, entry));
+        }
+        trail.tell_refusal(now, entry);
+        None
     }
 }
 
@@ -150,17 +166,14 @@ impl Drop for Call {
     }
 }
 
-pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, next: Next) -> Response {
+pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let peer = request.extensions_mut().remove::<Peer>();
-    let from = peer.as_ref().map(|peer| peer.from);
-    let open = peer.and_then(|peer| peer.calls).map(Calls::begin);
-    let known = Known::default();
-    request.extensions_mut().insert(known.clone());
+    let peer = request.extensions().get::<Peer>().cloned();
+    let open = peer.as_ref().and_then(|peer| peer.calls.clone()).map(Calls::begin);
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let parent = Parent::of(request.headers());
     let method = request.method();
-    let name = || route.map_or(method.to_string(), |route| format!("{method} {route}"));
+    let name = || format!("{} {}", method_told(method), route.unwrap_or_default()).trim_end().to_owned();
     let mut span = Span::request(name, parent, Duration::ZERO);
     if let Some(route) = route.filter(|_| trace::is_on()) {
         span.set("http.route", route.to_owned());
@@ -169,8 +182,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
         engine,
         begun,
         operation: Operation::of_call(request.method(), route),
-        known,
-        from,
+        peer,
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         request: request_id(request.headers()),
@@ -178,36 +190,36 @@ pub(super) async fn wrap(State(engine): State<Engine>, mut request: Request, nex
         span,
         is_over: false,
     };
-    let engine = &call.engine;
-    let answered = timeout(Duration::from_millis(limit::HTTP_CALL_MS_MAX), next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|_| {
+    let slow = || {
         let text = "it took too long; what became of it, the same call with the same key will say";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "TIMED_OUT", text).into_response()
-    });
-    let took = begun.elapsed();
-    let status = response.status();
-    engine.metrics().called(call.operation, status.as_u16(), took);
+    };
+    let mut response = timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| slow());
     let problem = response.extensions_mut().remove::<ProblemCode>();
     if let Some(code) = problem.as_ref().and_then(|problem| problem.at_the_door) {
-        engine.metrics().refused(code);
+        call.engine.metrics().refused(code);
     }
-    let code = problem.map(|problem| problem.name);
+    let code = problem.as_ref().map_or("", |problem| &*problem.name);
+    // Whoever changed what others are bound by hears so when that is written down.
+    if let Some(place) = call.over((response.status().as_u16(), code)) {
+        let written = call.engine.trail().written(place);
+        if timeout(PATIENCE.saturating_sub(begun.elapsed()), written).await.is_err() {
+            response = slow();
+        }
+    }
+    call.engine.metrics().called(call.operation, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for retired in RETIRED.iter().filter(|retired| call.path.starts_with(retired.prefix)) {
         headers.insert("deprecation", HeaderValue::from_static(retired.deprecation));
         headers.insert("sunset", HeaderValue::from_static(retired.sunset));
     }
-    if let Some(rate) = call.known.0.get().and_then(|(_, rate)| *rate) {
+    if let Some(rate) = call.known().and_then(|(_, rate)| *rate) {
         let value = |text: String| HeaderValue::from_str(&text).expect("digits");
         headers.insert(&RATE_POLICY, value(format!("\"token\";q={};w=1", rate.quota)));
         headers.insert(&RATE, value(format!("\"token\";r={};t=1", rate.left)));
     }
     headers.insert(&REQUEST_ID, call.request.clone());
-    // Whoever changed what others are bound by hears so when that is written down.
-    if let Some(place) = call.over((status.as_u16(), code.as_deref().unwrap_or_default())) {
-        call.engine.trail().written(place).await;
-    }
     match open {
         Some(open) => open.watch(response),
         None => response,

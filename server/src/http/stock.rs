@@ -81,10 +81,18 @@ pub(super) async fn tell(
     let told: Vec<StockEvent> = rows.iter().map(|row| row.event(sku(&row.sku), node)).collect();
     let commands =
         rows.iter().zip(&told).map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
-    let reply = caller.submit(FrameType::Events, commands.collect(), vec![]).await?;
+    let commands = commands.collect();
+    // Begun, it is counted and kept, whether or not somebody waits for it.
     let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
-    count(&caller, &events, &told, &reply.replies);
-    dead_letter::keep(&caller, &events, &keys, &reply.replies).await?;
+    let done = tokio::spawn(async move {
+        let reply = caller.submit(FrameType::Events, commands, vec![]).await?;
+        count(&caller, &events, &told, &reply.replies);
+        dead_letter::keep(&caller, &events, &keys, &reply.replies).await?;
+        Ok::<_, Problem>((events, reply))
+    });
+    let lost =
+        |_| Problem::of(Code::Overloaded, "what became of it is lost; send it again with the same ids");
+    let (events, reply) = done.await.map_err(lost)??;
     let results = events.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
         id: event.id,
         status: match (told.outcome.code, told.repeat) {

@@ -10,9 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
-use stockline_core::audit_trail::AuditKind;
-use stockline_core::catalogue::{EntryKind, Principal, Role};
-use stockline_core::command::{Body, Command, Frame};
+use stockline_core::catalogue::{EntryKind, NameKind, Principal, Role};
+use stockline_core::command::{Allocate, Body, Command, Frame};
 use stockline_core::id::{ChannelId, GroupId, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
@@ -56,8 +55,6 @@ pub(super) struct Session {
     answered: UnboundedReceiver<Answered>,
     frames_in_flight: usize,
     commands_in_flight: usize,
-    /// What answers to those who change what binds others wait for, in the audit trail.
-    audited: u64,
     /// Commands and skus taken in this turn.
     taken: usize,
     /// Nothing is read before this: a frame was turned away, or waits for room in its lane.
@@ -123,7 +120,6 @@ impl Session {
                     answered,
                     frames_in_flight: 0,
                     commands_in_flight: 0,
-                    audited: 0,
                     taken: 0,
                     paused: None,
                     waiting: None,
@@ -140,7 +136,7 @@ impl Session {
                     tracing::info!(target: "audit", face = "quic", %from, code, text = &*turned.text);
                 }
                 let entry = AuditEntry { code: code.to_owned(), ..entry(&connection, "SignIn") };
-                engine.trail().tell(engine.clock().now(), AuditKind::Refusal, entry);
+                engine.trail().tell_refusal(engine.clock().now(), entry);
                 refuse(&mut out, 0, turned.code, &turned.text);
                 hang_up(&connection, &mut send, &out).await;
                 None
@@ -258,6 +254,7 @@ impl Session {
             self.frames_in_flight -= 1;
             self.commands_in_flight -= frame.commands.len();
             let text = "nothing was executed; send it again with the same keys";
+            self.audit_refusal(frame.tag.audited, frame.tag.mark, Code::Overloaded);
             refuse(&mut self.out, (frame.tag.mark >> 8) as u32, Code::Overloaded, text);
         }
         while self.frames_in_flight > 0
@@ -311,7 +308,8 @@ impl Session {
         let text = &*turned.text;
         if turned.code == Code::Forbidden {
             tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
-            self.audit(AuditKind::Refusal, &format!("{kind:?}"), code);
+            let entry = self.entry(&format!("{kind:?}"), raw.request, code);
+            self.engine.trail().tell_refusal(self.engine.clock().now(), entry);
         } else {
             tracing::debug!(target: "quic", principal, ?kind, code, text);
         }
@@ -337,13 +335,11 @@ impl Session {
         };
         let read = wire::read_commands(raw, scope, self.engine.clock().now())?;
         access::allow(&self.principal, raw.kind, &read.commands)?;
-        let frame = Frame {
+        let mut frame = Frame {
             tag: Tag {
-                reply_to: Some(self.answers.clone()),
                 mark: u64::from(raw.request) << 8 | raw.kind as u64,
-                more: false,
-                names_sources: false,
                 begun: begun.into_std(),
+                ..Tag::new(Some(self.answers.clone()))
             },
             principal: self.principal.id,
             commands: read.commands,
@@ -352,7 +348,8 @@ impl Session {
         if Operation::of_frame(raw.kind).administers() {
             let (principal, kind) = (&*self.principal.name, raw.kind);
             tracing::info!(target: "audit", face = "quic", principal, ?kind, commands = frame.commands.len());
-            self.audited = self.audit(AuditKind::Administration, &asked(raw.kind, &frame.commands), "");
+            let entry = self.entry(&self.asked(raw.kind, &frame.commands), raw.request, "");
+            frame.tag.audited = self.engine.trail().tell(self.engine.clock().now(), entry);
         }
         let commands = frame.commands.len();
         self.taken += commands;
@@ -370,22 +367,66 @@ impl Session {
         span
     }
 
-    fn audit(&self, kind: AuditKind, asked: &str, code: &str) -> u64 {
-        let (principal, code) = (self.principal.name.clone(), code.to_owned());
-        let entry = AuditEntry { principal, code, ..entry(&self.connection, asked) };
-        self.engine.trail().tell(self.engine.clock().now(), kind, entry)
+    /// What the audit trail is told of a frame.
+    fn entry(&self, asked: &str, request: u32, code: &str) -> AuditEntry {
+        let (principal, code, request) =
+            (self.principal.name.clone(), code.to_owned(), format!("frame {request}"));
+        AuditEntry { principal, code, request, ..entry(&self.connection, asked) }
+    }
+
+    /// A frame in words: what it defines, tokens first, or changes.
+    fn asked(&self, kind: FrameType, commands: &[Command]) -> String {
+        let names = self.engine.names();
+        let name = |kind, id: u32| names.name(kind, id).unwrap_or_else(|| id.to_string().into());
+        let say = |command: &Command| match &command.body {
+            Body::Define(definition) => {
+                let kind = definition.kind().map_or("sku", EntryKind::name);
+                Some((kind != "token", format!(" {kind} {:?}", definition.name())))
+            }
+            Body::Allocate(Allocate { action, channel, to_channel, sku, node, quantity }) => {
+                let (sku, node) = (name(NameKind::Sku, sku.0), name(NameKind::Node, u32::from(node.0)));
+                let channel = name(NameKind::Channel, u32::from(channel.0));
+                let to = match to_channel {
+                    &ChannelId::SHARED => String::new(),
+                    to => format!(" to {:?}", name(NameKind::Channel, u32::from(to.0))),
+                };
+                Some((true, format!(" {action:?} {quantity} of {sku:?} at {node:?} for {channel:?}{to}")))
+            }
+            _ => None,
+        };
+        let mut all: Vec<(bool, String)> = commands.iter().filter_map(say).collect();
+        all.sort_by_key(|(later, _)| *later);
+        let mut text = format!("{kind:?} {}:", commands.len());
+        for (_, one) in all {
+            if text.len() > limit::AUDIT_TEXT_BYTES_MAX {
+                break;
+            }
+            text.push_str(&one);
+        }
+        text
+    }
+
+    /// Says of a frame that is in the audit trail that it came to nothing, or not to all.
+    fn audit_refusal(&self, audited: u64, mark: u64, code: Code) {
+        if audited > 0 {
+            let kind = FrameType::from_number(mark as u8);
+            let asked = kind.map_or(String::new(), |kind| format!("{kind:?} was refused, or a part of it"));
+            let entry = self.entry(&asked, (mark >> 8) as u32, code.name());
+            self.engine.trail().tell(self.engine.clock().now(), entry);
+        }
     }
 
     /// Submits a frame that counts as in flight. One whose lane is full waits here, and what is behind it in the
     /// stream: nothing overtakes it, and the sender is held back by QUIC.
     fn offer(&mut self, frame: Frame<Tag>) {
-        let (commands, mark) = (frame.commands.len(), frame.tag.mark);
+        let (commands, mark, audited) = (frame.commands.len(), frame.tag.mark, frame.tag.audited);
         let Err(refused) = self.engine.submit(frame) else { return };
         self.paused = Some(Instant::now() + Duration::from_millis(limit::OVERLOADED_PAUSE_MS));
         match refused {
             Refused::LaneFull(frame) => self.waiting = Some(frame),
             Refused::Turned(code) => {
                 self.engine.metrics().refused(code);
+                self.audit_refusal(audited, mark, code);
                 self.frames_in_flight -= 1;
                 self.commands_in_flight -= commands;
                 let text = "nothing was executed; send it again later with the same keys";
@@ -469,10 +510,10 @@ impl Session {
         }
         let kind = FrameType::from_number(answered.mark as u8);
         let operation = kind.map_or(Operation::Other, Operation::of_frame);
-        if operation.administers() && !self.engine.trail().is_written(self.audited) {
-            let (engine, answers, place) = (self.engine.clone(), self.answers.clone(), self.audited);
+        if !self.engine.trail().is_written(answered.audited) {
+            let (engine, answers) = (self.engine.clone(), self.answers.clone());
             tokio::spawn(async move {
-                engine.trail().written(place).await;
+                engine.trail().written(answered.audited).await;
                 // Who asked may have gone.
                 let _ = answers.send(answered);
             });
@@ -480,6 +521,11 @@ impl Session {
         }
         self.frames_in_flight -= 1;
         self.commands_in_flight -= answered.commands;
+        let refused =
+            answered.reply.replies.iter().map(|told| told.outcome.code).find(|code| *code != Code::Ok);
+        if let Some(code) = refused.filter(|_| answered.audited > 0) {
+            self.audit_refusal(answered.audited, answered.mark, code);
+        }
         let took = answered.begun.elapsed();
         self.engine.metrics().framed(operation, took);
         if let Some(kind) = kind.filter(|_| trace::is_on()) {
@@ -517,21 +563,6 @@ impl Session {
 fn entry(connection: &Connection, asked: &str) -> AuditEntry {
     let from = Some(connection.remote_address().ip().to_canonical());
     AuditEntry { face: "quic".into(), from, ..AuditEntry::of(asked) }
-}
-
-/// A frame in words: what it defines, or changes.
-fn asked(kind: FrameType, commands: &[Command]) -> String {
-    let mut text = format!("{kind:?} {}:", commands.len());
-    for command in commands {
-        if text.len() > limit::AUDIT_TEXT_BYTES_MAX {
-            break;
-        }
-        if let Body::Define(definition) = &command.body {
-            let kind = definition.kind().map_or("sku", EntryKind::name);
-            text.push_str(&format!(" {kind} {:?}", definition.name()));
-        }
-    }
-    text
 }
 
 fn sign_in(engine: &Engine, raw: RawFrame<'_>) -> Result<(u32, SignedIn), Turned> {

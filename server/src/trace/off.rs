@@ -14,6 +14,11 @@ impl Sending {
     pub fn end(self) {}
 }
 
+/// There is nothing to be wrong.
+pub fn check() -> Result<(), String> {
+    Ok(())
+}
+
 /// Says so where somebody wants spans.
 pub fn start(_: &tokio::runtime::Handle) -> Result<Sending, String> {
     if super::wanted() {

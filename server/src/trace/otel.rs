@@ -20,7 +20,7 @@ use stockline_core::limit;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::Parent;
+use super::{Parent, given};
 use crate::outgoing::{self, Outgoing};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -69,25 +69,32 @@ fn patience() -> Duration {
     Duration::from_millis(ms.unwrap_or(10_000))
 }
 
+/// Whether what is wanted can be done.
+pub fn check() -> Result<(), String> {
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    let asked = names.into_iter().find_map(|name| Some((name, given(name)?)));
+    match asked.filter(|(_, asked)| super::wanted() && asked != "http/protobuf") {
+        None => Ok(()),
+        Some((name, other)) => {
+            Err(format!("{name}: {other:?} is not spoken here; use http/protobuf, mostly on port 4318"))
+        }
+    }
+}
+
 /// Begins to send spans, if somebody wants them.
 pub fn start(tasks: &Handle) -> Result<Sending, String> {
     if !super::wanted() {
         return Ok(Sending(None));
-    }
-    for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-        if let Some(other) = std::env::var(name).ok().filter(|it| !it.is_empty() && it != "http/protobuf") {
-            return Err(format!(
-                "{name}: {other:?} is not spoken here; use http/protobuf, mostly on port 4318"
-            ));
-        }
     }
     let sender = Sender { outgoing: outgoing::new(), tasks: tasks.clone(), patience: patience() };
     let exporter = SpanExporter::builder().with_http().with_http_client(sender).build();
     let exporter = exporter.map_err(|error| format!("traces: {error}"))?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let mut resource = Resource::builder().with_attribute(version);
-    let names = |name: &str, part: &str| std::env::var(name).is_ok_and(|text| text.contains(part));
-    if !names("OTEL_SERVICE_NAME", "") && !names("OTEL_RESOURCE_ATTRIBUTES", "service.name=") {
+    let is_named = given("OTEL_SERVICE_NAME").is_some()
+        || given("OTEL_RESOURCE_ATTRIBUTES")
+            .is_some_and(|all| all.split(',').any(|one| one.trim_start().starts_with("service.name=")));
+    if !is_named {
         resource = resource.with_service_name("stockline");
     }
     let builder = SdkTracerProvider::builder().with_resource(resource.build());
