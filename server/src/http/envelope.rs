@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use stockline_core::catalogue::{Principal, Role};
@@ -87,7 +87,7 @@ struct Call {
     operation: Operation,
     peer: Option<Peer>,
     method: Method,
-    path: String,
+    uri: Uri,
     request: HeaderValue,
     parent: Option<Parent>,
     span: Span,
@@ -116,7 +116,8 @@ impl Call {
         let (method, request) = (&self.method, self.request.to_str().unwrap_or_default());
         let trace = self.parent.map(|parent| parent.trace_id()).or_else(|| self.span.trace_id());
         let trace = trace.as_deref().unwrap_or_default();
-        let path = &self.path[..self.path.floor_char_boundary(limit::AUDIT_TEXT_BYTES_MAX)];
+        let path = self.uri.path();
+        let path = &path[..path.floor_char_boundary(limit::AUDIT_TEXT_BYTES_MAX)];
         if trace::is_on() {
             let span = &mut self.span;
             span.set("http.request.method", method_told(method).to_owned());
@@ -184,7 +185,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
         operation: Operation::of_call(request.method(), route),
         peer,
         method: request.method().clone(),
-        path: request.uri().path().to_owned(),
+        uri: request.uri().clone(),
         request: request_id(request.headers()),
         parent,
         span,
@@ -210,7 +211,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
     call.engine.metrics().called(call.operation, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    for retired in RETIRED.iter().filter(|retired| call.path.starts_with(retired.prefix)) {
+    for retired in RETIRED.iter().filter(|retired| call.uri.path().starts_with(retired.prefix)) {
         headers.insert("deprecation", HeaderValue::from_static(retired.deprecation));
         headers.insert("sunset", HeaderValue::from_static(retired.sunset));
     }
