@@ -284,7 +284,8 @@ mod tests {
         };
         assert_eq!((of("loud").len(), of("loud")[0].count, &*of("loud")[0].asked), (1, 1_000, "GET /0"));
         assert_eq!(of("inside").len(), limit::AUDIT_REFUSALS_PER_S / 2 - 1);
-        assert_eq!((of("")[0].count, of("")[0].from), (1_000, Some([127, 0, 0, 1].into())));
+        let one = of("").into_iter().find(|entry| entry.from == Some([127, 0, 0, 1].into()));
+        assert_eq!(one.map(|entry| entry.count), Some(1_000));
         assert!(gathered.take(Millis(0)).is_empty());
     }
 }
