@@ -178,7 +178,8 @@ def audit(page):
 
 def service(page):
     page.click("nav a[href='#service']")
-    expect(page.locator("#figures")).to_contain_text("error budget left")
+    for name in ["error budget left", "failed messages", "messages given up", "sync lag", "dead letters"]:
+        expect(page.locator("#figures")).to_contain_text(name)
     expect(page.locator("#charts .card")).to_have_count(6)
     first = page.locator("#charts polyline").first
     points = lambda: len((first.get_attribute("points") or "").split())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Read};
-use stockline_core::id::{ChannelId, Millis, PrincipalId};
+use stockline_core::id::{ChannelId, Millis, NodeId, PrincipalId};
 use stockline_core::ledger::{Trace, Why};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -153,6 +153,12 @@ pub fn hide(engine: &Engine, principal: &Principal, traces: &mut Vec<(u32, Trace
     }
 }
 
+/// Whether a refusal may stand for something that is there, and is none of the asker's business.
+pub fn hides(code: &str) -> bool {
+    let codes = [Code::UnknownChannel, Code::UnknownNode, Code::UnknownReservation];
+    codes.iter().any(|hiding| hiding.name() == code)
+}
+
 /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
 pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Result<(), Turned> {
     let allowed = match principal.role {
@@ -183,7 +189,8 @@ pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Re
                 Code::UnknownChannel,
                 "channel",
             ),
-            Body::Event(event) => (own(event.node), Code::UnknownNode, "node"),
+            // Of the node that nobody has the ledger says so, event by event.
+            Body::Event(event) => (own(event.node) || event.node == NodeId::ANY, Code::UnknownNode, "node"),
             Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
             // Whoever acts for one channel asks for that one's allocations.
             Body::Read(Read::Allocations { channel, .. }) => (

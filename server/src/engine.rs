@@ -210,8 +210,9 @@ struct Shared {
     draining: AtomicBool,
     /// The sequencer has stopped, having stamped everything taken.
     sequenced_all: AtomicBool,
-    /// Batches given to the shards.
+    /// Batches given to the shards, and the last LSN in them.
     dispatched: AtomicU64,
+    ordered: AtomicU64,
     /// Who waits for more to be durable, and records that were read for them.
     followers: Notify,
     decoded: DecodedRecords,
@@ -250,6 +251,8 @@ pub struct Recovery {
 #[derive(Clone, Copy, Debug)]
 pub struct Gauges {
     pub durable: u64,
+    /// The last LSN that was given.
+    pub ordered: u64,
     pub covered: u64,
     /// Commands, or lines, in the lanes.
     pub queued: usize,
@@ -367,6 +370,7 @@ impl RunningEngine {
             draining: AtomicBool::new(false),
             sequenced_all: AtomicBool::new(false),
             dispatched: AtomicU64::new(0),
+            ordered: AtomicU64::new(0),
             followers: Notify::new(),
             decoded: DecodedRecords::default(),
             metrics: Metrics::default(),
@@ -674,6 +678,7 @@ impl Engine {
         let durable = self.view().durable().0;
         Gauges {
             durable,
+            ordered: shared.ordered.load(Ordering::Relaxed),
             covered: self.covered().0,
             queued: shared.submissions.waiting(),
             executing: shared.outputs.iter().map(ArrayQueue::len).max().unwrap_or(0),

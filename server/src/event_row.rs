@@ -26,6 +26,7 @@ pub struct EventRow {
     pub node: String,
     pub quantity: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<String>,

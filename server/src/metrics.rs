@@ -167,6 +167,8 @@ pub struct Metrics {
     pub cursors: DashMap<u64, u64>,
     pub quic_connections: AtomicUsize,
     pub sources: Sources,
+    /// Refusals that have no number, by the name of their code.
+    problems: DashMap<String, u64>,
     /// By webhook.
     pub deliveries: DashMap<String, Delivery>,
 }
@@ -185,6 +187,7 @@ impl Default for Metrics {
             cursors: DashMap::new(),
             quic_connections: AtomicUsize::new(0),
             sources: Sources::default(),
+            problems: DashMap::new(),
             deliveries: DashMap::new(),
         }
     }
@@ -206,6 +209,11 @@ impl Metrics {
     /// A frame over QUIC was answered.
     pub fn framed(&self, operation: Operation, took: Duration) {
         self.quic[operation as usize].observe(took.as_secs_f64());
+    }
+
+    /// A call was refused for a reason that HTTP alone has.
+    pub fn problem(&self, code: &str) {
+        *self.problems.entry(code.to_owned()).or_default() += 1;
     }
 
     /// A command, a call or a frame was refused.
@@ -306,6 +314,8 @@ impl Collector for Engine {
             let code = Code::from_number(number as u8).filter(|_| load(count) > 0)?;
             Some(([code.name().to_owned()], load(count)))
         });
+        let problems = metrics.problems.iter().map(|one| ([one.key().clone()], *one.value()));
+        let codes = codes.chain(problems.collect::<Vec<_>>());
         out.counters("stockline_refusals", "Commands and requests refused, by code", ["code"], codes)?;
         out.counter("stockline_commands", "Commands that got a place in the order", load(&metrics.commands))?;
         out.histogram("stockline_batch_commands", "Commands made durable together", &metrics.batch_commands)?;
@@ -324,6 +334,11 @@ impl Collector for Engine {
             "stockline_fold_lag_commands",
             "Commands in the journal that the snapshot does not have yet",
             state.durable.saturating_sub(state.covered) as f64,
+        )?;
+        out.gauge(
+            "stockline_journal_lag_commands",
+            "Commands that have a place in the order and are not durable yet",
+            state.ordered.saturating_sub(state.durable) as f64,
         )?;
         out.gauge(
             "stockline_queued_commands",

@@ -27,7 +27,7 @@ fn items(shop: &Shop, more: &str) -> Vec<Value> {
 }
 
 /// What is listed once something is there.
-fn eventually(shop: &Shop, more: &str, is_there: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+pub(crate) fn eventually(shop: &Shop, more: &str, is_there: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     for _ in 0..300 {
         let items = items(shop, more);
         if is_there(&items) {
@@ -279,13 +279,15 @@ fn who_leaves_leaves_a_record_and_what_is_refused_over_quic_a_second_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let shop = Shop::open(&data, &[]);
-    for number in 0..20 {
+    for number in 0..20u64 {
         let mut stream = TcpStream::connect(&shop.serving.http).expect("connected");
         let head = format!(
             "PUT /v1/nodes/left{number} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n",
             shop.token
         );
         write!(stream, "{head}content-length: 2\r\n\r\n{{}}").expect("sent");
+        // Some leave before they are read, some while they wait, some when they are answered.
+        std::thread::park_timeout(std::time::Duration::from_micros(number * 300));
     }
     // One that ends before it is read was none; what was done is told of.
     let is_told = |items: &[Value], node: &Value| {
@@ -294,7 +296,7 @@ fn who_leaves_leaves_a_record_and_what_is_refused_over_quic_a_second_one() {
     };
     eventually(&shop, "", |items| {
         let nodes = shop.put("GET", "/v1/nodes", Value::Null)["items"].as_array().expect("nodes").clone();
-        nodes.len() > 5 && nodes.iter().all(|node| is_told(items, node))
+        !nodes.is_empty() && nodes.iter().all(|node| is_told(items, node))
     });
 
     let profile = data.join("client.toml");

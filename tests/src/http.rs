@@ -203,7 +203,7 @@ fn each_token_may_do_its_own_and_what_is_not_its_own_is_not_there() {
     let any = json!(null);
     for (token, method, path, body, status, code) in [
         (&wms, "POST", "/v1/events", event("1", "n0"), 200, ""),
-        (&wms, "POST", "/v1/events", event("2", "n1"), 404, "UNKNOWN_NODE"),
+        (&wms, "POST", "/v1/events", event("2", "n1"), 200, ""),
         (&wms, "GET", "/v1/positions/A/n0", any.clone(), 200, ""),
         (&wms, "GET", "/v1/positions/A/n1", any.clone(), 404, "UNKNOWN_NODE"),
         (&wms, "GET", "/v1/availability/A?channel=web", any.clone(), 403, "FORBIDDEN"),
@@ -223,6 +223,23 @@ fn each_token_may_do_its_own_and_what_is_not_its_own_is_not_there() {
         let told = answer["code"].as_str().unwrap_or_default();
         assert_eq!((found, told), (status, code), "{method} {path}: {answer}");
     }
+    // An event for a node that is none of one's own holds up no other, and is kept for whoever may judge it.
+    let mut mixed = event("4", "n1");
+    mixed["events"].as_array_mut().expect("events").push(event("5", "n0")["events"][0].clone());
+    let (status, answer) = shop.call(&wms, "POST", "/v1/events", mixed);
+    let told = |at: usize| (answer["results"][at]["status"].clone(), answer["results"][at]["code"].clone());
+    assert_eq!(
+        (status, told(0), told(1)),
+        (200, (json!("rejected"), json!("UNKNOWN_NODE")), (json!("applied"), Value::Null))
+    );
+    assert_eq!(shop.put("GET", "/v1/positions/A/n1", Value::Null)["free"], 0);
+    assert_eq!(shop.put("GET", "/v1/dead-letters", Value::Null)["total"], 2);
+    // That somebody asked for what is not one's own is written down.
+    let probes = crate::audit::eventually(&shop, "&kind=refusal", |items| {
+        let of = |code: &str| items.iter().any(|item| item["status"] == 404 && item["code"] == code);
+        of("UNKNOWN_CHANNEL") && of("UNKNOWN_NODE")
+    });
+    assert!(probes.iter().all(|item| item["status"] != 404 || item["principal"] != "admin"), "{probes:?}");
     // The same text is another key for everybody.
     let lines = json!([{"sku": "A", "quantity": 1}]);
     for (token, channel) in [(&web, "web"), (&shop.token, "edi")] {
@@ -533,7 +550,7 @@ fn what_could_not_be_applied_is_kept_until_somebody_redrives_or_discards_it() {
     assert_eq!(shop.put("DELETE", &gone, Value::Null)["status"], "discarded");
     // Told once more, what is settled does not come back, and is not applied twice.
     tell(&shop, mixed);
-    assert_eq!(letters(&shop), json!({ "total": 0, "items": [] }));
+    assert_eq!((&letters(&shop)["total"], &letters(&shop)["items"]), (&json!(0), &json!([])));
     assert_eq!(free(&shop), 5);
     // A backup has them too.
     tell(&shop, json!([event("4", "receipt", "nowhere")]));
@@ -742,4 +759,22 @@ fn sources_are_told_apart_and_what_they_did_not_tell_is_known() {
     }
     assert_eq!(metric("events_total", "s61"), Some(1.0));
     assert_eq!((metric("events_total", "s62"), metric("events_total", "others")), (None, Some(38.0)));
+}
+
+#[test]
+fn the_page_names_every_code_that_http_alone_has() {
+    let page = include_str!("../../docs/http.md");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/http");
+    let mut sources = vec![folder.with_extension("rs")];
+    sources.extend(std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()));
+    let mut named = 0;
+    for source in sources.iter().filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(source).expect("text");
+        for call in text.split("Problem::new(").skip(1) {
+            let Some(code) = call.split(';').next().and_then(|call| call.split('"').nth(1)) else { continue };
+            assert!(page.contains(&format!("`{code}`")), "{code} of {} is not on the page", source.display());
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named}");
 }

@@ -1,7 +1,8 @@
 //! `stockline token`: a new token for a channel, a warehouse or an administrator. Only its hash goes to the
 //! server; the token itself is printed once, inside a profile. Naming an existing principal replaces its token.
 
-use stockline_core::catalogue::{Definition, NO_TOKEN, Role};
+use stockline_client::{Client, ClientError};
+use stockline_core::catalogue::{Definition, NO_TOKEN, NameKind, Role};
 
 use crate::command::{ProfileOption, define, with_client};
 use crate::exit;
@@ -26,6 +27,9 @@ pub struct Options {
     /// The nodes it may tell about (role warehouse)
     #[arg(long, value_delimiter = ',', required_if_eq("role", "warehouse"))]
     nodes: Vec<String>,
+    /// Make the channel, or the nodes, that are not there yet
+    #[arg(long)]
+    create: bool,
     /// The token is worth nothing from now on, and its connections end; nothing is printed
     #[arg(long)]
     revoke: bool,
@@ -53,6 +57,9 @@ pub fn run(options: &Options) -> i32 {
         token_sha256: if options.revoke { NO_TOKEN } else { token_sha256(token.as_bytes()) },
     };
     with_client(&options.profile, async |client, mut profile| {
+        if options.create {
+            create(&client, options).await?;
+        }
         let exit = define::define(&client, &definition).await?;
         if exit == exit::OK && !options.revoke {
             profile.token = token;
@@ -61,4 +68,21 @@ pub fn run(options: &Options) -> i32 {
         }
         Ok(exit)
     })
+}
+
+/// Makes what the token is for, where nobody has it.
+async fn create(client: &Client, options: &Options) -> Result<(), ClientError> {
+    let channels: Vec<&str> = options.channel.iter().map(String::as_str).collect();
+    let nodes: Vec<&str> = options.nodes.iter().map(String::as_str).collect();
+    for (kind, names) in [(NameKind::Channel, channels), (NameKind::Node, nodes)] {
+        let found = client.resolve(kind, &names, false).await?;
+        for name in names.iter().zip(&found).filter(|(_, id)| id.is_err()).map(|(name, _)| *name) {
+            let definition = match kind {
+                NameKind::Channel => Definition::channel(name),
+                _ => Definition::node(name, 100),
+            };
+            define::define(client, &definition).await?;
+        }
+    }
+    Ok(())
 }

@@ -446,12 +446,18 @@ function showService(now) {
   const shortages = one("stockline_shortage_positions");
   const wrong = one("stockline_self_audit_wrong_total");
   const letters = one("stockline_dead_letters");
+  const failing = Math.max(0, ...[...series(now, "stockline_webhook_failing_seconds")].map(found => found.value));
+  const lag = Math.max(0, ...[...series(now, "stockline_source_lag_seconds")].map(found => found.value));
   $("figures").replaceChildren(
     card("error budget left (99.9 %)", `${Math.max(-999, budget * 100).toFixed(1)} %`, budget > 0.25 ? "good" : budget > 0 ? "warn" : "bad"),
     card("durable LSN", whole(one("stockline_durable_lsn"))),
     card("reservations active", whole(one("stockline_active_reservations"))),
     card("positions short", whole(shortages), shortages ? "bad" : ""),
     card("dead letters", whole(letters), letters ? "warn" : ""),
+    card("failed messages", whole(sum(now, "stockline_webhook_failures_total")), failing ? "warn" : ""),
+    card("messages given up", whole(sum(now, "stockline_webhook_dead_letters_total")), ""),
+    card("messages waiting", whole(sum(now, "stockline_webhook_waiting_messages"))),
+    card("sync lag", span(lag)),
     card("waiting commands", whole(one("stockline_queued_commands"))),
     card("not folded yet", whole(one("stockline_fold_lag_commands"))),
     card("followers", whole(one("stockline_followers"))),

@@ -54,6 +54,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         }
         turns.end(batch.last);
         if !batch.frames.is_empty() {
+            shared.ordered.store(batch.last.0, Ordering::Relaxed);
             shared.dispatched.fetch_add(1, Ordering::SeqCst);
             dispatch(shared, batch, inline.as_mut());
             continue;

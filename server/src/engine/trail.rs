@@ -166,8 +166,8 @@ impl Gathered {
     fn add(&mut self, at: Millis, entry: AuditEntry) {
         let mut like = AuditEntry { request: String::new(), trace: String::new(), ..entry.clone() };
         let is_stranger = entry.principal.is_empty();
-        // What strangers ask, and what is asked too often, is not told apart.
-        if is_stranger || entry.status == 429 {
+        // What strangers ask, what is asked too often, and what is not there, is not told apart.
+        if is_stranger || matches!(entry.status, 404 | 429) {
             like.asked.clear();
         }
         let room = self.like.len() < limit::AUDIT_REFUSALS_PER_S

@@ -19,14 +19,63 @@ pub(super) fn document() -> String {
         settings.definitions_path = "/components/schemas".into();
     });
     let mut generator = settings.into_generator();
+    let told_of = [
+        generator.subschema_for::<Notice>(),
+        generator.subschema_for::<Change>(),
+        generator.subschema_for::<Redefined>(),
+        generator.subschema_for::<Snapshot>(),
+        generator.subschema_for::<Gap>(),
+    ];
     let messages = json!({
         "reservation": message::<Notice>(&mut generator, "reservation", "Something happened to a reservation"),
         "change": message::<Change>(&mut generator, "change", "A channel is told another number or status of a sku"),
         "redefined": message::<Redefined>(&mut generator, "redefined", "Any sku may be told another number: ask anew"),
         "snapshot": message::<Snapshot>(&mut generator, "snapshot", "What is offered has been told, whole"),
-        "gap": message::<Gap>(&mut generator, "gap", "A webhook's receiver was away too long: what happened in between is not kept"),
         "problem": message::<Ended>(&mut generator, "problem", "Why nothing more comes"),
         "events": message::<Events>(&mut generator, "events", "Stock events, up to 8,192 together"),
+        "delivery": {
+            "name": "delivery",
+            "title": "delivery",
+            "summary": "What is POSTed to a webhook's address: `stockline.changes`, or `stockline.test` without changes; with \
+                        `envelope` cloudevents a batch of envelopes of CloudEvents 1.0 instead, one for each change",
+            "contentType": "application/json",
+            "headers": {
+                "type": "object",
+                "required": ["webhook-id", "webhook-timestamp", "webhook-signature"],
+                "properties": {
+                    "webhook-id": { "type": "string", "description": "The same however often it is sent" },
+                    "webhook-timestamp": { "type": "string", "description": "Seconds since 1970" },
+                    "webhook-signature": { "type": "string", "description": "`v1,` and the HMAC-SHA256 in base64, one for each secret that holds" },
+                },
+            },
+            "payload": {
+                "type": "object",
+                "required": ["type", "timestamp", "data"],
+                "properties": {
+                    "type": { "type": "string", "enum": ["stockline.changes", "stockline.test"] },
+                    "timestamp": { "type": "string", "format": "date-time" },
+                    "data": {
+                        "type": "object",
+                        "required": ["webhook"],
+                        "properties": {
+                            "webhook": { "type": "string" },
+                            "changes": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": ["type", "id", "data"],
+                                    "properties": {
+                                        "type": { "type": "string" },
+                                        "id": { "type": "string" },
+                                        "data": { "anyOf": told_of },
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
         "cloud_event": message::<CloudEvent>(&mut generator, "cloud_event", "One in an envelope of CloudEvents 1.0"),
     });
     let of = |names: &[&str]| -> Value {
@@ -40,7 +89,7 @@ pub(super) fn document() -> String {
     };
     let (told, taken) =
         (["reservation", "change", "redefined", "snapshot", "problem"], ["events", "cloud_event"]);
-    let sent = ["reservation", "change", "redefined", "snapshot", "gap"];
+    let sent = ["delivery"];
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -53,8 +102,7 @@ pub(super) fn document() -> String {
             "changes": { "address": "/v1/changes", "messages": of(&told) },
             "webhook": {
                 "address": null,
-                "description": "POSTs of Standard Webhooks to the address of a webhook: up to 250 of these in `data.changes` of one \
-                                `stockline.changes`, each with its `type`, its `id` and its `data`.",
+                "description": "POSTs of Standard Webhooks to the address of a webhook, up to 250 changes in each.",
                 "messages": of(&sent),
             },
             "events": { "address": "/v1/events", "messages": of(&taken) },

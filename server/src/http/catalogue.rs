@@ -59,6 +59,7 @@ pub(super) struct Known<T> {
 /// Every entry of a kind, by name.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Entries<T> {
+    as_of_lsn: u64,
     items: Vec<Known<T>>,
 }
 
@@ -263,7 +264,8 @@ pub(super) async fn list<T: Entry>(caller: Caller) -> Result<Told<Entries<T>>, P
     let known = |definition: &Arc<Definition>| {
         Some(Known { name: definition.name().to_owned(), entry: T::of(definition)? })
     };
-    Ok(Told(Entries { items: all.iter().filter_map(known).collect() }))
+    let as_of_lsn = caller.engine.view().durable().0;
+    Ok(Told(Entries { as_of_lsn, items: all.iter().filter_map(known).collect() }))
 }
 
 /// A place that holds stock.

@@ -114,6 +114,9 @@ pub(super) async fn stream(
         wait_ms: QUIET_MS,
         gather_ms: options.gather_ms,
     };
+    if asked.gather_ms > QUIET_MS {
+        return Err(Problem::invalid(format!("gather_ms is at most {QUIET_MS}")));
+    }
     let begins = options.snapshot && last.is_none();
     if begins && (!feed::tells_offers(asked.what) || asked.from_lsn != 0) {
         let text = "snapshot=true begins with now, for one channel and its numbers or statuses";

@@ -76,6 +76,7 @@ struct DeadLetter {
 /// Dead letters, the newest first.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct DeadLetters {
+    as_of_lsn: u64,
     total: u64,
     items: Vec<DeadLetter>,
 }
@@ -229,9 +230,10 @@ pub(super) async fn list(
         Some(DeadLetter { id, at, code, tries, principal, event, webhook, message_id, message })
     };
     // Read where the disk is: there may be much of it.
+    let as_of_lsn = caller.engine.view().durable().0;
     let items = with(&caller.engine, move |all| Ok(all.newest(most)?.iter().filter_map(item).collect()));
     let items = items.await?;
-    Ok(Told(DeadLetters { total: caller.engine.letters().count(), items }))
+    Ok(Told(DeadLetters { as_of_lsn, total: caller.engine.letters().count(), items }))
 }
 
 async fn find(caller: &Caller, id: &str) -> Result<(Letter, Content), Problem> {

@@ -13,8 +13,9 @@ use stockline_core::limit;
 use tokio::time::timeout;
 
 use super::accept::Peer;
-use super::problem::{Problem, ProblemCode};
+use super::problem::{Counts, Problem, ProblemCode};
 use super::stall::Calls;
+use crate::access;
 use crate::engine::{AuditEntry, Engine};
 use crate::log;
 use crate::metrics::Operation;
@@ -46,6 +47,14 @@ struct Retired {
 
 /// None yet. RFC 9745 (`Deprecation`) and RFC 8594 (`Sunset`).
 const RETIRED: [Retired; 0] = [];
+
+/// Says of an answer that its version will be given up.
+fn retire(headers: &mut HeaderMap, path: &str, all: &[Retired]) {
+    for retired in all.iter().filter(|retired| path.starts_with(retired.prefix)) {
+        headers.insert("deprecation", HeaderValue::from_static(retired.deprecation));
+        headers.insert("sunset", HeaderValue::from_static(retired.sunset));
+    }
+}
 
 /// Ids are for finding a call again: they differ by their last digits, and from those of other processes by the rest.
 static START: LazyLock<u128> = LazyLock::new(|| {
@@ -132,12 +141,16 @@ impl Call {
                 span.fail(code);
             }
         }
-        if !(administers || turned_away) {
+        // What is not one's own looks as if it were not there; that it was asked for is written down.
+        let is_probe = status == 404
+            && principal.is_some_and(|principal| principal.role != Role::Admin)
+            && access::hides(code);
+        if !(administers || turned_away || is_probe) {
             let us = self.begun.elapsed().as_micros() as u64;
             tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
             return None;
         }
-        if principal.is_some() || log::may_tell_of_strangers() {
+        if !is_probe && (principal.is_some() || log::may_tell_of_strangers()) {
             tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
         }
         let entry = AuditEntry {
@@ -197,8 +210,10 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
     };
     let mut response = timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| slow());
     let problem = response.extensions_mut().remove::<ProblemCode>();
-    if let Some(code) = problem.as_ref().and_then(|problem| problem.at_the_door) {
-        call.engine.metrics().refused(code);
+    match problem.as_ref().map(|problem| (problem.counts, &problem.name)) {
+        Some((Counts::AtTheDoor(code), _)) => call.engine.metrics().refused(code),
+        Some((Counts::AsProblem, name)) => call.engine.metrics().problem(name),
+        Some((Counts::Already, _)) | None => {}
     }
     let code = problem.as_ref().map_or("", |problem| &*problem.name);
     // Whoever changed what others are bound by hears so when that is written down.
@@ -211,10 +226,7 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
     call.engine.metrics().called(call.operation, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    for retired in RETIRED.iter().filter(|retired| call.uri.path().starts_with(retired.prefix)) {
-        headers.insert("deprecation", HeaderValue::from_static(retired.deprecation));
-        headers.insert("sunset", HeaderValue::from_static(retired.sunset));
-    }
+    retire(headers, call.uri.path(), &RETIRED);
     if let Some(rate) = call.known().and_then(|(_, rate)| *rate) {
         let value = |text: String| HeaderValue::from_str(&text).expect("digits");
         headers.insert(&RATE_POLICY, value(format!("\"token\";q={};w=1", rate.quota)));
@@ -224,5 +236,23 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
     match open {
         Some(open) => open.watch(response),
         None => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_will_be_given_up_says_when() {
+        let retired =
+            Retired { prefix: "/v1/", deprecation: "@1798761600", sunset: "Fri, 31 Dec 2027 23:59:59 GMT" };
+        let told = |path: &str| {
+            let mut headers = HeaderMap::new();
+            retire(&mut headers, path, std::slice::from_ref(&retired));
+            (headers.contains_key("deprecation"), headers.get("sunset").cloned())
+        };
+        assert_eq!(told("/v1/nodes"), (true, Some(HeaderValue::from_static(retired.sunset))));
+        assert_eq!(told("/v2/nodes"), (false, None));
     }
 }

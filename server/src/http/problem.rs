@@ -16,8 +16,18 @@ use crate::access::Turned;
 #[derive(Clone)]
 pub(super) struct ProblemCode {
     pub(super) name: String,
-    /// It was refused before it got to the journal, which counts its own.
-    pub(super) at_the_door: Option<Code>,
+    pub(super) counts: Counts,
+}
+
+/// Who counts a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Counts {
+    /// It was refused before it got to the journal.
+    AtTheDoor(Code),
+    /// It was refused for a reason that HTTP alone has.
+    AsProblem,
+    /// The journal's thread has counted it.
+    Already,
 }
 
 #[derive(Debug)]
@@ -26,23 +36,29 @@ pub(super) struct Problem {
     code: String,
     detail: String,
     more: Map<String, Value>,
-    at_the_door: Option<Code>,
+    counts: Counts,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
-        Problem { status, code: code.into(), detail: detail.into(), more: Map::new(), at_the_door: None }
+        Problem {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            more: Map::new(),
+            counts: Counts::AsProblem,
+        }
     }
 
     /// A refusal with its code.
     pub(super) fn of(code: Code, detail: impl Into<String>) -> Problem {
-        Problem { at_the_door: Some(code), ..Problem::new(status(code), code.name(), detail) }
+        Problem { counts: Counts::AtTheDoor(code), ..Problem::new(status(code), code.name(), detail) }
     }
 
     /// A refusal, with what its code means to whoever hears it.
     pub(super) fn refused(code: Code) -> Problem {
         // What the ledger says, the journal's thread counts.
-        Problem { at_the_door: None, ..Problem::of(code, meaning(code)) }
+        Problem { counts: Counts::Already, ..Problem::of(code, meaning(code)) }
     }
 
     /// A request that makes no sense as it stands.
@@ -160,7 +176,7 @@ impl IntoResponse for Problem {
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, kind, body.to_string()).into_response();
-        response.extensions_mut().insert(ProblemCode { name: self.code, at_the_door: self.at_the_door });
+        response.extensions_mut().insert(ProblemCode { name: self.code, counts: self.counts });
         let headers = response.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {

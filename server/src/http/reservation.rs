@@ -15,6 +15,7 @@ use stockline_core::limit;
 use stockline_core::merge::{FrameReply, Part};
 use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{Made, Moment, Name, Told, described};
 use super::call::{Asked, At, Caller, Sent};
@@ -54,9 +55,8 @@ enum FillText {
 pub(super) struct NewReservation {
     id: Option<uuid::Uuid>,
     channel: String,
-    /// The caller's own; it is not kept here.
-    #[serde(rename = "order")]
-    _order: Option<String>,
+    /// The caller's own; it is not kept here, and a repeat has the same.
+    order: Option<String>,
     ttl_ms: u32,
     #[serde(default)]
     fill: FillText,
@@ -284,7 +284,10 @@ pub(super) async fn reserve(
         return Ok(Reservation::Explained(Told(explained(&caller, &reply, &lines))));
     }
     let key = key.unwrap_or(Key(own));
-    let sent = caller.command(key, Body::Reserve(reserve), &lines);
+    let mut sent = caller.command(key, Body::Reserve(reserve), &lines);
+    if let Some(order) = &new.order {
+        sent.digest ^= xxh3_64(order.as_bytes());
+    }
     let reply = caller.submit(FrameType::Reserve, vec![sent], lines.clone()).await?;
     let told = reply.replies[0];
     let (parts, shorts) = split(&caller, &reply.parts, &lines);

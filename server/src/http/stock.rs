@@ -74,11 +74,18 @@ pub(super) async fn tell(
         return Ok(Told(EventResults { results: Vec::new() }));
     }
     make_skus(&caller, &rows).await?;
+    // One that is not there, or none of the caller's business, is one that nobody has.
+    let own =
+        |node: &NodeId| caller.principal.role != Role::Warehouse || caller.principal.nodes.contains(node);
     let node = |name: &str| {
         NodeId(caller.engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16))
     };
     let sku = |name: &str| SkuId(caller.engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX));
-    let told: Vec<StockEvent> = rows.iter().map(|row| row.event(sku(&row.sku), node)).collect();
+    let event = |row: &ParsedRow| {
+        let event = row.event(sku(&row.sku), node);
+        StockEvent { node: Some(event.node).filter(own).unwrap_or(NodeId::ANY), ..event }
+    };
+    let told: Vec<StockEvent> = rows.iter().map(event).collect();
     let commands =
         rows.iter().zip(&told).map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
     let commands = commands.collect();

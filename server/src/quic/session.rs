@@ -306,7 +306,7 @@ impl Session {
         self.engine.metrics().refused(turned.code);
         let (principal, kind, code) = (&*self.principal.name, raw.kind, turned.code.name());
         let text = &*turned.text;
-        if turned.code == Code::Forbidden {
+        if turned.code == Code::Forbidden || (self.principal.role != Role::Admin && access::hides(code)) {
             tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
             let entry = self.entry(&format!("{kind:?}"), raw.request, code);
             self.engine.trail().tell_refusal(self.engine.clock().now(), entry);
