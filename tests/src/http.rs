@@ -453,7 +453,7 @@ fn an_entry_is_put_only_if_it_is_what_its_reader_saw() {
     // A rule that is given up is not there.
     shop.put("PUT", "/v1/rules/r", json!({ "skus": "A*" }));
     assert_eq!(shop.call(&shop.token, "GET", "/v1/rules/r", Value::Null).1["code"], "UNKNOWN_ENTRY");
-    assert_eq!(shop.put("GET", "/v1/rules", Value::Null), json!({ "items": [] }));
+    assert_eq!(shop.put("GET", "/v1/rules", Value::Null)["items"], json!([]));
 }
 
 #[test]
