@@ -167,7 +167,8 @@ fn refusals_that_cannot_be_written_end_nothing_and_changes_that_cannot_do() {
     let refused = |shop: &Shop, from: u32| {
         for number in from..from + 40 {
             let path = format!("/v1/nodes/{number}{}", "x".repeat(200));
-            assert_eq!(shop.call(&"0".repeat(64), "PUT", &path, serde_json::json!({})).0, 401);
+            // Without a body: one that comes behind its refusal ends the connection.
+            assert_eq!(shop.call(&"0".repeat(64), "GET", &path, serde_json::Value::Null).0, 401);
         }
     };
     refused(&shop, 0);
