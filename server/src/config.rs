@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use stockline_core::admission::WindowSize;
 use stockline_core::limit;
 
-use crate::jwt::Jwts;
-
 /// As typed: everything may be missing. Keys of the file are the flags' names, and variables of the environment
 /// are these in capitals behind `STOCKLINE_`, with `_` for `-`.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -98,8 +96,6 @@ pub enum ConfigError {
     Shards(u32),
     #[error("jwt-key and jwt-audience are given together: a key, and whom its tokens must be for")]
     Jwt,
-    #[error("{0}")]
-    JwtKey(String),
     #[error("log {filter:?}: {reason}; say error, warn, info or debug, or by target as in info,http=debug")]
     Log { filter: String, reason: String },
 }
@@ -143,9 +139,6 @@ impl ServeConfig {
         }
         if config.jwt_key.is_some() != config.jwt_audience.is_some() {
             return Err(ConfigError::Jwt);
-        }
-        if let Some((path, audience)) = config.jwt_key.as_ref().zip(config.jwt_audience.as_ref()) {
-            Jwts::load(path, audience).map_err(ConfigError::JwtKey)?;
         }
         crate::log::filter(&config.log)
             .map_err(|reason| ConfigError::Log { filter: config.log.clone(), reason })?;

@@ -18,6 +18,7 @@ use crate::config::{ServeConfig, ServeOptions};
 use crate::control;
 use crate::data::DataDir;
 use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
+use crate::jwt::Jwts;
 use crate::principal::token_sha256;
 use crate::quic::QuicFace;
 use crate::{exit, http, log, trace};
@@ -51,7 +52,7 @@ pub fn run(options: Options) -> i32 {
             return exit::USAGE;
         }
     };
-    if let Err(reason) = trace::check() {
+    if let Err(reason) = check(&config) {
         eprintln!("stockline: {reason}");
         return exit::USAGE;
     }
@@ -71,6 +72,14 @@ pub fn run(options: Options) -> i32 {
             exit
         }
     }
+}
+
+/// Whether what the configuration and the environment point to can be used.
+fn check(config: &ServeConfig) -> Result<(), String> {
+    if let Some((path, audience)) = config.jwt_key.as_ref().zip(config.jwt_audience.as_ref()) {
+        Jwts::load(path, audience)?;
+    }
+    trace::check()
 }
 
 fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {

@@ -31,6 +31,10 @@ static RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub(super) struct Known(Arc<OnceLock<(Arc<Principal>, Option<Rate>)>>);
 
 impl Known {
+    fn get(&self) -> Option<&(Arc<Principal>, Option<Rate>)> {
+        self.0.get()
+    }
+
     /// Says who calls, and what the token may still do.
     pub(super) fn set(&self, principal: Arc<Principal>, rate: Option<Rate>) {
         // Who calls is found out once.
@@ -109,14 +113,10 @@ const PATIENCE: Duration = Duration::from_millis(limit::HTTP_CALL_MS_MAX);
 const LEFT: (u16, &str) = (0, "LEFT");
 
 impl Call {
-    fn known(&self) -> Option<&(Arc<Principal>, Option<Rate>)> {
-        self.peer.as_ref()?.known.0.get()
-    }
-
     /// Says how it ended; answers what to wait for before the caller is told.
     fn over(&mut self, (status, code): (u16, &str)) -> Option<u64> {
         self.is_over = true;
-        let known = self.peer.as_ref().and_then(|peer| peer.known.0.get());
+        let known = self.peer.as_ref().and_then(|peer| peer.known.get());
         let principal = known.map(|(principal, _)| principal);
         let name = principal.map_or("", |principal| &*principal.name);
         let administers =
@@ -227,7 +227,8 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     retire(headers, call.uri.path(), &RETIRED);
-    if let Some(rate) = call.known().and_then(|(_, rate)| *rate) {
+    let known = call.peer.as_ref().and_then(|peer| peer.known.get());
+    if let Some(rate) = known.and_then(|(_, rate)| *rate) {
         let value = |text: String| HeaderValue::from_str(&text).expect("digits");
         headers.insert(&RATE_POLICY, value(format!("\"token\";q={};w=1", rate.quota)));
         headers.insert(&RATE, value(format!("\"token\";r={};t=1", rate.left)));

@@ -381,7 +381,7 @@ impl Session {
         let say = |command: &Command| match &command.body {
             Body::Define(definition) => {
                 let kind = definition.kind().map_or("sku", EntryKind::name);
-                Some((kind != "token", format!(" {kind} {:?}", definition.name())))
+                format!(" {kind} {:?}", definition.name())
             }
             Body::Allocate(Allocate { action, channel, to_channel, sku, node, quantity }) => {
                 let (sku, node) = (name(NameKind::Sku, sku.0), name(NameKind::Node, u32::from(node.0)));
@@ -390,18 +390,19 @@ impl Session {
                     &ChannelId::SHARED => String::new(),
                     to => format!(" to {:?}", name(NameKind::Channel, u32::from(to.0))),
                 };
-                Some((true, format!(" {action:?} {quantity} of {sku:?} at {node:?} for {channel:?}{to}")))
+                format!(" {action:?} {quantity} of {sku:?} at {node:?} for {channel:?}{to}")
             }
-            _ => None,
+            _ => String::new(),
         };
-        let mut all: Vec<(bool, String)> = commands.iter().filter_map(say).collect();
-        all.sort_by_key(|(later, _)| *later);
+        let is_token = |command: &&Command| matches!(&command.body, Body::Define(definition) if definition.kind() == Some(EntryKind::Principal));
+        let tokens = commands.iter().filter(is_token);
+        let others = commands.iter().filter(|command| !is_token(command));
         let mut text = format!("{kind:?} {}:", commands.len());
-        for (_, one) in all {
+        for command in tokens.chain(others) {
             if text.len() > limit::AUDIT_TEXT_BYTES_MAX {
                 break;
             }
-            text.push_str(&one);
+            text.push_str(&say(command));
         }
         text
     }
