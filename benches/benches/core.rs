@@ -9,7 +9,7 @@ use stockline_benches::{Ground, START, scatter};
 use stockline_core::bucket::Place;
 use stockline_core::catalogue::{ChannelRule, NodeSet, Policy, Rules};
 use stockline_core::chain::Chain;
-use stockline_core::id::{ChannelId, GroupId, Lsn, NodeId, ShardOf, SkuId};
+use stockline_core::id::{ChannelId, GroupId, Lsn, NodeId, PrincipalId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};
 use stockline_core::ledger::Ledger;
@@ -128,7 +128,7 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| {
             inbox.push(&bytes);
             let raw = inbox.next_frame().expect("sound").expect("whole");
-            let read = wire::read_commands(raw, None, START).expect("valid");
+            let read = wire::read_commands(raw, PrincipalId(7), None, START).expect("valid");
             assert_eq!((read.commands.len(), read.lines.len()), (100, 100));
             black_box(read)
         });

@@ -21,7 +21,7 @@ use crate::id::{ChannelId, GroupId, NodeId, PrincipalId, SkuId};
 use crate::limit;
 use crate::outcome::Code;
 
-pub use check::{check, check_reserve, place};
+pub use check::{check, check_event, check_reserve, place};
 pub use day::Day;
 pub use definition::{Definition, EntryKind};
 pub use node_set::NodeSet;
@@ -243,13 +243,42 @@ const RULES: usize = EntryKind::Rule as usize;
 const ZONES: usize = EntryKind::Zone as usize;
 const WEBHOOKS: usize = EntryKind::Webhook as usize;
 
+/// Characters of no width, and those that change the direction of the text around them: two names that look alike are
+/// the same.
+fn is_invisible(char: char) -> bool {
+    matches!(char,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 impl Catalogue {
     /// A name is 1 to 64 bytes of UTF-8 without control characters and without spaces at its ends.
     pub fn is_name(name: &str) -> bool {
-        !name.is_empty()
-            && name.len() <= limit::NAME_BYTES_MAX
-            && name.trim() == name
-            && !name.chars().any(char::is_control)
+        Catalogue::check_name(name).is_ok()
+    }
+
+    /// Why text is no name.
+    pub fn check_name(name: &str) -> Result<(), &'static str> {
+        if name.is_empty() {
+            Err("is empty")
+        } else if name.len() > limit::NAME_BYTES_MAX {
+            Err("is longer than 128 bytes")
+        } else if name.trim() != name {
+            Err("begins or ends with white space")
+        } else {
+            Catalogue::check_text(name)
+        }
+    }
+
+    /// Why text that others will read or compare cannot be taken: it has characters that nobody sees.
+    pub fn check_text(text: &str) -> Result<(), &'static str> {
+        if text.chars().any(char::is_control) {
+            Err("has control characters")
+        } else if text.chars().any(is_invisible) {
+            Err("has invisible characters (of zero width, or that turn the direction of text)")
+        } else {
+            Ok(())
+        }
     }
 
     pub fn sku_count(&self) -> usize {
@@ -290,6 +319,10 @@ impl Catalogue {
 
     pub fn channels(&self) -> &[Channel] {
         &self.channels
+    }
+
+    pub fn principal(&self, id: PrincipalId) -> Option<&Principal> {
+        self.principals.get((id.0 as usize).checked_sub(1)?)
     }
 
     pub fn principals(&self) -> &[Principal] {

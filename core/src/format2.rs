@@ -6,7 +6,8 @@
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::{ChannelId, ZoneId};
+use crate::event::{EventKind, Field};
+use crate::id::{ChannelId, NodeId, ZoneId};
 use crate::journal::{EntryRec, JournalRecord};
 use crate::outcome::State;
 use crate::record::{
@@ -49,6 +50,27 @@ struct Transition2 {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
+struct Event2 {
+    key: u128,
+    issued_at_ms: u64,
+    occurred_at_ms: u64,
+    reservation: u128,
+    quantity: i64,
+    expected: i64,
+    supply: u64,
+    eta_ms: u64,
+    sku: u32,
+    damaged: u32,
+    node: u16,
+    to_node: u16,
+    kind: u8,
+    given: u8,
+    from: u8,
+    to: u8,
+    reason: [u8; 16],
+}
+
+#[derive(Archive, Serialize, Deserialize)]
 struct Definition2 {
     kind: u8,
     role: u8,
@@ -69,7 +91,7 @@ struct JournalRecord2 {
     reserves: Vec<Reserve2>,
     lines: Vec<LineRec>,
     transitions: Vec<Transition2>,
-    events: Vec<EventRec>,
+    events: Vec<Event2>,
     expiries: Vec<u128>,
     definitions: Vec<Definition2>,
     names: Vec<TextRec>,
@@ -197,7 +219,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         lines: old.lines,
         transitions: old.transitions.into_iter().map(transition).collect(),
         step_lines: Vec::new(),
-        events: old.events,
+        events: old.events.into_iter().map(event).collect(),
         expiries: old.expiries,
         allocations: Vec::new(),
         balances: Vec::new(),
@@ -211,13 +233,50 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
     })
 }
 
+/// An event with the fields that its kind takes: others were not looked at.
+fn event(old: Event2) -> EventRec {
+    let kind = EventKind::from_number(old.kind);
+    let takes = |field| kind.is_some_and(|kind| kind.takes(field));
+    let given = [(1, Field::Reservation), (2, Field::Supply), (4, Field::Expected)];
+    let given = given.iter().filter(|(_, field)| takes(*field)).fold(0, |bits, (bit, _)| bits | bit);
+    // Receipts knew neither.
+    let arrives = kind == Some(EventKind::Receipt);
+    EventRec {
+        key: old.key,
+        issued_at_ms: old.issued_at_ms,
+        occurred_at_ms: old.occurred_at_ms,
+        reservation: old.reservation,
+        quantity: old.quantity,
+        expected: old.expected,
+        source: 0,
+        supply: old.supply,
+        eta_ms: if takes(Field::Eta) { old.eta_ms } else { 0 },
+        sku: old.sku,
+        damaged: if takes(Field::Damaged) && !arrives { old.damaged } else { 0 },
+        supply_source: 0,
+        node: old.node,
+        to_node: if takes(Field::ToNode) { old.to_node } else { NodeId::ANY.0 },
+        kind: old.kind,
+        given: old.given & given,
+        from: if takes(Field::From) { old.from } else { 0 },
+        to: if takes(Field::To) && !arrives && kind != Some(EventKind::TransferReceived) {
+            old.to
+        } else {
+            0
+        },
+        reason: old.reason,
+        redrive: 0,
+        other: 0,
+    }
+}
+
 /// A row of the snapshot's table `skus`.
 pub(crate) fn sku(bytes: &[u8]) -> Option<SkuRow> {
     let SkuRow2 { positions, supplies, counted, recent, horizon_ms } =
         rkyv::from_bytes::<SkuRow2, Failure>(bytes).ok()?;
     let supply = |(at, old): (usize, SupplyRow2)| SupplyRow {
         node: old.node,
-        supply: old.supply,
+        supply: u128::from(old.supply),
         pool: ChannelId::SUPPLIES.0 + at as u16,
         quantity: old.quantity,
         claimed: 0,

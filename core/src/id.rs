@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($raw:ty)) => {
         $(#[$doc])*
@@ -24,9 +26,48 @@ id!(/** Dense id of a source of demand. */ ChannelId(u16));
 id!(/** Dense id of a named set of nodes. */ GroupId(u16));
 id!(/** Dense id of a place that orders go to. */ ZoneId(u16));
 id!(/** Dense id of whoever a token stands for; 0 is the system itself. */ PrincipalId(u32));
-id!(/** A supply (purchase order, shipment, transfer) as numbered by its sender. */ SupplyId(u64));
 id!(/** Log sequence number: place of a command in the one total order; the first is 1, 0 means none. */ Lsn(u64));
 id!(/** Milliseconds since 1970-01-01T00:00:00Z. */ Millis(u64));
+
+/// Who announces events: a principal, and the name it gives the source (0: none). Sources of two principals are never
+/// the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourceId(pub u64);
+
+impl SourceId {
+    /// The number of a source's name; 0 for no name.
+    pub fn name(text: &str) -> u32 {
+        if text.is_empty() { 0 } else { (xxh3_64(text.as_bytes()) as u32).max(1) }
+    }
+
+    pub fn new(principal: PrincipalId, name: u32) -> SourceId {
+        SourceId(u64::from(principal.0) << 32 | u64::from(name))
+    }
+
+    pub fn name_number(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A supply (purchase order, shipment, transfer): the source that announced it, and the number or the hash of the text
+/// by which that source calls it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SupplyId(pub u128);
+
+impl SupplyId {
+    pub fn new(source: SourceId, name: u64) -> SupplyId {
+        SupplyId(u128::from(source.0) << 64 | u128::from(name))
+    }
+
+    pub fn source(self) -> SourceId {
+        SourceId((self.0 >> 64) as u64)
+    }
+
+    /// What its source calls it, without the source.
+    pub fn name(self) -> u64 {
+        self.0 as u64
+    }
+}
 
 /// A sender's idempotency key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

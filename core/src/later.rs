@@ -68,7 +68,7 @@ pub struct Supply {
     /// 0 for none.
     pub eta: Millis,
     /// Which goes first of those of one date and node.
-    pub order: u64,
+    pub order: u128,
     /// Its pool.
     pub pool: ChannelId,
 }

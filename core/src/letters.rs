@@ -12,13 +12,15 @@ use redb::{
     TableDefinition, Value, WriteTransaction,
 };
 
-use crate::id::{Key, Millis};
+use crate::id::{Key, Millis, PrincipalId};
 use crate::journal::file::open_or_create;
 use crate::limit;
 use crate::outbox::Outbox;
 
-/// By key: when it came, in milliseconds since 1970, and what it says.
-const OPEN: TableDefinition<u128, (u64, &[u8])> = TableDefinition::new("open");
+/// By key: when it came, in milliseconds since 1970, who owns it, and what it says.
+const OPEN: TableDefinition<u128, (u64, u32, &[u8])> = TableDefinition::new("letters");
+/// By owner: how many there are.
+const OWNED: TableDefinition<u32, u64> = TableDefinition::new("owned");
 /// By key: when it was settled.
 const SETTLED: TableDefinition<u128, u64> = TableDefinition::new("settled");
 const CACHE_BYTES: usize = 8 << 20;
@@ -54,6 +56,8 @@ pub(crate) fn copy_table<K: redb::Key + 'static, V: Value + 'static>(
 pub struct Letter {
     pub key: Key,
     pub at: Millis,
+    /// Whose it is: the sender of an event, the system for messages of webhooks.
+    pub owner: PrincipalId,
     pub says: Vec<u8>,
 }
 
@@ -74,6 +78,7 @@ impl Letters {
         let write = db.begin_write().map_err(storage)?;
         let count = write.open_table(OPEN).map_err(storage)?.len().map_err(storage)?;
         write.open_table(SETTLED).map_err(storage)?;
+        write.open_table(OWNED).map_err(storage)?;
         Outbox::make_tables(&write)?;
         write.commit().map_err(storage)?;
         Ok(Letters { db: Arc::new(db), count: AtomicU64::new(count) })
@@ -92,17 +97,20 @@ impl Letters {
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             let settled = write.open_table(SETTLED).map_err(storage)?;
+            let mut owned = write.open_table(OWNED).map_err(storage)?;
             for letter in letters {
                 let known = open.get(letter.key.0).map_err(storage)?.is_some()
                     || settled.get(letter.key.0).map_err(storage)?.is_some();
                 if known {
                     continue;
                 }
-                if open.len().map_err(storage)? >= limit::LETTERS_MAX {
+                let own = owned.get(letter.owner.0).map_err(storage)?.map_or(0, |count| count.value());
+                if open.len().map_err(storage)? >= limit::LETTERS_MAX || own >= limit::LETTERS_PER_OWNER_MAX {
                     dropped += 1;
                     continue;
                 }
-                open.insert(letter.key.0, (letter.at.0, &*letter.says)).map_err(storage)?;
+                owned.insert(letter.owner.0, own + 1).map_err(storage)?;
+                open.insert(letter.key.0, (letter.at.0, letter.owner.0, &*letter.says)).map_err(storage)?;
                 kept += 1;
             }
         }
@@ -117,7 +125,7 @@ impl Letters {
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             if open.get(letter.key.0).map_err(storage)?.is_some() {
-                open.insert(letter.key.0, (letter.at.0, &*letter.says)).map_err(storage)?;
+                open.insert(letter.key.0, (letter.at.0, letter.owner.0, &*letter.says)).map_err(storage)?;
             }
         }
         write.commit().map_err(storage)
@@ -133,8 +141,12 @@ impl Letters {
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             let mut settled = write.open_table(SETTLED).map_err(storage)?;
+            let mut owned = write.open_table(OWNED).map_err(storage)?;
             for key in keys {
-                if open.remove(key.0).map_err(storage)?.is_some() {
+                let owner = open.remove(key.0).map_err(storage)?.map(|row| row.value().1);
+                if let Some(owner) = owner {
+                    let own = owned.get(owner).map_err(storage)?.map_or(0, |count| count.value());
+                    owned.insert(owner, own.saturating_sub(1)).map_err(storage)?;
                     settled.insert(key.0, now.0).map_err(storage)?;
                     gone += 1;
                 }
@@ -167,6 +179,7 @@ impl Letters {
         let read = self.db.begin_read().map_err(storage)?;
         let write = copy.db.begin_write().map_err(storage)?;
         copy_table(&read, &write, OPEN).map_err(storage)?;
+        copy_table(&read, &write, OWNED).map_err(storage)?;
         copy_table(&read, &write, SETTLED).map_err(storage)?;
         Outbox::copy(&read, &write).map_err(storage)?;
         write.commit().map_err(storage)
@@ -177,8 +190,8 @@ impl Letters {
         let open = read.open_table(OPEN).map_err(storage)?;
         let found = open.get(key.0).map_err(storage)?;
         Ok(found.map(|row| {
-            let (at, says) = row.value();
-            Letter { key, at: Millis(at), says: says.to_vec() }
+            let (at, owner, says) = row.value();
+            Letter { key, at: Millis(at), owner: PrincipalId(owner), says: says.to_vec() }
         }))
     }
 
@@ -201,12 +214,13 @@ impl Letters {
         let (mut letters, mut bytes) = (Vec::with_capacity(order.len()), 0);
         for (at, key) in order {
             if let Some(row) = open.get(key).map_err(storage)? {
-                let says = row.value().1.to_vec();
+                let (_, owner, says) = row.value();
+                let (owner, says) = (PrincipalId(owner), says.to_vec());
                 bytes += says.len();
                 if bytes > limit::LETTERS_TOLD_BYTES_MAX && !letters.is_empty() {
                     break;
                 }
-                letters.push(Letter { key: Key(key), at: Millis(at), says });
+                letters.push(Letter { key: Key(key), at: Millis(at), owner, says });
             }
         }
         Ok(letters)

@@ -7,7 +7,7 @@ pub const QUANTITY_MAX: u32 = 1_000_000_000;
 /// Units in any one bucket of a position.
 pub const BUCKET_UNITS_MAX: i64 = 4_000_000_000;
 /// Bytes of a sku, node, channel, group or principal name.
-pub const NAME_BYTES_MAX: usize = 64;
+pub const NAME_BYTES_MAX: usize = 128;
 /// Dense ids ever given to skus.
 pub const SKUS_MAX: usize = 1 << 26;
 /// Nodes, channels and groups: ids are 16 bits and the top one means "any".
@@ -97,6 +97,8 @@ pub const REPEAT_READS_PER_TURN: usize = 16;
 pub const EVENT_TEXT_BYTES_MAX: usize = 255;
 /// Dead letters kept, and marks of settled ones.
 pub const LETTERS_MAX: u64 = 100_000;
+/// Of these, by one token: it leaves room for others.
+pub const LETTERS_PER_OWNER_MAX: u64 = 20_000;
 /// Webhooks at once, names that webhooks ever had, and bytes of the address of one.
 pub const WEBHOOKS_MAX: usize = 64;
 pub const WEBHOOK_NAMES_MAX: usize = 65_536;

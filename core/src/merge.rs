@@ -52,6 +52,8 @@ pub struct FrameReply {
     pub allocations: Vec<Vec<Share>>,
     /// What was seen for explanations, with the index of the reservation.
     pub traces: Vec<(u32, Trace)>,
+    /// Events that were refused, for whoever keeps them, with why.
+    pub refused: Vec<(Code, Command)>,
     /// The state the reads saw.
     pub as_of: Lsn,
     settled: bool,
@@ -183,6 +185,7 @@ pub fn merge<T>(
                     continue;
                 }
                 Slot::Door { code } => {
+                    keep_refused(&mut reply, code, command);
                     reply.replies.push(bare(code, Lsn::NONE, false, 0));
                     at += 1;
                     continue;
@@ -195,6 +198,7 @@ pub fn merge<T>(
                 }
             };
             as_of = lsn;
+            keep_refused(&mut reply, outcome.code, command);
             let Effects { movements, shorts, promises } = &effects;
             record.movements.extend(movements.iter().map(|movement| MovementRec::from(*movement)));
             record.shorts.extend(shorts.iter().map(|short| ShortRec::from(*short)));
@@ -207,6 +211,13 @@ pub fn merge<T>(
             at += 1;
         }
         replies.push(reply);
+    }
+}
+
+/// Keeps an event that was refused for something that may pass or be mended.
+fn keep_refused(reply: &mut FrameReply, code: Code, command: &Command) {
+    if matches!(command.body, Body::Event(_)) && code.may_pass() {
+        reply.refused.push((code, command.clone()));
     }
 }
 

@@ -119,8 +119,29 @@ codes! {
     Backordered = 55, "BACKORDERED";
     /// Some of it is claimed of a group, and the node is not chosen; a move chooses it.
     NodeNotChosen = 56, "NODE_NOT_CHOSEN";
+    /// Several sources announced a supply of that name; say which with `supply_source`.
+    AmbiguousSupply = 57, "AMBIGUOUS_SUPPLY";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
+}
+
+impl Code {
+    /// Whether an event refused so leaves no trace in the order: it may be sent again, or corrected, under its key.
+    pub fn leaves_no_trace(self) -> bool {
+        matches!(
+            self,
+            Code::InvalidQuantity
+                | Code::InvalidEvent
+                | Code::EventInFuture
+                | Code::UnknownSku
+                | Code::UnknownNode
+        )
+    }
+
+    /// Whether an event refused so is a fact to be kept: things may change, or somebody may correct it.
+    pub fn may_pass(self) -> bool {
+        self.leaves_no_trace() || self as u8 >= Code::UnknownSku as u8
+    }
 }
 
 /// State of a reservation. Numbers are stable; 0 means that the reply is not about a reservation.

@@ -7,12 +7,15 @@
 
 mod definition;
 
+use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Movement};
 use crate::command::{Action, Allocate, Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
-use crate::event::{EventKind, StockEvent};
-use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
+use crate::event::{EventKind, Redrive, StockEvent};
+use crate::id::{
+    ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, SourceId, SupplyId, ZoneId,
+};
 use crate::ledger::{Promise, Reason, Short};
 
 pub use definition::*;
@@ -94,10 +97,16 @@ pub struct EventRec {
     pub reservation: u128,
     pub quantity: i64,
     pub expected: i64,
+    /// By whom it is announced: in the upper half the principal, which the server fills in; in the lower half the name of
+    /// the source, as the lower 32 bits of its xxh3_64 (1 for 0), or 0 for none.
+    pub source: u64,
+    /// A number, or the xxh3_64 of a text.
     pub supply: u64,
     pub eta_ms: u64,
     pub sku: u32,
     pub damaged: u32,
+    /// The name, as in `source`, of the source that announced the supply; 0: this one, or else the only one.
+    pub supply_source: u32,
     pub node: u16,
     pub to_node: u16,
     pub kind: u8,
@@ -106,6 +115,9 @@ pub struct EventRec {
     pub from: u8,
     pub to: u8,
     pub reason: [u8; 16],
+    /// 1: it came out of the dead letters, driven by `other`; 2: adopted, and sent by `other`. On the wire 0.
+    pub redrive: u8,
+    pub other: u32,
 }
 
 const GIVEN_RESERVATION: u8 = 1;
@@ -422,10 +434,12 @@ impl EventRec {
             reservation: event.reservation.unwrap_or_default().0,
             quantity: event.quantity,
             expected: event.expected.unwrap_or_default(),
-            supply: event.supply.unwrap_or_default().0,
+            source: event.source.0,
+            supply: event.supply.unwrap_or_default().name(),
             eta_ms: event.eta.0,
             sku: event.sku.0,
             damaged: event.damaged,
+            supply_source: event.supply_source,
             node: event.node.0,
             to_node: event.to_node.0,
             kind: event.kind as u8,
@@ -433,6 +447,15 @@ impl EventRec {
             from: event.from as u8,
             to: event.to as u8,
             reason: event.reason,
+            redrive: match event.redrive {
+                Redrive::No => 0,
+                Redrive::By(_) => 1,
+                Redrive::Of(_) => 2,
+            },
+            other: match event.redrive {
+                Redrive::No => 0,
+                Redrive::By(other) | Redrive::Of(other) => other.0,
+            },
         }
     }
 }
@@ -443,6 +466,7 @@ impl ArchivedEventRec {
         if self.given & !(GIVEN_RESERVATION | GIVEN_SUPPLY | GIVEN_EXPECTED) != 0 {
             return Err("given has bits that mean nothing");
         }
+        let source = SourceId(self.source.to_native());
         let event = StockEvent {
             kind,
             sku: SkuId(self.sku.to_native()),
@@ -451,7 +475,10 @@ impl ArchivedEventRec {
             occurred_at: Millis(self.occurred_at_ms.to_native()),
             reservation: (self.given & GIVEN_RESERVATION != 0)
                 .then_some(ReservationId(self.reservation.to_native())),
-            supply: (self.given & GIVEN_SUPPLY != 0).then_some(SupplyId(self.supply.to_native())),
+            source,
+            supply: (self.given & GIVEN_SUPPLY != 0)
+                .then_some(SupplyId::new(source, self.supply.to_native())),
+            supply_source: self.supply_source.to_native(),
             to_node: NodeId(self.to_node.to_native()),
             eta: Millis(self.eta_ms.to_native()),
             damaged: self.damaged.to_native(),
@@ -459,6 +486,12 @@ impl ArchivedEventRec {
             from: Bucket::from_number(self.from).ok_or("from is no bucket")?,
             to: Bucket::from_number(self.to).ok_or("to is no bucket")?,
             reason: self.reason,
+            redrive: match (self.redrive, PrincipalId(self.other.to_native())) {
+                (0, _) => Redrive::No,
+                (1, other) => Redrive::By(other),
+                (2, other) => Redrive::Of(other),
+                _ => return Err("redrive must be 0 to 2"),
+            },
         };
         Ok(Command {
             key: Key(self.key.to_native()),
@@ -467,6 +500,17 @@ impl ArchivedEventRec {
             body: Body::Event(event),
         })
     }
+}
+
+/// An event's record by itself, for whoever keeps events that were refused; `None` for any other command.
+pub fn event_bytes(command: &Command) -> Option<Vec<u8>> {
+    let Body::Event(event) = &command.body else { return None };
+    rkyv::to_bytes::<Failure>(&EventRec::new(command, event)).ok().map(|bytes| bytes.to_vec())
+}
+
+/// The command of such a record.
+pub fn event_of_bytes(bytes: &[u8]) -> Option<Command> {
+    rkyv::access::<ArchivedEventRec, Failure>(bytes).ok()?.command(0).ok()
 }
 
 /// Folds numbers into 64 bits, the same on every machine and in every version.
@@ -521,7 +565,9 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put(u64::from(event.sku.0) << 32 | u64::from(event.damaged));
             digest.put(u64::from(event.node.0) << 16 | u64::from(event.to_node.0));
             digest.put_wide(event.reservation.map_or(0, |id| id.0.wrapping_add(1)));
-            digest.put(event.supply.map_or(0, |id| id.0.wrapping_add(1)));
+            digest.put(event.supply.map_or(0, |id| id.name().wrapping_add(1)));
+            // Not the principal: a repeat has the same.
+            digest.put(u64::from(event.source.name_number()) << 32 | u64::from(event.supply_source));
             digest.put(event.expected.map_or(0, |units| (units as u64).wrapping_add(1)));
             digest.put(event.eta.0);
             digest.put((event.kind as u64) << 16 | (event.from as u64) << 8 | event.to as u64);

@@ -9,10 +9,10 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, check, check_reserve};
+use crate::catalogue::{Catalogue, Defined, NO_TOKEN, Role, check, check_event, check_reserve};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
-use crate::id::{Key, Lsn, Millis, PrincipalId, ReservationId};
+use crate::id::{Key, Lsn, Millis, NodeId, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
 use crate::plan;
@@ -216,6 +216,16 @@ impl Sequencer {
         {
             return Slot::Door { code: Code::KeyConflict };
         }
+        if let Body::Event(event) = &command.body {
+            // A fact that cannot be taken in as it is may be sent again, or corrected under its key.
+            if !self.may_tell_of(principal, event.node) {
+                return Slot::Door { code: Code::UnknownNode };
+            }
+            let code = check_event(&batch.rules, self.catalogue.sku_count(), event, batch.now);
+            if code != Code::Ok {
+                return Slot::Door { code };
+            }
+        }
         let lsn = self.stamp(principal, command);
         match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.now) {
             Code::Ok => {
@@ -228,6 +238,17 @@ impl Sequencer {
             }
             code => Slot::Refused { lsn, code },
         }
+    }
+
+    /// Whether a principal may say what happened at a node, with its rights as they are now. The system may, and whoever
+    /// the catalogue does not know.
+    fn may_tell_of(&self, principal: PrincipalId, node: NodeId) -> bool {
+        self.catalogue.principal(principal).is_none_or(|principal| match principal.role {
+            _ if principal.token_sha256 == NO_TOKEN => false,
+            Role::Admin => true,
+            Role::Warehouse => principal.nodes.contains(&node),
+            Role::Channel => false,
+        })
     }
 
     fn stamp(&mut self, principal: PrincipalId, command: &Command) -> Lsn {

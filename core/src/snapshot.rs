@@ -80,7 +80,7 @@ pub(crate) struct PositionRow {
 #[derive(Archive, Serialize, Deserialize)]
 pub(crate) struct SupplyRow {
     pub(crate) node: u16,
-    pub(crate) supply: u64,
+    pub(crate) supply: u128,
     pub(crate) pool: u16,
     pub(crate) quantity: u32,
     pub(crate) claimed: u32,

@@ -158,6 +158,29 @@ impl Chance {
             matches!(kind, EventKind::TransferDispatched | EventKind::TransferReceived | EventKind::Supply);
         let wants_supply = transfers || (kind == EventKind::Receipt && pick(dice, 8) == 0);
         let expects = matches!(kind, EventKind::Adjustment | EventKind::Count) && pick(dice, 10) == 0;
+        let receives = matches!(kind, EventKind::Receipt | EventKind::TransferReceived);
+        let dated = matches!(kind, EventKind::Supply | EventKind::TransferDispatched);
+        // Few dates, so that some are the same, and now and then one that has passed.
+        let eta_ms = match pick(dice, 8) {
+            0 if pick(dice, 2) == 0 => 0,
+            0 => now_ms.saturating_sub(5),
+            _ => (now_ms / 4_000 + pick(dice, 3)) * 4_000 + 1_000,
+        };
+        let to = match kind {
+            EventKind::StatusChange => one(dice, &[0, 4, 5, 6, 7]),
+            EventKind::Return => one(dice, &[0, 4, 5, 6, 7]),
+            _ => one(dice, &[0, 0, 0, 5, 6, 7]),
+        };
+        let careless = pick(dice, 60) == 0;
+        // Now and then a field that its kind does not take.
+        let mut takes = |takes: bool| takes || (careless && pick(dice, 4) == 0);
+        let (takes_eta, takes_damaged) = (takes(dated), takes(receives));
+        let (takes_from, takes_to) = (
+            takes(kind == EventKind::StatusChange),
+            takes(receives || matches!(kind, EventKind::StatusChange | EventKind::Return)),
+        );
+        let takes_node = takes(kind == EventKind::TransferDispatched);
+        let takes_source = takes(receives && wants_supply);
         EventRec {
             key: 0,
             issued_at_ms: 0,
@@ -165,22 +188,22 @@ impl Chance {
             reservation: base + last.saturating_sub(u128::from(pick(dice, 12))).max(1),
             quantity,
             expected: pick(dice, 30) as i64,
+            // Two sources call their supplies by the same numbers; who receives them may be a third.
+            source: pick(dice, 2) + u64::from(receives && pick(dice, 4) == 0),
             supply: pick(dice, 4) + 1,
-            // Few dates, so that some are the same, and now and then one that has passed.
-            eta_ms: match pick(dice, 8) {
-                0 if pick(dice, 2) == 0 => 0,
-                0 => now_ms.saturating_sub(5),
-                _ => (now_ms / 4_000 + pick(dice, 3)) * 4_000 + 1_000,
-            },
+            eta_ms: if takes_eta { eta_ms } else { 0 },
             sku: one(dice, &self.skus),
-            damaged: pick(dice, 3) as u32,
+            damaged: if takes_damaged { pick(dice, 3) as u32 } else { 0 },
+            supply_source: if takes_source && pick(dice, 4) == 0 { pick(dice, 3) as u32 } else { 0 },
             node: if pick(dice, 100) == 0 { 4_000 } else { one(dice, &self.nodes) },
-            to_node,
+            to_node: if takes_node { to_node } else { ANY },
             kind: kind as u8,
             given: u8::from(wants_claim) | u8::from(wants_supply) << 1 | u8::from(expects) << 2,
-            from: one(dice, &[0, 0, 4, 5, 6, 7]),
-            to: one(dice, &[0, 4, 5, 6, 7]),
+            from: if takes_from { one(dice, &[0, 0, 4, 5, 6, 7]) } else { 0 },
+            to: if takes_to { to } else { 0 },
             reason: [0; 16],
+            redrive: 0,
+            other: 0,
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum What {
         /// `None` if nobody heard the answer.
         answer: Option<Due>,
     },
+    /// An event that was refused and left no trace.
+    Refused { act: Act, code: Code },
     /// Units a channel was told, by sku.
     Question { channel: u16, told: Vec<(u32, i64)> },
 }
@@ -67,6 +69,11 @@ pub fn check(model: &mut Model, history: &mut [Seen]) -> Vec<String> {
                     }
                 }
             }
+            What::Refused { act, code } => {
+                if seen.lsn > 0 || !model.may_refuse(act, *code) {
+                    wrong.push(format!("LSN {}: {act:?} was refused as {}", seen.lsn, code.name()));
+                }
+            }
             What::Question { channel, told } => {
                 for (sku, told) in told {
                     let due = model.available(*channel, *sku);
@@ -87,8 +94,10 @@ pub fn check(model: &mut Model, history: &mut [Seen]) -> Vec<String> {
 fn real_time(history: &[Seen]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut first_answer: Option<&Seen> = None;
-    for group in history.chunk_by(|one, other| one.lsn == other.lsn).rev() {
-        for seen in group {
+    let ordered: Vec<&Seen> =
+        history.iter().filter(|seen| !matches!(seen.what, What::Refused { .. })).collect();
+    for group in ordered.chunk_by(|one, other| one.lsn == other.lsn).rev() {
+        for seen in group.iter().copied() {
             if let Some(later) = first_answer.filter(|later| later.replied < seen.sent) {
                 wrong.push(format!(
                     "LSN {} was answered at {} before LSN {} was sent at {}",
@@ -96,7 +105,7 @@ fn real_time(history: &[Seen]) -> Vec<String> {
                 ));
             }
         }
-        for seen in group {
+        for seen in group.iter().copied() {
             if first_answer.is_none_or(|first| seen.replied < first.replied) {
                 first_answer = Some(seen);
             }
@@ -105,6 +114,11 @@ fn real_time(history: &[Seen]) -> Vec<String> {
     // A question must show every command answered before it was asked, also where that was the next one.
     wrong.truncate(FINDINGS_MAX);
     wrong
+}
+
+/// Whether the answer to an event leaves no trace in the order.
+pub fn leaves_no_trace(act: &Act, code: Code) -> bool {
+    matches!(act, Act::Event(_)) && code.leaves_no_trace()
 }
 
 /// Whether an answer has its place in the order: refusals at the door have none.

@@ -4,6 +4,7 @@
 //! It is told commands one after another in the order of their LSNs and says what each must be answered. Model
 //! tests, simulation, kill loop and the auditor of `replay` and `torture` all compare with it.
 
+mod event;
 mod group;
 mod plan;
 mod promise;
@@ -219,10 +220,10 @@ pub struct Model {
     shares: BTreeMap<Spot, i64>,
     /// Picked for reservations.
     picked_for: HashMap<(u32, u16), i64>,
-    supplies: BTreeMap<(u32, u16, u64), i64>,
-    dates: BTreeMap<(u32, u16, u64), promise::Date>,
+    supplies: BTreeMap<(u32, u16, u128), i64>,
+    dates: BTreeMap<(u32, u16, u128), promise::Date>,
     /// Supplies in the order of their pools.
-    numbers: Vec<u64>,
+    numbers: Vec<u128>,
     /// Sku, node, reservation; the oldest first.
     waiting: Vec<(u32, u16, u128)>,
     reservations: HashMap<u128, Reservation>,
@@ -238,7 +239,7 @@ pub struct Model {
 
 type Taken = BTreeMap<Spot, i64>;
 /// Units at a position and open supplies of a sku, to go back to.
-type Before = ([i64; 9], BTreeMap<(u32, u16, u64), i64>, BTreeMap<(u32, u16, u64), promise::Date>);
+type Before = ([i64; 9], BTreeMap<(u32, u16, u128), i64>, BTreeMap<(u32, u16, u128), promise::Date>);
 
 impl Model {
     pub fn new(setup: Setup) -> Model {
@@ -251,7 +252,7 @@ impl Model {
         let here = self.at(sku, node);
         units[..8].copy_from_slice(&here[..8]);
         units[9] = here[ALLOCATED];
-        let inbound = self.supplies.range((sku, node, 0)..=(sku, node, u64::MAX));
+        let inbound = self.supplies.range((sku, node, 0)..=(sku, node, u128::MAX));
         units[8] = inbound.map(|(_, units)| units).sum();
         units
     }
@@ -397,6 +398,14 @@ impl Model {
         }
     }
 
+    /// Whether a command may be refused so without a look at the stock, at a time that is not known.
+    pub fn may_refuse(&self, act: &Act, code: Code) -> bool {
+        match self.refusal(None, act) {
+            Code::Ok => code == Code::EventInFuture,
+            other => code == other || (code == Code::EventInFuture && code < other),
+        }
+    }
+
     /// The first refusal that needs no stock.
     fn refusal(&self, now_ms: Option<u64>, act: &Act) -> Code {
         let setup = &self.setup;
@@ -459,9 +468,13 @@ impl Model {
                 refuse(event.quantity < low || event.quantity > high || nothing, Code::InvalidQuantity);
                 let supply = event.given & 2 != 0;
                 let sellable = |bucket: u8| matches!(bucket, 0 | 4 | 5 | 6 | 7);
+                let arrives = matches!(event.to, 0 | 5 | 6) && i64::from(event.damaged) <= event.quantity;
                 let sound = match kind {
-                    Some(EventKind::TransferDispatched) => supply && event.to_node != event.node,
-                    Some(EventKind::TransferReceived) => supply && i64::from(event.damaged) <= event.quantity,
+                    Some(EventKind::TransferDispatched) => {
+                        supply && event.to_node != ANY && event.to_node != event.node
+                    }
+                    Some(EventKind::TransferReceived) => supply && arrives,
+                    Some(EventKind::Receipt) => arrives,
                     Some(EventKind::Supply) => supply,
                     Some(EventKind::Return) => matches!(event.to, 0 | 5 | 6),
                     Some(EventKind::StatusChange) => {
@@ -469,7 +482,7 @@ impl Model {
                     }
                     _ => true,
                 };
-                refuse(!sound || event.eta_ms >= 1 << 47, Code::InvalidEvent);
+                refuse(!sound || event::has_misfit(event) || event.eta_ms >= 1 << 47, Code::InvalidEvent);
                 let ahead = |now: u64| event.occurred_at_ms > now + limit::CLOCK_AHEAD_MS_MAX;
                 refuse(now_ms.is_some_and(ahead), Code::EventInFuture);
                 refuse(event.sku >= setup.skus, Code::UnknownSku);
@@ -498,247 +511,6 @@ impl Model {
             | Act::Day { .. } => {}
         }
         found.first().copied().unwrap_or(Code::Ok)
-    }
-
-    fn event(&mut self, now_ms: Option<u64>, event: &EventRec) -> Due {
-        let before = self.clone_place(event);
-        match self.change(now_ms, event) {
-            Ok(due) => due,
-            Err(code) => {
-                self.restore_place(event, before);
-                bare(code)
-            }
-        }
-    }
-
-    fn clone_place(&self, event: &EventRec) -> Before {
-        let supplies = self.supplies.range((event.sku, 0, 0)..=(event.sku, u16::MAX, u64::MAX));
-        let supplies = supplies.map(|(key, units)| (*key, *units)).collect();
-        (self.at(event.sku, event.node), supplies, self.dates.clone())
-    }
-
-    fn restore_place(&mut self, event: &EventRec, before: Before) {
-        if let std::collections::hash_map::Entry::Occupied(mut e) = self.units.entry((event.sku, event.node))
-        {
-            e.insert(before.0);
-        }
-        self.supplies.retain(|(sku, _, _), _| *sku != event.sku);
-        self.supplies.extend(before.1);
-        self.dates = before.2;
-    }
-
-    fn change(&mut self, now_ms: Option<u64>, event: &EventRec) -> Result<Due, Code> {
-        let (sku, node, units) = (event.sku, event.node, event.quantity);
-        let place = (sku, node);
-        let kind = EventKind::from_number(event.kind).ok_or(Code::InvalidEvent)?;
-        let position = self.at(sku, node);
-        let on_hand: i64 = position.iter().sum();
-        let expecting = matches!(kind, EventKind::Adjustment | EventKind::Count) && event.given & 4 != 0;
-        if expecting && event.expected != on_hand {
-            return Err(Code::ExpectedMismatch);
-        }
-        let supply = |node: u16| (sku, node, event.supply);
-        let open = |model: &Model, node: u16| model.supplies.get(&supply(node)).copied();
-        let supplies = self.supplies.range((sku, 0, 0)..=(sku, u16::MAX, u64::MAX)).count();
-        let room = |open: Option<i64>| open.is_some() || supplies < limit::SUPPLIES_PER_SKU_MAX;
-        let mut due = bare(Code::Ok);
-        match kind {
-            EventKind::Receipt | EventKind::TransferReceived => {
-                let damaged = if kind == EventKind::Receipt { 0 } else { i64::from(event.damaged) };
-                if event.given & 2 != 0 {
-                    let expected = open(self, node).ok_or(Code::UnknownSupply)?;
-                    self.arrive(supply(node), expected.min(units - damaged));
-                    self.set_supply(supply(node), (expected - units).max(0));
-                }
-                self.add(place, FREE, units - damaged);
-                self.add(place, DAMAGED, damaged);
-            }
-            EventKind::Pick | EventKind::Ship => due = self.issue(event, kind == EventKind::Ship)?,
-            EventKind::Adjustment => {
-                if on_hand + units < 0 {
-                    return Err(Code::InsufficientOnHand);
-                }
-                self.add(place, FREE, units);
-            }
-            EventKind::Count => {
-                let at_ms = now_ms.map_or(event.occurred_at_ms, |now| now.min(event.occurred_at_ms));
-                let then = self.on_hand_at(place, on_hand, at_ms, now_ms)?;
-                if on_hand + units - then < 0 {
-                    return Err(Code::InsufficientOnHand);
-                }
-                self.add(place, FREE, units - then);
-            }
-            EventKind::TransferDispatched => {
-                if position[FREE] < units {
-                    return Err(Code::InsufficientStock);
-                }
-                let there = open(self, event.to_node);
-                if !room(there) {
-                    return Err(Code::TooManySupplies);
-                }
-                if there.unwrap_or(0) + units > limit::BUCKET_UNITS_MAX {
-                    return Err(Code::PositionLimit);
-                }
-                self.add(place, FREE, -units);
-                self.date_supply(supply(event.to_node), event.eta_ms, false);
-                self.set_supply(supply(event.to_node), there.unwrap_or(0) + units);
-            }
-            EventKind::Return => self.add(place, usize::from(event.to), units),
-            EventKind::Supply => {
-                let there = open(self, node);
-                if units > 0 && !room(there) {
-                    return Err(Code::TooManySupplies);
-                }
-                if units > 0 {
-                    self.date_supply(supply(node), event.eta_ms, true);
-                }
-                self.set_supply(supply(node), units);
-            }
-            EventKind::StatusChange => {
-                if position[usize::from(event.from)] < units {
-                    return Err(Code::InsufficientStock);
-                }
-                self.add(place, usize::from(event.from), -units);
-                self.add(place, usize::from(event.to), units);
-            }
-        }
-        let changed = self.at(sku, node).iter().sum::<i64>() - on_hand;
-        let counted = self.pasts.get(&sku).and_then(|past| past.counted.get(&node)).copied();
-        let seen = kind != EventKind::Count && counted.is_some_and(|at| event.occurred_at_ms < at);
-        if seen {
-            self.add(place, FREE, -changed);
-        }
-        self.check_limits(place)?;
-        if kind == EventKind::Count {
-            let at_ms = now_ms.map_or(event.occurred_at_ms, |now| now.min(event.occurred_at_ms));
-            self.pasts.entry(sku).or_default().counted.insert(node, at_ms);
-        } else if changed != 0 && !seen {
-            self.remember(now_ms, sku, Change { node, at_ms: event.occurred_at_ms, units: changed });
-        }
-        if matches!(kind, EventKind::Receipt | EventKind::TransferReceived) {
-            self.share_out(sku, node, self.at(sku, node)[FREE] - position[FREE]);
-        }
-        Ok(due)
-    }
-
-    fn check_limits(&self, place: (u32, u16)) -> Result<(), Code> {
-        let [free, others @ ..] = self.at(place.0, place.1);
-        let max = limit::BUCKET_UNITS_MAX;
-        let sound = free.abs() <= max
-            && others.iter().all(|units| (0..=max).contains(units))
-            && free + others.iter().sum::<i64>() <= max;
-        if sound { Ok(()) } else { Err(Code::PositionLimit) }
-    }
-
-    fn set_supply(&mut self, key: (u32, u16, u64), units: i64) {
-        if units == 0 {
-            self.supplies.remove(&key);
-        } else {
-            self.supplies.insert(key, units);
-        }
-    }
-
-    /// Picks and shipments.
-    fn issue(&mut self, event: &EventRec, ship: bool) -> Result<Due, Code> {
-        let place = (event.sku, event.node);
-        let position = self.at(event.sku, event.node);
-        let units = event.quantity;
-        if event.given & 1 == 0 {
-            let for_somebody = self.picked_for.get(&place).copied().unwrap_or(0);
-            let picked = if ship { units.min(position[PICKED] - for_somebody) } else { 0 };
-            if position[FREE] < units - picked {
-                return Err(Code::InsufficientStock);
-            }
-            self.add(place, PICKED, -picked);
-            self.add(place, FREE, picked - units);
-            if !ship {
-                self.add(place, PICKED, units);
-            }
-            return Ok(bare(Code::Ok));
-        }
-        let found = self.reservations.get_mut(&event.reservation).ok_or(Code::UnknownReservation)?;
-        if found.claims.keys().all(|(sku, _, _)| *sku != event.sku) {
-            return Err(Code::UnknownReservation);
-        }
-        if found.state != State::Confirmed && !(found.state == State::Held && found.partly) {
-            return Ok(told(found, Code::WrongState));
-        }
-        let claims = || (event.sku, event.node, 0)..=(event.sku, event.node, ANY);
-        let there = |spot: &Spot| !promise::is_supply(spot.2);
-        let sum = |of: fn(&Claim) -> i64| {
-            let claims = found.claims.range(claims()).filter(|(spot, _)| there(spot));
-            claims.map(|(_, claim)| of(claim)).sum::<i64>()
-        };
-        let picked = if ship { units.min(sum(|claim| claim.picked)) } else { 0 };
-        if sum(Claim::confirmed) < units - picked {
-            return Err(Code::InsufficientClaim);
-        }
-        let mut open = picked;
-        for (_, claim) in found.claims.range_mut(claims()) {
-            let some = claim.picked.min(open);
-            open -= some;
-            claim.picked -= some;
-            claim.shipped += some;
-        }
-        open = units - picked;
-        for (_, claim) in found.claims.range_mut(claims()).filter(|(spot, _)| there(spot)) {
-            let some = claim.confirmed().min(open);
-            open -= some;
-            if ship {
-                claim.shipped += some;
-            } else {
-                claim.picked += some;
-            }
-        }
-        let due = told(found, Code::Ok);
-        *self.picked_for.entry(place).or_default() += if ship { -picked } else { units };
-        self.add(place, PICKED, -picked);
-        self.add(place, CONFIRMED, picked - units);
-        if !ship {
-            self.add(place, PICKED, units);
-        }
-        Ok(due)
-    }
-
-    /// What was on hand at an earlier moment.
-    fn on_hand_at(
-        &self,
-        (sku, node): (u32, u16),
-        on_hand: i64,
-        at_ms: u64,
-        now_ms: Option<u64>,
-    ) -> Result<i64, Code> {
-        let Some(past) = self.pasts.get(&sku) else { return Ok(on_hand) };
-        if past.counted.get(&node).is_some_and(|counted| *counted > at_ms) {
-            return Err(Code::CountTooLate);
-        }
-        let Some((latest_ms, last)) = past.last.get(&node) else { return Ok(on_hand) };
-        if *latest_ms <= at_ms {
-            return Ok(on_hand);
-        }
-        let late = now_ms.is_some_and(|now| now.saturating_sub(at_ms) > limit::COUNT_LATE_MS_MAX);
-        if late || at_ms < past.forgotten_to_ms {
-            return Err(Code::CountTooLate);
-        }
-        let since = past.earlier.iter().chain([last]);
-        let since = since.filter(|change| change.node == node && change.at_ms > at_ms);
-        Ok(on_hand - since.map(|change| change.units).sum::<i64>())
-    }
-
-    fn remember(&mut self, now_ms: Option<u64>, sku: u32, change: Change) {
-        let past = self.pasts.entry(sku).or_default();
-        let old = past.last.get(&change.node).copied();
-        let latest_ms = old.map_or(0, |(latest, _)| latest).max(change.at_ms);
-        past.last.insert(change.node, (latest_ms, change));
-        let young =
-            |at_ms: u64| now_ms.is_none_or(|now| now.saturating_sub(at_ms) <= limit::COUNT_LATE_MS_MAX);
-        let Some((_, old)) = old.filter(|(_, old)| young(old.at_ms)) else { return };
-        past.earlier.retain(|change| young(change.at_ms));
-        if past.earlier.len() >= limit::RECENT_MOVEMENTS_PER_SKU {
-            let forgotten = past.earlier.remove(0);
-            past.forgotten_to_ms = past.forgotten_to_ms.max(forgotten.at_ms);
-        }
-        past.earlier.push(old);
     }
 }
 

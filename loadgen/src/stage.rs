@@ -22,10 +22,12 @@ pub fn event(key: u128, kind: EventKind, sku: u32, node: u16, quantity: i64, at_
         reservation: 0,
         quantity,
         expected: 0,
+        source: 0,
         supply: 0,
         eta_ms: 0,
         sku,
         damaged: 0,
+        supply_source: 0,
         node,
         to_node: u16::MAX,
         kind: kind as u8,
@@ -33,6 +35,8 @@ pub fn event(key: u128, kind: EventKind, sku: u32, node: u16, quantity: i64, at_
         from: Bucket::Free as u8,
         to: Bucket::Free as u8,
         reason: [0; 16],
+        redrive: 0,
+        other: 0,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::chance::{Chance, pick};
 use crate::dice::Dice;
 use crate::drive::Tally;
 use crate::error::LoadError;
-use crate::history::{Seen, What, check, is_ordered};
+use crate::history::{Seen, What, check, is_ordered, leaves_no_trace};
 use crate::model::{ANY, Act, ChannelSetup, Due, Effect, Model, Setup, SkuRule};
 use crate::report::{AuditReport, OpReport, Report};
 use crate::stage::{Progress, resolve};
@@ -271,6 +271,15 @@ async fn torment(client: &Client, ground: &Ground, seed: u64) -> Result<Log, Cli
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             if !is_ordered(outcome.code) {
                 return Err(ClientError::Protocol(format!("{act:?} got {}", outcome.code.name())));
+            }
+            if leaves_no_trace(&act, outcome.code) {
+                log.seen.push(Seen {
+                    sent,
+                    replied,
+                    lsn: 0,
+                    what: What::Refused { act, code: outcome.code },
+                });
+                continue;
             }
             let answer = Some(Due {
                 code: outcome.code,

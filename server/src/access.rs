@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command, Read};
-use stockline_core::id::{ChannelId, Millis, NodeId, PrincipalId};
+use stockline_core::id::{ChannelId, Millis, PrincipalId};
 use stockline_core::ledger::{Trace, Why};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -189,8 +189,6 @@ pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Re
                 Code::UnknownChannel,
                 "channel",
             ),
-            // Of the node that nobody has the ledger says so, event by event.
-            Body::Event(event) => (own(event.node) || event.node == NodeId::ANY, Code::UnknownNode, "node"),
             Body::Read(Read::Position { node, .. }) => (own(*node), Code::UnknownNode, "node"),
             // Whoever acts for one channel asks for that one's allocations.
             Body::Read(Read::Allocations { channel, .. }) => (

@@ -2,6 +2,7 @@
 
 use stockline_core::bucket::Movement;
 use stockline_core::command::{Action, Body};
+use stockline_core::event::Redrive;
 use stockline_core::id::{Lsn, Millis, NodeId, PrincipalId, ReservationId, SkuId};
 use stockline_core::journal::{Entry, JournalError};
 use stockline_core::limit;
@@ -23,6 +24,8 @@ pub struct Moved {
     pub reservation: Option<ReservationId>,
     /// Adjustments: why, as their sender said it.
     pub reason: [u8; 16],
+    /// How an event came out of the dead letters.
+    pub redrive: Redrive,
     pub movements: Vec<Movement>,
 }
 
@@ -57,7 +60,12 @@ fn what(body: &Body) -> (&'static str, Option<ReservationId>, [u8; 16]) {
 
 fn moved(entry: &Entry, movements: Vec<Movement>) -> Moved {
     let (what, reservation, reason) = what(&entry.command.body);
-    Moved { lsn: entry.lsn, at: entry.now, principal: entry.principal, what, reservation, reason, movements }
+    let redrive = match &entry.command.body {
+        Body::Event(event) => event.redrive,
+        _ => Redrive::No,
+    };
+    let (lsn, at, principal) = (entry.lsn, entry.now, entry.principal);
+    Moved { lsn, at, principal, what, reservation, reason, redrive, movements }
 }
 
 /// What moved at a position from an LSN downwards to another, at most so many commands that did; as much as one turn

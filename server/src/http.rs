@@ -23,6 +23,8 @@ mod stock;
 mod token;
 mod webhook;
 
+pub(crate) use dead_letter::keep_refused;
+
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with};
 use axum::extract::State;

@@ -24,6 +24,8 @@ pub struct Principals {
     by_token: DashMap<[u8; 32], Arc<Principal>>,
     /// The hash of each name's token, for whoever comes with a JWT.
     by_name: DashMap<String, [u8; 32]>,
+    /// The names of all there ever were.
+    names: DashMap<PrincipalId, String>,
     jwts: Option<Jwts>,
     /// What each that has connections shares among them.
     present: DashMap<PrincipalId, Present>,
@@ -107,13 +109,22 @@ impl Principals {
         })
     }
 
-    /// The names of all.
+    /// Who has that name and a token that is good.
+    pub fn called(&self, name: &str) -> Option<Arc<Principal>> {
+        let token = self.by_name.get(name).map(|token| *token)?;
+        self.by_token.get(&token).map(|found| Arc::clone(found.value()))
+    }
+
+    /// The names of all, those whose token is revoked included.
     pub fn names(&self) -> HashMap<PrincipalId, String> {
-        self.by_token.iter().map(|found| (found.id, found.name.clone())).collect()
+        self.names.iter().map(|found| (*found.key(), found.value().clone())).collect()
     }
 
     /// Takes over what holds from now on, and ends the connections of those whose rights are others.
     pub fn replace(&self, principals: &[Principal]) {
+        for principal in principals {
+            self.names.insert(principal.id, principal.name.clone());
+        }
         let valid = || principals.iter().filter(|principal| principal.token_sha256 != NO_TOKEN);
         for principal in valid() {
             let before = self.by_token.insert(principal.token_sha256, Arc::new(principal.clone()));

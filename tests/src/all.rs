@@ -22,6 +22,7 @@
 //! | [`follow`] | what followers are told over QUIC: expiries, steps, promises, thresholds, cursors |
 //! | [`history`] | positions as of earlier LSNs, and what moved there |
 //! | [`http`] | the HTTP face of the real binary: every example of docs/http.md, roles, changes as they come |
+//! | [`intake`] | stock events as people send them: skewed clocks, supplies by name, malformed rows, dead letters amended |
 //! | [`gateway`] | what is around every HTTP call: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain |
 //! | [`audit`] | the audit trail: what is in it, through kills and in backups; edited, removed, cut off |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
@@ -56,6 +57,7 @@ mod gateway;
 mod group;
 mod history;
 mod http;
+mod intake;
 mod kill;
 mod loom;
 mod model;

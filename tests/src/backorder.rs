@@ -37,7 +37,7 @@ fn bench(shards: u32) -> Bench {
 
 fn supply(bench: &mut Bench, node: u16, supply: u64, units: i64, eta: Millis) -> Code {
     let mut event = bench.make(EventKind::Supply, 1, node, units);
-    (event.supply, event.eta) = (Some(SupplyId(supply)), eta);
+    (event.supply, event.eta) = (Some(SupplyId(u128::from(supply))), eta);
     let code = bench.event(event).reply.outcome.code;
     bench.assert_sound();
     code
@@ -45,7 +45,7 @@ fn supply(bench: &mut Bench, node: u16, supply: u64, units: i64, eta: Millis) ->
 
 fn receive(bench: &mut Bench, node: u16, supply: u64, units: i64) {
     let mut event = bench.make(EventKind::Receipt, 1, node, units);
-    event.supply = Some(SupplyId(supply));
+    event.supply = Some(SupplyId(u128::from(supply)));
     assert_eq!(bench.event(event).reply.outcome.code, Code::Ok);
     bench.assert_sound();
 }

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use stockline_core::bucket::Bucket;
 use stockline_core::catalogue::{self, Amount, Day, Definition, When};
 use stockline_core::command::{Action, Allocate, Body, Fill, Line, Reserve, StepLine, Transition, Verb};
-use stockline_core::event::{EventKind, StockEvent};
-use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SupplyId, ZoneId};
+use stockline_core::event::{EventKind, Redrive, StockEvent};
+use stockline_core::id::{
+    ChannelId, GroupId, Millis, NodeId, ReservationId, SkuId, SourceId, SupplyId, ZoneId,
+};
 use stockline_core::journal::{Decoded, Entry};
 use stockline_core::ledger::Told;
 use stockline_core::merge::{Part, Reply};
@@ -190,7 +192,9 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
             quantity: event.quantity,
             occurred_at: Millis(event.occurred_at_ms),
             reservation: (event.given & 1 != 0).then_some(ReservationId(event.reservation)),
-            supply: (event.given & 2 != 0).then_some(SupplyId(event.supply)),
+            source: SourceId(event.source),
+            supply: (event.given & 2 != 0).then_some(SupplyId::new(SourceId(event.source), event.supply)),
+            supply_source: event.supply_source,
             to_node: NodeId(event.to_node),
             eta: Millis(event.eta_ms),
             damaged: event.damaged,
@@ -198,6 +202,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
             from: Bucket::from_number(event.from).expect("a bucket"),
             to: Bucket::from_number(event.to).expect("a bucket"),
             reason: event.reason,
+            redrive: Redrive::No,
         }),
         Act::Allocate(allocate) => Body::Allocate(Allocate {
             action: Action::from_number(allocate.action).expect("actions are 1 to 3"),

@@ -5,7 +5,7 @@ use rkyv::api::high::HighSerializer;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, Policy};
-use stockline_core::id::Millis;
+use stockline_core::id::{Millis, PrincipalId, SourceId};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::record::{
@@ -46,10 +46,12 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         reservation: 0,
         quantity: 10,
         expected: 0,
+        source: u64::from(SourceId::name("wms")),
         supply: 0,
         eta_ms: 0,
         sku: 3,
         damaged: 0,
+        supply_source: 0,
         node: 1,
         to_node: 65_535,
         kind: 1,
@@ -57,6 +59,8 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         from: 0,
         to: 0,
         reason: *b"po 4711\0\0\0\0\0\0\0\0\0",
+        redrive: 0,
+        other: 0,
     };
     let step =
         TransitionRec { key: 0xb1, issued_at_ms: T0, reservation: 0xa1, verb: 1, ttl_ms: 0, line_count: 0 };
@@ -321,7 +325,7 @@ fn changed_bytes_never_break_anything() {
                 archive.truncate(dice.roll() as usize % archive.len());
             }
             let raw = RawFrame { kind, request: 1, archive: &archive };
-            understood += usize::from(wire::read_commands(raw, None, Millis(T0)).is_ok());
+            understood += usize::from(wire::read_commands(raw, PrincipalId(7), None, Millis(T0)).is_ok());
             let _ = wire::access::<ArchivedAvailability>(&archive);
             let _ = wire::access::<ArchivedSignIn>(&archive);
         }
@@ -333,7 +337,10 @@ fn changed_bytes_never_break_anything() {
 fn records_that_make_no_command_are_named() {
     let judge = |(kind, bytes): (FrameType, Vec<u8>)| {
         let raw = RawFrame { kind, request: 1, archive: &bytes[HEADER_BYTES..] };
-        wire::read_commands(raw, None, Millis(T0)).map(|_| ()).expect_err("refused").to_string()
+        wire::read_commands(raw, PrincipalId(7), None, Millis(T0))
+            .map(|_| ())
+            .expect_err("refused")
+            .to_string()
     };
     let step = TransitionRec { key: 1, issued_at_ms: T0, reservation: 1, verb: 9, ttl_ms: 0, line_count: 0 };
     let text = judge(frame(FrameType::Transitions, &Transitions { transitions: vec![step], lines: vec![] }));

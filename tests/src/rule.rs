@@ -678,7 +678,7 @@ fn a_sku_has_a_bounded_number_of_open_supplies() {
         let mut bench = Bench::new(shards);
         let mut tell = |number: u64, quantity: i64| {
             let mut supply = bench.make(EventKind::Supply, 1, 0, quantity);
-            supply.supply = Some(SupplyId(number));
+            supply.supply = Some(SupplyId(u128::from(number)));
             bench.event(supply).reply.outcome.code
         };
         let most = limit::SUPPLIES_PER_SKU_MAX as u64;

@@ -269,6 +269,7 @@ impl Simulation {
     /// Everything durable, and everything asked, as one history.
     fn history(&mut self) -> Vec<Seen> {
         let mut history = std::mem::take(&mut self.questions);
+        history.extend(self.clients.refused());
         for (first, bytes) in &self.records {
             let decoded = journal::decode(*first, bytes).expect("a record read before");
             for entry in &decoded.entries {

@@ -97,7 +97,8 @@ fn check_allocate(rules: &Rules, sku_count: usize, allocate: &Allocate) -> Code 
     code
 }
 
-fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis) -> Code {
+/// The same for an event; the sku is looked at last, so that one that is to come into being may be assumed.
+pub fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis) -> Code {
     let max = i64::from(limit::QUANTITY_MAX);
     let quantity_ok = match event.kind {
         EventKind::Adjustment => event.quantity != 0 && event.quantity.unsigned_abs() <= max as u64,
@@ -107,17 +108,19 @@ fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis)
     let movable = |bucket| {
         matches!(bucket, Bucket::Free | Bucket::Safety | Bucket::Damaged | Bucket::Quality | Bucket::Blocked)
     };
+    let arrives = |bucket| matches!(bucket, Bucket::Free | Bucket::Quality | Bucket::Damaged);
     let fields_ok = match event.kind {
-        EventKind::TransferDispatched => event.supply.is_some() && event.to_node != event.node,
-        EventKind::TransferReceived => event.supply.is_some() && i64::from(event.damaged) <= event.quantity,
-        EventKind::Supply => event.supply.is_some(),
-        EventKind::Return => matches!(event.to, Bucket::Free | Bucket::Quality | Bucket::Damaged),
+        EventKind::TransferDispatched => event.to_node != event.node,
+        EventKind::Receipt | EventKind::TransferReceived => {
+            i64::from(event.damaged) <= event.quantity && arrives(event.to)
+        }
+        EventKind::Return => arrives(event.to),
         EventKind::StatusChange => movable(event.from) && movable(event.to) && event.from != event.to,
-        EventKind::Receipt | EventKind::Pick | EventKind::Ship | EventKind::Adjustment | EventKind::Count => {
+        EventKind::Pick | EventKind::Ship | EventKind::Adjustment | EventKind::Count | EventKind::Supply => {
             true
         }
     };
-    let fields_ok = fields_ok && event.eta <= limit::ETA_MAX;
+    let fields_ok = fields_ok && event.misfit().is_none() && event.eta <= limit::ETA_MAX;
     let mut code = Code::Ok;
     first(&mut code, !quantity_ok, Code::InvalidQuantity);
     first(&mut code, !fields_ok, Code::InvalidEvent);

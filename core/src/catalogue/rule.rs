@@ -287,6 +287,9 @@ impl Catalogue {
         effect: Effect,
     ) -> Result<Defined, Code> {
         let (prefix, is_prefix) = skus.strip_suffix('*').map_or((skus.as_str(), false), |skus| (skus, true));
+        if prefix.contains('*') {
+            return Err(Code::InvalidRule);
+        }
         let is_pattern = (is_prefix && prefix.is_empty()) || Catalogue::is_name(prefix);
         if !is_pattern || !(category.is_empty() || Catalogue::is_name(category)) {
             return Err(Code::InvalidName);

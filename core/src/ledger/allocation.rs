@@ -174,7 +174,11 @@ impl Ledger {
                     .sum()
             };
             let (all, there) = (came(|_| true), came(|to| to == Bucket::Free));
-            free -= self.due_there(sku, node, event.supply.map(|supply| (supply, all, there)));
+            free -= self.due_there(
+                sku,
+                node,
+                self.meant_supply(event, node).ok().flatten().map(|supply| (supply, all, there)),
+            );
         }
         // Nor what claims on groups need.
         let before = position.map_or(0, |position| self.free(sku, position));

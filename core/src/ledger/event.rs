@@ -9,8 +9,8 @@
 use crate::bucket::{Bucket, Movement, ON_HAND};
 use crate::catalogue::Rules;
 use crate::event::{EventKind, StockEvent};
-use crate::id::{ChannelId, Millis, NodeId};
-use crate::ledger::{Claim, Effects, Extra, Ledger, Moment, Outcome, Position};
+use crate::id::{ChannelId, Millis, NodeId, SupplyId};
+use crate::ledger::{Claim, Effects, Extra, Ledger, Moment, Outcome, Position, SupplyState};
 use crate::limit;
 use crate::outcome::Code;
 
@@ -86,8 +86,7 @@ impl Ledger {
         }
         let start = draft.movements.len();
         match event.kind {
-            EventKind::Receipt => self.draft_arrival(event, 0, draft)?,
-            EventKind::TransferReceived => self.draft_arrival(event, i64::from(event.damaged), draft)?,
+            EventKind::Receipt | EventKind::TransferReceived => self.draft_arrival(event, draft)?,
             EventKind::Pick | EventKind::Ship => {
                 outcome = self.draft_issue(moment, event, position, draft)?
             }
@@ -98,7 +97,7 @@ impl Ledger {
                 draft.correct(quantity);
             }
             EventKind::Count => {
-                let at = event.occurred_at.min(moment.now);
+                let at = event.happened_at(moment.now);
                 let then = on_hand_at(position, extra, at, moment.now)?;
                 if position.on_hand() + quantity - then < 0 {
                     return Err(Code::InsufficientOnHand);
@@ -140,19 +139,20 @@ impl Ledger {
             .filter(|movement| movement.node == event.node)
             .map(Movement::on_hand_change)
             .sum();
-        if event.kind != EventKind::Count && change != 0 && was_counted_after(extra, event) {
+        if event.kind != EventKind::Count && change != 0 && was_counted_after(extra, event, moment.now) {
             draft.correct(-change);
         }
         if fits(position, &draft.movements[start..]) { Ok(outcome) } else { Err(Code::PositionLimit) }
     }
 
     /// Receipts and transfers: what the supply has open comes from there, what exceeds it from outside.
-    fn draft_arrival(&self, event: &StockEvent, damaged: i64, draft: &mut Draft<'_>) -> Result<(), Code> {
-        let mut inbound = match event.supply {
+    fn draft_arrival(&self, event: &StockEvent, draft: &mut Draft<'_>) -> Result<(), Code> {
+        let damaged = i64::from(event.damaged);
+        let mut inbound = match self.meant_supply(event, event.node)? {
             Some(_) => self.inbound(event, event.node).ok_or(Code::UnknownSupply)?,
             None => 0,
         };
-        for (to, quantity) in [(Bucket::Free, event.quantity - damaged), (Bucket::Damaged, damaged)] {
+        for (to, quantity) in [(event.to, event.quantity - damaged), (Bucket::Damaged, damaged)] {
             let expected = quantity.min(inbound);
             draft.here(Bucket::Inbound, to, expected);
             draft.here(Bucket::Supplier, to, quantity - expected);
@@ -212,9 +212,17 @@ impl Ledger {
     /// Units of the event's supply still on their way to a node; `None` if there is no such supply.
     fn inbound(&self, event: &StockEvent, node: NodeId) -> Option<i64> {
         let supplies = &self.extras.get(&event.sku)?.supplies;
-        let supply = event.supply?;
+        let supply = meant_supply(supplies, event, node).ok()??;
         let found = supplies.iter().find(|open| open.quantity > 0 && open.is(supply, node))?;
         Some(i64::from(found.quantity))
+    }
+
+    /// The supply that an event means at a node, if it names one.
+    pub(super) fn meant_supply(&self, event: &StockEvent, node: NodeId) -> Result<Option<SupplyId>, Code> {
+        match self.extras.get(&event.sku) {
+            Some(extra) => meant_supply(&extra.supplies, event, node),
+            None => meant_supply(&[], event, node),
+        }
     }
 
     /// Whether the event's supply to a node may be kept: it is known, or there is room for one more.
@@ -225,6 +233,29 @@ impl Ledger {
         let room = known || supplies().count() < limit::SUPPLIES_PER_SKU_MAX;
         if room { Ok(()) } else { Err(Code::TooManySupplies) }
     }
+}
+
+/// The supply that an event means at a node, if it names one. Who announces it means its own. Who receives it may be
+/// somebody else: then it is the receiver's own, else that of the source it names, else the only open one called so.
+fn meant_supply(
+    supplies: &[SupplyState],
+    event: &StockEvent,
+    node: NodeId,
+) -> Result<Option<SupplyId>, Code> {
+    let Some(own) = event.supply else { return Ok(None) };
+    if !matches!(event.kind, EventKind::Receipt | EventKind::TransferReceived) {
+        return Ok(Some(own));
+    }
+    let here = supplies.iter().filter(|open| open.quantity > 0 && open.node == node);
+    let here = here.filter(|open| open.pool != ChannelId::NO_SUPPLY).map(|open| open.supply);
+    let wanted = event.supply_source;
+    let mut called =
+        here.filter(|id| id.name() == own.name() && (wanted == 0 || id.source().name_number() == wanted));
+    if wanted == 0 && called.clone().any(|id| id == own) {
+        return Ok(Some(own));
+    }
+    let only = called.next().ok_or(Code::UnknownSupply)?;
+    if called.next().is_some() { Err(Code::AmbiguousSupply) } else { Ok(Some(only)) }
 }
 
 /// Whether every bucket of the position could take the movements, and the position as a whole.
@@ -248,8 +279,8 @@ fn counted_at(extra: Option<&Extra>, node: NodeId) -> Option<Millis> {
     extra?.counted.iter().find(|(counted, _)| *counted == node).map(|(_, at)| *at)
 }
 
-fn was_counted_after(extra: Option<&Extra>, event: &StockEvent) -> bool {
-    counted_at(extra, event.node).is_some_and(|at| event.occurred_at < at)
+fn was_counted_after(extra: Option<&Extra>, event: &StockEvent, now: Millis) -> bool {
+    counted_at(extra, event.node).is_some_and(|at| event.happened_at(now) < at)
 }
 
 /// What was on hand at an earlier moment, as far as known today.

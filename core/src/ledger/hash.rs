@@ -67,7 +67,7 @@ impl Ledger {
                 let fields = [
                     sku,
                     u128::from(open.node.0),
-                    u128::from(open.supply.0),
+                    open.supply.0,
                     u128::from(open.quantity),
                     u128::from(open.eta.0),
                 ];

@@ -122,7 +122,7 @@ impl SupplyState {
     /// By which supplies are used: those without a date last.
     pub(super) fn order(&self) -> (bool, Millis, SupplyId) {
         match self.pool {
-            ChannelId::NO_SUPPLY => (true, NEVER, SupplyId(u64::MAX)),
+            ChannelId::NO_SUPPLY => (true, NEVER, SupplyId(u128::MAX)),
             _ => (self.eta == THERE, self.eta, self.supply),
         }
     }

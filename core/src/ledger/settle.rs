@@ -7,7 +7,7 @@ use crate::bucket::{Bucket, Movement};
 use crate::command::{Body, Line};
 use crate::drill::{Bug, planted};
 use crate::event::{EventKind, StockEvent};
-use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId};
+use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::ledger::{Change, Claim, Ledger, Moment, Outcome, Position, Promise, Reservation, SupplyState};
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -189,6 +189,7 @@ impl Ledger {
 
     #[inline(never)]
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
+        let supply = self.meant_supply(event, event.node).ok().flatten();
         let mut change = 0;
         for movement in movements {
             let position = self.shift(movement);
@@ -213,31 +214,32 @@ impl Ledger {
                     claim.shipped += shipped;
                 }
             }
-            self.settle_inbound(event, movement);
+            self.settle_inbound(event, supply, movement);
         }
         if event.kind == EventKind::Supply && event.quantity > 0 {
             self.set_eta(event);
         }
         if event.kind == EventKind::Count {
-            let at = event.occurred_at.min(moment.now);
+            let at = event.happened_at(moment.now);
             let counted = &mut self.extras.entry(event.sku).or_default().counted;
             match counted.iter_mut().find(|(node, _)| *node == event.node) {
                 Some(entry) => entry.1 = at,
                 None => counted.push((event.node, at)),
             }
         } else if change != 0 {
-            let change = Change { node: event.node, occurred_at: event.occurred_at, units: change };
+            let change =
+                Change { node: event.node, occurred_at: event.happened_at(moment.now), units: change };
             self.remember(moment.now, event.sku, change);
         }
     }
 
-    fn settle_inbound(&mut self, event: &StockEvent, movement: &Movement) {
+    fn settle_inbound(&mut self, event: &StockEvent, supply: Option<SupplyId>, movement: &Movement) {
         let change = match (movement.from, movement.to) {
             (Bucket::Inbound, _) => -i64::from(movement.quantity),
             (_, Bucket::Inbound) => i64::from(movement.quantity),
             _ => return,
         };
-        let Some(supply) = event.supply else { return };
+        let Some(supply) = supply else { return };
         let supplies = &mut self.extras.entry(event.sku).or_default().supplies;
         let found = supplies.iter().position(|open| open.is(supply, movement.node));
         let at = found.unwrap_or_else(|| {

@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{Definition, NameKind};
 use crate::command::{Body, Command, Line, Read};
-use crate::id::{ChannelId, Key, Millis, NodeId, ReservationId, SkuId};
+use crate::id::{ChannelId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
 use crate::limit;
 use crate::record::{
     AllocateRec, ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, StepLineRec, TextReader,
@@ -132,9 +132,10 @@ fn at(list: &'static str, index: usize) -> impl Fn(&'static str) -> WireError {
 }
 
 /// Reads a frame of commands or reads. `scope` narrows what steps and reads can see to one channel.
-/// Idempotency keys of events, reservations and transitions must not be 0.
+/// Whatever source events name is one of the principal's. Idempotency keys of events, reservations and transitions must not be 0.
 pub fn read_commands(
     raw: RawFrame<'_>,
+    principal: PrincipalId,
     scope: Option<ChannelId>,
     now: Millis,
 ) -> Result<Commands, WireError> {
@@ -172,7 +173,11 @@ pub fn read_commands(
             at_most("events", frame.events.len(), limit::FRAME_COMMANDS_MAX)?;
             read.commands.reserve_exact(frame.events.len());
             for (index, rec) in frame.events.iter().enumerate() {
-                read.commands.push(rec.command(0).map_err(at("events", index))?);
+                let mut command = rec.command(0).map_err(at("events", index))?;
+                if let Body::Event(event) = command.body {
+                    command.body = Body::Event(event.told_by(principal));
+                }
+                read.commands.push(command);
             }
         }
         FrameType::Reserve | FrameType::Explain => {

@@ -40,7 +40,7 @@ fn dated(at_ms: u64) -> u64 {
 
 impl Model {
     /// The pool of a supply.
-    fn pool_of(&mut self, supply: u64) -> u16 {
+    fn pool_of(&mut self, supply: u128) -> u16 {
         if let Some(at) = self.numbers.iter().position(|known| *known == supply) {
             return FIRST + at as u16;
         }
@@ -48,12 +48,12 @@ impl Model {
         FIRST + self.numbers.len() as u16 - 1
     }
 
-    fn key(&self, (sku, node, pool): Spot) -> (u32, u16, u64) {
+    fn key(&self, (sku, node, pool): Spot) -> (u32, u16, u128) {
         (sku, node, self.numbers[usize::from(pool - FIRST)])
     }
 
     /// Notes that a supply was told of.
-    pub(super) fn date_supply(&mut self, key: (u32, u16, u64), eta_ms: u64, again: bool) {
+    pub(super) fn date_supply(&mut self, key: (u32, u16, u128), eta_ms: u64, again: bool) {
         let pool = self.pool_of(key.2);
         let known = self.supplies.contains_key(&key) || self.claimed((key.0, key.1, pool)) > 0;
         if !known {
@@ -83,7 +83,7 @@ impl Model {
     /// Pools at a node that are claimed or have something to come, and how many units of each are claimed and come.
     fn pools_at(&self, sku: u32, node: u16) -> BTreeMap<u16, (i64, i64)> {
         let mut found: BTreeMap<u16, (i64, i64)> = BTreeMap::new();
-        for ((_, _, supply), units) in self.supplies.range((sku, node, 0)..=(sku, node, u64::MAX)) {
+        for ((_, _, supply), units) in self.supplies.range((sku, node, 0)..=(sku, node, u128::MAX)) {
             let at = self.numbers.iter().position(|known| known == supply).expect("it was told of");
             found.entry(FIRST + at as u16).or_default().1 = *units;
         }
@@ -101,7 +101,7 @@ impl Model {
     }
 
     /// Units of a supply have come: those claimed are for who claims them.
-    pub(super) fn arrive(&mut self, key: (u32, u16, u64), units: i64) {
+    pub(super) fn arrive(&mut self, key: (u32, u16, u128), units: i64) {
         let pool = self.pool_of(key.2);
         let claimed = self.claimed((key.0, key.1, pool));
         let date = self.dates.get_mut(&key).expect("it is known");
@@ -149,8 +149,8 @@ impl Model {
     }
 
     /// By which supplies are used.
-    pub(super) fn order(&self, spot: Spot) -> (u64, u64) {
-        (self.date(spot), if spot.2 == NO_SUPPLY { u64::MAX } else { self.key(spot).2 })
+    pub(super) fn order(&self, spot: Spot) -> (u64, u128) {
+        (self.date(spot), if spot.2 == NO_SUPPLY { u128::MAX } else { self.key(spot).2 })
     }
 
     /// Whether a supply may be promised to somebody else.
@@ -395,7 +395,7 @@ impl Model {
                     .any(|spot| (spot.0, spot.1) == (sku, node) && is_supply(spot.2))
         });
         if told {
-            for (_, date) in self.dates.range_mut((sku, node, 0)..=(sku, node, u64::MAX)) {
+            for (_, date) in self.dates.range_mut((sku, node, 0)..=(sku, node, u128::MAX)) {
                 (date.told_ms, date.arrived) = (date.at_ms, 0);
             }
         }

@@ -1,170 +1,310 @@
-//! `stockline import`: canonical events from a file or standard input, JSON lines or CSV with a header.
+//! `stockline import`: canonical events from a file or standard input, JSON lines, a JSON array, or CSV with a header.
 //!
-//! The whole input is read and checked before anything is sent: a bad row is named and nothing changes. Keys
-//! come from `source` and `id`, so the same file may be imported again after an interruption.
+//! The input is read twice. First every row's form is checked: a bad row is named and nothing is sent. Then all are
+//! sent, and each is judged by itself. Keys come from `source` and `id`, so the same file may be imported again after an
+//! interruption. Neither memory nor complaints grow with the input.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader, IsTerminal, Read};
-use std::path::PathBuf;
+mod rows;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use stockline_client::{Client, ClientError, EventStream};
+use stockline_client::{Client, ClientError, EventStream, Outcome};
 use stockline_core::catalogue::NameKind;
 use stockline_core::id::{NodeId, SkuId};
 use stockline_core::outcome::Code;
 
 use crate::command::demo::event_record;
 use crate::command::{ProfileOption, with_client};
-use crate::event_row::{EventRow, ParsedRow};
+use crate::event_row::ParsedRow;
 use crate::exit;
+pub use rows::Mapping;
+use rows::Rows;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// File of events, `-` for standard input; JSON lines if the first character is `{`, else CSV
+    /// File of events, `-` for standard input: JSON lines, a JSON array, or CSV (`,`, `;` or tab) with a header
     file: PathBuf,
     #[command(flatten)]
     profile: ProfileOption,
+    /// Names of foreign columns and values, as TOML: `[columns]`, `[values.FIELD]`, `[defaults]`
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     /// Events in one frame
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    batch: usize,
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=8_192))]
+    batch: u16,
 }
 
 /// Complaints shown before the rest is only counted.
 const COMPLAINTS_MAX: usize = 20;
+/// Rows whose names are resolved at once, and names that are remembered.
+const ROWS_PER_LOOK_UP: usize = 8_192;
+const NAMES_MAX: usize = 1 << 20;
+
+/// What is wrong with rows: the first of them, and how many.
+#[derive(Default)]
+struct Complaints {
+    shown: Vec<String>,
+    count: usize,
+}
+
+impl Complaints {
+    fn add(&mut self, line: u64, reason: &str) {
+        self.count += 1;
+        if self.shown.len() < COMPLAINTS_MAX {
+            self.shown.push(format!("{line}: {reason}"));
+        }
+    }
+
+    fn print(&self, name: &str) {
+        for complaint in &self.shown {
+            eprintln!("{name}:{complaint}");
+        }
+        if self.count > self.shown.len() {
+            eprintln!("{name}: and {} more", self.count - self.shown.len());
+        }
+    }
+}
+
+/// A long pass over the rows, shown on a terminal.
+struct Progress<'a> {
+    name: &'a str,
+    is_shown: bool,
+    last: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(name: &'a str) -> Progress<'a> {
+        Progress { name, is_shown: io::stderr().is_terminal(), last: Instant::now() }
+    }
+
+    fn at(&mut self, text: impl FnOnce() -> String) {
+        if self.is_shown && self.last.elapsed().as_millis() >= 500 {
+            eprint!("\r{}: {}", self.name, text());
+            self.last = Instant::now();
+        }
+    }
+
+    fn end(&self) {
+        if self.is_shown {
+            eprint!("\r");
+        }
+    }
+}
 
 pub fn run(options: &Options) -> i32 {
-    let name = options.file.display().to_string();
-    let rows = match read(&options.file) {
-        Ok(rows) => rows,
-        Err(complaints) => {
-            for complaint in complaints.iter().take(COMPLAINTS_MAX) {
-                eprintln!("{name}:{complaint}");
-            }
-            if complaints.len() > COMPLAINTS_MAX {
-                eprintln!("{name}: and {} more", complaints.len() - COMPLAINTS_MAX);
-            }
-            eprintln!("stockline: nothing was sent; correct these rows and import again");
+    let name = options.file.display().to_string().escape_debug().to_string();
+    let mapping = match options.map.as_deref().map(Mapping::read).transpose() {
+        Ok(mapping) => mapping.unwrap_or_default(),
+        Err(reason) => {
+            eprintln!("stockline: {reason}");
             return exit::USAGE;
         }
     };
-    with_client(&options.profile, async |client, _| send(client, &name, rows, options.batch).await)
-}
-
-/// Reads events as an import would and answers how many there are, or what is wrong with each line that is.
-pub fn check(input: &[u8]) -> Result<usize, Vec<String>> {
-    parse(Box::new(std::io::Cursor::new(input.to_vec()))).map(|rows| rows.len())
-}
-
-fn read(path: &PathBuf) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
-    parse(if path.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(|error| vec![format!("1: {error}")])?)
+    let mut input = match open(&options.file) {
+        Ok(input) => input,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            return exit::USAGE;
+        }
+    };
+    let mut complaints = Complaints::default();
+    let mut progress = Progress::new(&name);
+    let counted = check_all(&mut input, &mapping, &mut complaints, |rows| {
+        progress.at(|| format!("{rows} rows checked"))
+    });
+    progress.end();
+    if complaints.count > 0 {
+        complaints.print(&name);
+        eprintln!("stockline: nothing was sent; correct these rows and import again");
+        return exit::USAGE;
+    }
+    if let Err(error) = input.seek(SeekFrom::Start(0)) {
+        eprintln!("{name}: {error}");
+        return exit::USAGE;
+    }
+    with_client(&options.profile, async |client, _| {
+        let rows = Rows::new(BufReader::with_capacity(1 << 16, input), &mapping);
+        send(client, &name, rows, counted, usize::from(options.batch)).await
     })
 }
 
-/// Line numbers and rows, or all complaints, each beginning with its line number.
-fn parse(input: Box<dyn Read>) -> Result<Vec<(u64, ParsedRow)>, Vec<String>> {
-    let mut input = BufReader::with_capacity(1 << 20, input);
-    let first = input.fill_buf().map_err(|error| vec![format!("1: {error}")])?;
-    if first.is_empty() {
-        return Err(vec!["1: the input is empty; expected JSON lines, or CSV with a header".into()]);
-    }
-    let json = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let mut rows = Vec::new();
-    let mut complaints = Vec::new();
-    let mut take = |line: u64, row: Result<EventRow, String>| match row.and_then(|row| row.parse()) {
-        Ok(row) => rows.push((line, row)),
-        Err(reason) => complaints.push(format!("{line}: {reason}")),
-    };
-    if json {
-        for (index, line) in input.lines().enumerate() {
-            let number = index as u64 + 1;
-            match line {
-                Ok(line) if line.trim().is_empty() => {}
-                Ok(line) => take(number, serde_json::from_str(&line).map_err(|error| error.to_string())),
-                Err(error) => {
-                    take(number, Err(error.to_string()));
-                    break;
-                }
-            }
-        }
-    } else {
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-        let headers = reader.headers().cloned().map_err(|error| vec![format!("1: {error}")])?;
-        for record in reader.records() {
-            match record {
-                Ok(record) => {
-                    let line = record.position().map_or(0, csv::Position::line);
-                    take(line, record.deserialize(Some(&headers)).map_err(|error| error.to_string()));
-                }
-                Err(error) => {
-                    let line = error.position().map_or(0, csv::Position::line);
-                    take(line, Err(error.to_string()));
-                }
-            }
-        }
-    }
-    if complaints.is_empty() { Ok(rows) } else { Err(complaints) }
+/// Reads events as an import would and answers how many there are, or what is wrong with the first that are not.
+pub fn check(input: &[u8]) -> Result<usize, Vec<String>> {
+    let mut complaints = Complaints::default();
+    let count = check_all(&mut io::Cursor::new(input), &Mapping::default(), &mut complaints, |_| {});
+    if complaints.count == 0 { Ok(count) } else { Err(complaints.shown) }
 }
 
-async fn ids(
-    client: &Client,
+fn check_all(
+    input: &mut dyn Read,
+    mapping: &Mapping,
+    complaints: &mut Complaints,
+    mut progress: impl FnMut(usize),
+) -> usize {
+    let mut rows = Rows::new(BufReader::with_capacity(1 << 16, input), mapping);
+    let mut count = 0;
+    while let Some((line, row)) = rows.next_row() {
+        match row {
+            Ok(_) => count += 1,
+            Err(reason) => complaints.add(line, &reason),
+        }
+        progress(count);
+    }
+    if count == 0 && complaints.count == 0 {
+        complaints.add(1, "there are no events in it");
+    }
+    count
+}
+
+/// The file; what can be read once only is copied to a temporary one first.
+fn open(path: &Path) -> io::Result<File> {
+    if path.as_os_str() != "-" {
+        let file = File::open(path)?;
+        let kind = file.metadata()?;
+        if kind.is_dir() {
+            return Err(io::Error::other("is a directory"));
+        }
+        if kind.is_file() {
+            return Ok(file);
+        }
+        return spill(file);
+    }
+    spill(io::stdin())
+}
+
+fn spill(mut input: impl Read) -> io::Result<File> {
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut input, &mut copy)?;
+    copy.seek(SeekFrom::Start(0))?;
+    Ok(copy)
+}
+
+/// Ids by name, as far as they are remembered.
+struct Ids {
     kind: NameKind,
-    names: BTreeSet<&str>,
-    create: bool,
-) -> Result<HashMap<String, u32>, ClientError> {
-    let names: Vec<&str> = names.into_iter().collect();
-    let found = client.resolve(kind, &names, create).await?;
-    Ok(names.iter().zip(found).filter_map(|(name, id)| Some(((*name).to_owned(), id.ok()?))).collect())
+    known: HashMap<String, u32>,
 }
 
-async fn send(
+impl Ids {
+    fn new(kind: NameKind) -> Ids {
+        Ids { kind, known: HashMap::new() }
+    }
+
+    async fn look_up(
+        &mut self,
+        client: &Client,
+        names: impl Iterator<Item = &str>,
+    ) -> Result<(), ClientError> {
+        if self.known.len() > NAMES_MAX {
+            self.known.clear();
+        }
+        let new: BTreeSet<&str> = names.filter(|name| !self.known.contains_key(*name)).collect();
+        let new: Vec<&str> = new.into_iter().collect();
+        let found = client.resolve(self.kind, &new, self.kind == NameKind::Sku).await?;
+        for (name, id) in new.iter().zip(found) {
+            if let Ok(id) = id {
+                self.known.insert((*name).to_owned(), id);
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<u32> {
+        self.known.get(name).copied()
+    }
+}
+
+/// What is said of a row if it is refused.
+struct Sent {
+    line: u64,
+    text: String,
+}
+
+#[derive(Default)]
+struct Tally {
+    applied: usize,
+    repeats: usize,
+    refused: usize,
+}
+
+impl Tally {
+    fn take(&mut self, name: &str, waiting: &mut VecDeque<Sent>, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            let Some(sent) = waiting.pop_front() else { return };
+            match outcome.code {
+                Code::Ok if outcome.repeat => self.repeats += 1,
+                Code::Ok => self.applied += 1,
+                code => {
+                    self.refused += 1;
+                    if self.refused <= COMPLAINTS_MAX {
+                        eprintln!("{name}:{}: {}: {}{}", sent.line, code.name(), sent.text, advice(code));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn advice(code: Code) -> &'static str {
+    match code {
+        Code::UnknownNode => ": the node is unknown, or none of this token's; it is kept as a dead letter",
+        Code::EventInFuture => ": occurred_at is more than 300 s ahead of the server's clock",
+        Code::KeyConflict => ": another event came under this source and id",
+        _ => "",
+    }
+}
+
+async fn send<R: io::BufRead>(
     client: Client,
     name: &str,
-    rows: Vec<(u64, ParsedRow)>,
+    mut rows: Rows<'_, R>,
+    total: usize,
     batch: usize,
 ) -> Result<i32, ClientError> {
-    let node_names =
-        rows.iter().flat_map(|(_, row)| [Some(row.node.as_str()), row.to_node.as_deref()]).flatten();
-    let nodes = ids(&client, NameKind::Node, node_names.collect(), false).await?;
-    let skus = rows.iter().map(|(_, row)| row.sku.as_str()).collect();
-    let skus = ids(&client, NameKind::Sku, skus, true).await?;
-    let node = |name: &str| NodeId(nodes.get(name).map_or(NodeId::ANY.0, |id| *id as u16));
+    let (mut nodes, mut skus) = (Ids::new(NameKind::Node), Ids::new(NameKind::Sku));
     let started = Instant::now();
-    let progress = std::io::stderr().is_terminal();
-    let total = rows.len();
-    let mut shown = Instant::now();
-    let mut outcomes = Vec::with_capacity(total);
-    let mut stream = EventStream::new(client, batch, 16);
-    for (index, (_, row)) in rows.iter().enumerate() {
-        let sku = SkuId(skus.get(&row.sku).copied().unwrap_or(u32::MAX));
-        let event = row.event(sku, node);
-        stream.push(event_record(row.key, &event)).await?;
-        outcomes.extend(stream.take_results());
-        if shown.elapsed().as_millis() >= 500 && progress {
-            eprint!("\r{name}: {} of {total} events sent, {} answered", index + 1, outcomes.len());
-            shown = Instant::now();
-        }
-    }
-    outcomes.extend(stream.finish().await?);
-    if progress {
-        eprint!("\r");
-    }
-    let (mut applied, mut repeats, mut refused) = (0usize, 0usize, 0usize);
-    for ((line, row), outcome) in rows.iter().zip(&outcomes) {
-        match outcome.code {
-            Code::Ok if outcome.repeat => repeats += 1,
-            Code::Ok => applied += 1,
-            code => {
-                refused += 1;
-                if refused <= COMPLAINTS_MAX {
-                    let (sku, node) = (&row.sku, &row.node);
-                    eprintln!("{name}:{line}: {}: {} of {sku} at {node}", code.name(), row.kind.name());
+    let mut progress = Progress::new(name);
+    let mut waiting: VecDeque<Sent> = VecDeque::new();
+    let (mut tally, mut sent) = (Tally::default(), 0);
+    let mut stream = EventStream::new(client.clone(), batch, 16);
+    loop {
+        let mut some: Vec<(u64, ParsedRow)> = Vec::with_capacity(ROWS_PER_LOOK_UP);
+        while some.len() < ROWS_PER_LOOK_UP
+            && let Some((line, row)) = rows.next_row()
+        {
+            match row {
+                Ok(row) => some.push((line, row)),
+                Err(reason) => {
+                    eprintln!("{name}:{line}: {reason}");
+                    eprintln!("stockline: the input changed while it was sent; import it again");
+                    return Ok(exit::FAILED);
                 }
             }
         }
+        if some.is_empty() {
+            break;
+        }
+        let named = some.iter().flat_map(|(_, row)| [Some(row.node.as_str()), row.to_node.as_deref()]);
+        nodes.look_up(&client, named.flatten()).await?;
+        skus.look_up(&client, some.iter().map(|(_, row)| row.sku.as_str())).await?;
+        for (line, row) in &some {
+            let sku = SkuId(skus.get(&row.sku).unwrap_or(u32::MAX));
+            let event = row.event(sku, |name| NodeId(nodes.get(name).map_or(NodeId::ANY.0, |id| id as u16)));
+            let text = format!("{} of {:?} at {:?}", row.kind.name(), row.sku, row.node);
+            waiting.push_back(Sent { line: *line, text });
+            stream.push(event_record(row.key, &event)).await?;
+            tally.take(name, &mut waiting, stream.take_results());
+            sent += 1;
+            progress.at(|| format!("{sent} of {total} events sent, {} answered", sent - waiting.len()));
+        }
     }
+    tally.take(name, &mut waiting, stream.finish().await?);
+    progress.end();
+    let Tally { applied, repeats, refused } = tally;
     if refused > COMPLAINTS_MAX {
         eprintln!("{name}: and {} more refused", refused - COMPLAINTS_MAX);
     }

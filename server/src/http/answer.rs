@@ -20,6 +20,11 @@ pub(super) type Name = std::sync::Arc<str>;
 pub(super) struct Moment(#[schemars(extend("format" = "date-time"))] String);
 
 impl Moment {
+    /// A moment as text for people.
+    pub(super) fn text(at: Millis) -> String {
+        Moment::of(at).map_or_else(|| format!("{at} ms"), |Moment(text)| text)
+    }
+
     /// None for what no calendar has.
     pub(super) fn of(at: Millis) -> Option<Moment> {
         let ms = i64::try_from(at.0).ok()?;

@@ -31,6 +31,7 @@ use super::openapi::parameters;
 use super::problem::{Problem, ProblemBody};
 use crate::command::define::{cut_off, quarters_text, utc_offset};
 use crate::engine::Engine;
+use crate::event_row::wrong;
 
 /// A kind of entry.
 pub(super) trait Entry: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
@@ -176,9 +177,8 @@ pub(super) async fn put_entry(
 ) -> Result<Versioned<Done>, Problem> {
     let last = definitions.last().expect("something is put");
     let (kind, name) = (last.kind().expect("an entry is put"), last.name().to_owned());
-    if !Catalogue::is_name(&name) {
-        let text = "a name has 1 to 64 bytes, no control characters and no spaces at its ends";
-        return Err(Problem::of(Code::InvalidName, text));
+    if let Err(reason) = Catalogue::check_name(&name) {
+        return Err(Problem::of(Code::InvalidName, wrong("name", &name, reason)));
     }
     let names = caller.engine.names();
     // A rule that was given up is not there.

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use stockline_core::outcome::Code;
 
@@ -16,7 +17,6 @@ use super::openapi::{media, takes};
 use super::problem::Problem;
 use super::stock::Events;
 use crate::engine::Engine;
-use crate::event_row::EventRow;
 
 const ONE: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -37,7 +37,7 @@ pub(super) struct CloudEvent {
 }
 
 impl CloudEvent {
-    fn row(self, index: usize) -> Result<EventRow, Problem> {
+    fn row(self, index: usize) -> Result<Box<RawValue>, Problem> {
         let wrong = |reason: String| Problem::of(Code::Malformed, format!("event {index}: {reason}"));
         if self.specversion != "1.0" {
             return Err(wrong(format!("specversion {:?} is not 1.0", self.specversion)));
@@ -51,7 +51,7 @@ impl CloudEvent {
                 return Err(wrong(format!("data has {name}, which stands in the envelope")));
             }
         }
-        serde_json::from_value(Value::Object(row)).map_err(|error| wrong(format!("data: {error}")))
+        serde_json::value::to_raw_value(&row).map_err(|error| wrong(format!("data: {error}")))
     }
 }
 

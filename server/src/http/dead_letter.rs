@@ -4,24 +4,30 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stockline_core::catalogue::NameKind;
-use stockline_core::command::Body;
-use stockline_core::id::{Key, Lsn, NodeId, PrincipalId, SkuId};
+use serde_json::value::RawValue;
+use stockline_core::catalogue::{Principal, Role};
+use stockline_core::command::{Body, Command};
+use stockline_core::event::{Redrive, StockEvent};
+use stockline_core::id::{Key, Lsn, PrincipalId};
 use stockline_core::letters::{Letter, Letters, LettersError};
 use stockline_core::limit;
-use stockline_core::merge::Reply;
-use stockline_core::outcome::Code;
+use stockline_core::outcome::{CODES, Code};
+use stockline_core::record::{event_bytes, event_of_bytes};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Moment, Told};
-use super::call::{Asked, At, Caller, at_most};
+use super::call::{Asked, At, Caller, Sent, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
+use super::stock::{EventSent, Fate, event_of};
 use super::webhook::{self, Message};
 use crate::engine::Engine;
 use crate::event_row::EventRow;
+use crate::log;
 
 /// What a letter says.
 #[derive(Serialize, Deserialize)]
@@ -36,8 +42,17 @@ struct Content {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Original {
-    Event { principal: String, event: Box<EventRow> },
-    Message { webhook: String, message: Message },
+    /// The event as JSON, whether or not it can be read; and as it came over QUIC.
+    Event {
+        principal: String,
+        event: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<String>,
+    },
+    Message {
+        webhook: String,
+        message: Message,
+    },
 }
 
 impl Content {
@@ -63,7 +78,8 @@ struct DeadLetter {
     #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<EventRow>,
+    #[schemars(with = "Option<serde_json::Value>")]
+    event: Option<Box<RawValue>>,
     /// A message: whose it is, its id, and what it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<String>,
@@ -97,6 +113,17 @@ pub(super) struct OfLetter {
     id: String,
 }
 
+/// How an event is driven again.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Amendment {
+    /// Instead of the event as it came, all of it.
+    #[schemars(with = "Option<serde_json::Value>")]
+    event: Option<Box<RawValue>>,
+    /// It is applied with the administrator's rights and in the administrator's name, not with those of its sender.
+    adopt: bool,
+}
+
 /// What became of a letter.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Redriven {
@@ -119,11 +146,6 @@ impl Redriven {
     }
 }
 
-/// Whether an event refused so is worth keeping: it has its place in the order, and things may change.
-fn may_pass(code: Code) -> bool {
-    code as u8 >= Code::UnknownSku as u8
-}
-
 fn unreadable(error: LettersError) -> Problem {
     tracing::error!("{error}");
     Problem::of(Code::Overloaded, "dead letters cannot be read or written; ask again")
@@ -140,48 +162,77 @@ async fn with<T: Send + 'static>(
     done.map_err(lost)?.map_err(unreadable)
 }
 
-/// Ids are each sender's own.
-fn letter_key(caller: &Caller, key: Key) -> Key {
-    Key(xxh3_128(format!("{} {:032x}", caller.principal.id.0, key.0).as_bytes()).max(1))
+/// The letter of an event: by its key, which is its sender's own; one that has none, by its text.
+fn letter_key(sender: PrincipalId, sent: &EventSent) -> Key {
+    let key = match &sent.row {
+        Ok((_, row)) => row.key,
+        Err(_) => sent.key_given().unwrap_or(Key(xxh3_128(sent.text.get().as_bytes()))),
+    };
+    Key(xxh3_128(format!("{} {:032x}", sender.0, key.0).as_bytes()).max(1))
 }
 
 /// Keeps what could not be applied. A repeat finds its letter there, so one that was lost in a crash comes back.
-pub(super) async fn keep(
-    caller: &Caller,
-    rows: &[EventRow],
-    keys: &[Key],
-    replies: &[Reply],
-) -> Result<(), Problem> {
+pub(super) async fn keep(caller: &Caller, sent: &[EventSent], fates: &[Fate]) -> Result<(), Problem> {
     let at = caller.engine.clock().now();
-    let refused = rows.iter().zip(keys).zip(replies).filter(|(_, told)| may_pass(told.outcome.code));
-    // What was told again and applied needs nobody any more.
+    let owner = caller.principal.id;
+    // What was sent again and applied needs nobody any more.
     if caller.engine.letters().count() > 0 {
-        let applied =
-            keys.iter().zip(replies).filter(|(_, told)| told.outcome.code == Code::Ok && !told.repeat);
-        let applied: Vec<Key> = applied.map(|(key, _)| letter_key(caller, *key)).collect();
+        let applied = sent.iter().zip(fates).filter(|(_, fate)| fate.code == Code::Ok && !fate.is_repeat);
+        let applied: Vec<Key> = applied.map(|(sent, _)| letter_key(owner, sent)).collect();
         with(&caller.engine, move |all| all.settle(&applied, at)).await?;
     }
+    let refused = sent.iter().zip(fates).filter(|(_, fate)| fate.code.may_pass());
     let letters: Vec<Letter> = refused
-        .map(|((row, key), told)| {
-            let original = Original::Event {
-                principal: caller.principal.name.clone(),
-                event: Box::new(EventRow::clone(row)),
-            };
-            let content = Content { code: told.outcome.code.name().into(), tries: 0, original };
+        .map(|(sent, fate)| {
+            let event = sent.text.get().to_owned();
+            let original = Original::Event { principal: caller.principal.name.clone(), event, record: None };
+            let content = Content { code: fate.code.name().into(), tries: 0, original };
             Letter {
-                key: letter_key(caller, *key),
+                key: letter_key(owner, sent),
                 at,
+                owner,
                 says: serde_json::to_vec(&content).unwrap_or_default(),
             }
         })
         .collect();
+    keep_all(&caller.engine, &caller.principal, letters).await
+}
+
+/// The same for events that came over QUIC, where they have numbers instead of names.
+pub(crate) async fn keep_refused(engine: Engine, principal: Arc<Principal>, refused: Vec<(Code, Command)>) {
+    let (at, owner) = (engine.clock().now(), principal.id);
+    let letter = |(code, command): (Code, Command)| {
+        let Body::Event(event) = &command.body else { return None };
+        let row = EventRow::of(&command, event, |kind, id| engine.names().name(kind, id));
+        let original = Original::Event {
+            principal: principal.name.clone(),
+            event: serde_json::to_string(&row).unwrap_or_default(),
+            record: event_bytes(&command).map(|bytes| BASE64.encode(bytes)),
+        };
+        let content = Content { code: code.name().into(), tries: 0, original };
+        let key = Key(xxh3_128(format!("{} {:032x}", owner.0, command.key.0).as_bytes()).max(1));
+        Some(Letter { key, at, owner, says: serde_json::to_vec(&content).unwrap_or_default() })
+    };
+    let letters = refused.into_iter().filter_map(letter).collect();
+    // Its sender knows what was refused; a repeat is kept again.
+    let _ = keep_all(&engine, &principal, letters).await;
+}
+
+async fn keep_all(engine: &Engine, principal: &Principal, letters: Vec<Letter>) -> Result<(), Problem> {
     if letters.is_empty() {
         return Ok(());
     }
     let count = letters.len();
-    let dropped = with(&caller.engine, move |all| all.keep(&letters)).await?;
+    let dropped = with(engine, move |all| all.keep(&letters)).await?;
     if dropped > 0 {
-        tracing::error!("{dropped} of {count} dead letters found no room: there are {}", limit::LETTERS_MAX);
+        engine.metrics().problem("DEAD_LETTERS_FULL");
+        if log::may_tell_of_strangers() {
+            let (principal, all, own) = (&*principal.name, limit::LETTERS_MAX, limit::LETTERS_PER_OWNER_MAX);
+            tracing::error!(
+                principal,
+                "{dropped} of {count} dead letters found no room: {all}, {own} of one token"
+            );
+        }
     }
     Ok(())
 }
@@ -200,7 +251,7 @@ pub(super) async fn keep_message(engine: &Engine, webhook: &str, why: &str, mess
     let original = Original::Message { webhook: webhook.to_owned(), message };
     let content = Content { code: UNDELIVERED.into(), tries: 0, original };
     let says = serde_json::to_vec(&content).unwrap_or_default();
-    let letter = Letter { key, at: engine.clock().now(), says };
+    let letter = Letter { key, at: engine.clock().now(), owner: PrincipalId::SYSTEM, says };
     let kept = matches!(with(engine, move |all| all.keep(&[letter])).await, Ok(0));
     if kept {
         tracing::error!(webhook, id, "a message could not be delivered, and is a dead letter: {why}");
@@ -222,7 +273,9 @@ pub(super) async fn list(
         let Content { code, tries, original } = serde_json::from_slice(&letter.says).ok()?;
         let (id, at) = (text(letter.key), Moment::of(letter.at));
         let (principal, event, webhook, message) = match original {
-            Original::Event { principal, event } => (Some(principal), Some(*event), None, None),
+            Original::Event { principal, event, .. } => {
+                (Some(principal), RawValue::from_string(event).ok(), None, None)
+            }
             Original::Message { webhook, message } => (None, None, Some(webhook), Some(message)),
         };
         let message_id = message.as_ref().map(|message| message.id.clone());
@@ -250,10 +303,11 @@ async fn find(caller: &Caller, id: &str) -> Result<(Letter, Content), Problem> {
 pub(super) async fn redrive(
     caller: Caller,
     At(OfLetter { id }): At<OfLetter>,
+    Sent(amendment): Sent<Amendment>,
 ) -> Result<Told<Redriven>, Problem> {
     let (letter, content) = find(&caller, &id).await?;
     // Begun, it is brought to its end, whether or not somebody waits for it.
-    let driven = tokio::spawn(async move { drive(caller, id, letter, content).await });
+    let driven = tokio::spawn(async move { drive(caller, id, letter, content, amendment).await });
     let lost = |_| Problem::of(Code::Overloaded, "what became of it, the list of dead letters says");
     driven.await.map_err(lost)?
 }
@@ -263,9 +317,10 @@ async fn drive(
     id: String,
     letter: Letter,
     mut content: Content,
+    Amendment { event: amended, adopt }: Amendment,
 ) -> Result<Told<Redriven>, Problem> {
-    let event = match &content.original {
-        Original::Event { event, .. } => event,
+    let (event, record) = match &content.original {
+        Original::Event { event, record, .. } => (event.clone(), record.clone()),
         Original::Message { webhook, message } => {
             let sent = webhook::again(&caller, webhook, message).await;
             let (lsn, now) = (caller.engine.view().durable(), caller.engine.clock().now());
@@ -279,14 +334,46 @@ async fn drive(
             return Ok(Told(Redriven { error, ..Redriven::new(id, "undelivered", lsn) }));
         }
     };
-    let row = event.parse().map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
-    let name = |kind, name: &str| caller.engine.names().id(kind, name);
-    let sku = SkuId(name(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
-    let node = |node: &str| NodeId(name(NameKind::Node, node).map_or(NodeId::ANY.0, |id| id as u16));
-    // One try is one command, whoever asks for it: another request for it, or one behind a crash, is a repeat.
-    let again = Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1));
-    let command = caller.command(again, Body::Event(row.event(sku, node)), &[]);
-    let reply = caller.submit_as(PrincipalId::SYSTEM, vec![command], vec![]).await?;
+    let Original::Event { principal: sender, .. } = &content.original else { unreachable!("it is an event") };
+    let gone = || {
+        let text = format!(
+            "the token {sender:?} that sent it is revoked: amend the event and adopt it, or discard it"
+        );
+        Problem::of(Code::Forbidden, text)
+    };
+    // Whose rights it is applied with: the sender's as they are now, or the administrator's own.
+    let principal = if adopt {
+        Arc::clone(&caller.principal)
+    } else {
+        caller.engine.principals().called(sender).ok_or_else(gone)?
+    };
+    if !adopt && principal.role == Role::Channel {
+        return Err(gone());
+    }
+    let first_code =
+        CODES.iter().find(|code| code.name() == content.code).copied().unwrap_or(Code::KeyConflict);
+    // What left no trace is sent under its own key: its sender's repeat is then a duplicate. Else one try is one command,
+    // whoever asks for it: another request for it, or one after a crash, is a repeat.
+    let as_it_came = record.filter(|_| amended.is_none());
+    let as_it_came = as_it_came.and_then(|record| event_of_bytes(&BASE64.decode(record).ok()?));
+    let (own_key, event) = match as_it_came {
+        Some(Command { key, body: Body::Event(event), .. }) => (key, event.told_by(principal.id)),
+        _ => {
+            let text = amended.map_or_else(|| RawValue::from_string(event), Ok);
+            let text = text.map_err(|error| Problem::of(Code::InvalidEvent, error.to_string()))?;
+            let row = EventSent::read(text).row;
+            let (_, row) = row.map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
+            (row.key, event_of(&caller.engine, &row, principal.id))
+        }
+    };
+    let key = if !first_code.leaves_no_trace() || adopt {
+        Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1))
+    } else {
+        own_key
+    };
+    let redrive = if adopt { Redrive::Of(letter.owner) } else { Redrive::By(caller.principal.id) };
+    let command = caller.command(key, Body::Event(StockEvent { redrive, ..event }), &[]);
+    let reply = caller.submit_as(principal.id, vec![command], vec![]).await?;
     let told = reply.replies[0];
     let code = told.outcome.code;
     let now = caller.engine.clock().now();
@@ -295,7 +382,7 @@ async fn drive(
         return Ok(Told(Redriven::new(id, "applied", told.lsn)));
     }
     // The same try was made before its names meant what they mean now: the next one is another.
-    if !may_pass(code) && code != Code::KeyConflict {
+    if !code.may_pass() && code != Code::KeyConflict && code != Code::KeyTooOld {
         return Err(Problem::refused(code));
     }
     content.code = code.name().into();

@@ -74,7 +74,7 @@ impl Problem {
 }
 
 /// What a refusal means, and what to do.
-fn meaning(code: Code) -> &'static str {
+pub(super) fn meaning(code: Code) -> &'static str {
     match code {
         Code::InsufficientStock => "too little is free for it, and nothing was taken",
         Code::KeyConflict => {
@@ -105,6 +105,21 @@ fn meaning(code: Code) -> &'static str {
             "it is not what you saw any more: read it again, and put it with the new ETag"
         }
         Code::CatalogueFull => "there are as many of these as can be",
+        Code::UnknownSupply => "no such supply is open there: announce it first, or leave supply out",
+        Code::AmbiguousSupply => {
+            "several sources announced a supply of that name: say which with supply_source"
+        }
+        Code::TooManySupplies => "the sku has as many open supplies as it may have (1,024)",
+        Code::CountTooLate => {
+            "a later count of that node is known, or stock moved since and the count is too old: count again"
+        }
+        Code::ExpectedMismatch => "on hand is not what was expected: read the position, then decide again",
+        Code::InsufficientOnHand => "fewer units are on hand than would leave: count what is there",
+        Code::PositionLimit => "the position would hold more than 4,000,000,000 units in a bucket",
+        Code::InvalidEvent => "a field that its type needs is missing, or does not fit",
+        Code::EventInFuture => "occurred_at lies more than 300 s ahead of the server's clock",
+        Code::UnknownNode => "no such node, or none of this token's",
+        Code::UnknownSku => "no such sku",
         _ => "it was refused",
     }
 }

@@ -2,12 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::value::RawValue;
 use stockline_core::bucket::{Bucket, Movement, ON_HAND};
-use stockline_core::catalogue::{Definition, NameKind, Role};
+use stockline_core::catalogue::{Definition, NameKind, Principal, Role, Rules, check_event};
 use stockline_core::command::{Action, Allocate, Body, Read};
-use stockline_core::event::StockEvent;
-use stockline_core::id::{ChannelId, Key, Lsn, NodeId, PrincipalId, SkuId};
+use stockline_core::event::{Redrive, StockEvent};
+use stockline_core::id::{ChannelId, Key, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::ledger::Share;
 use stockline_core::limit;
 use stockline_core::merge::Reply;
@@ -16,15 +16,18 @@ use stockline_core::wire::FrameType;
 
 use super::answer::{Moment, Name, Told};
 use super::call::{Asked, At, Caller, Sent, at_most};
-use super::problem::Problem;
+use super::problem::{Problem, meaning};
 use super::{cloud_event, dead_letter};
-use crate::event_row::{EventRow, ParsedRow};
+use crate::engine::Engine;
+use crate::event_row::{EventRow, ParsedRow, key_of, wrong};
 use crate::history::{self, Moved};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Events {
-    pub(super) events: Vec<EventRow>,
+    /// At most 8,192. Each is judged by itself.
+    #[schemars(with = "Vec<EventRow>")]
+    pub(super) events: Vec<Box<RawValue>>,
 }
 
 /// What became of each event, in the order of the request.
@@ -42,6 +45,9 @@ struct EventResult {
     /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// The same for people: which field, which value, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -52,6 +58,50 @@ enum EventStatus {
     Rejected,
 }
 
+/// An event as it came, and what can be made of it.
+pub(super) struct EventSent {
+    pub(super) text: Box<RawValue>,
+    /// Or why nothing can: field, value, reason.
+    pub(super) row: Result<(EventRow, ParsedRow), String>,
+}
+
+impl EventSent {
+    pub(super) fn read(text: Box<RawValue>) -> EventSent {
+        let row = EventRow::from_json(text.get()).and_then(|row| row.parse().map(|parsed| (row, parsed)));
+        EventSent { text, row }
+    }
+
+    /// The key of one that cannot be read, if it has what makes one.
+    pub(super) fn key_given(&self) -> Option<Key> {
+        let fields: serde_json::Value = serde_json::from_str(self.text.get()).ok()?;
+        Some(key_of(fields.get("source")?.as_str()?, fields.get("id")?.as_str()?))
+    }
+
+    /// The id that it gives itself, if it has one.
+    fn id(&self) -> String {
+        match &self.row {
+            Ok((row, _)) => row.id.clone(),
+            Err(_) => {
+                let fields: Result<serde_json::Value, _> = serde_json::from_str(self.text.get());
+                let id = fields.ok().and_then(|fields| Some(fields.get("id")?.as_str()?.to_owned()));
+                id.unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Why an event that cannot be read is refused.
+fn code_of(reason: &str) -> Code {
+    if reason.starts_with("quantity:") { Code::InvalidQuantity } else { Code::InvalidEvent }
+}
+
+/// What became of an event.
+pub(super) struct Fate {
+    pub(super) code: Code,
+    pub(super) is_repeat: bool,
+    lsn: Lsn,
+}
+
 pub(super) async fn tell(
     caller: Caller,
     cloud_event::Told(Events { events }): cloud_event::Told,
@@ -59,63 +109,93 @@ pub(super) async fn tell(
     if events.len() > limit::FRAME_COMMANDS_MAX {
         return Err(Problem::invalid(format!("at most {} events at once", limit::FRAME_COMMANDS_MAX)));
     }
-    let (mut rows, mut wrong) = (Vec::with_capacity(events.len()), Vec::new());
-    for (index, event) in events.iter().enumerate() {
-        match event.parse() {
-            Ok(row) => rows.push(row),
-            Err(reason) => wrong.push(json!({ "event": index, "reason": reason })),
-        }
+    if caller.principal.role == Role::Channel {
+        return Err(Problem::of(Code::Forbidden, "a channel may not tell stock events"));
     }
-    if !wrong.is_empty() {
-        let problem = Problem::of(Code::InvalidEvent, "nothing was taken in; mend these and send all again");
-        return Err(problem.with("events", wrong.into()));
-    }
-    if rows.is_empty() {
-        return Ok(Told(EventResults { results: Vec::new() }));
-    }
-    make_skus(&caller, &rows).await?;
-    // One that is not there, or none of the caller's business, is one that nobody has.
-    let own =
-        |node: &NodeId| caller.principal.role != Role::Warehouse || caller.principal.nodes.contains(node);
-    let node = |name: &str| {
-        NodeId(caller.engine.names().id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16))
-    };
-    let sku = |name: &str| SkuId(caller.engine.names().id(NameKind::Sku, name).unwrap_or(u32::MAX));
-    let event = |row: &ParsedRow| {
-        let event = row.event(sku(&row.sku), node);
-        StockEvent { node: Some(event.node).filter(own).unwrap_or(NodeId::ANY), ..event }
-    };
-    let told: Vec<StockEvent> = rows.iter().map(event).collect();
-    let commands =
-        rows.iter().zip(&told).map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
-    let commands = commands.collect();
+    let sent: Vec<EventSent> = events.into_iter().map(EventSent::read).collect();
     // Begun, it is counted and kept, whether or not somebody waits for it.
-    let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
-    let done = tokio::spawn(async move {
-        let reply = caller.submit(FrameType::Events, commands, vec![]).await?;
-        count(&caller, &events, &told, &reply.replies);
-        dead_letter::keep(&caller, &events, &keys, &reply.replies).await?;
-        Ok::<_, Problem>((events, reply))
-    });
+    let done = tokio::spawn(async move { apply(&caller, sent).await });
     let lost =
         |_| Problem::of(Code::Overloaded, "what became of it is lost; send it again with the same ids");
-    let (events, reply) = done.await.map_err(lost)??;
-    let results = events.into_iter().zip(&reply.replies).map(|(event, told)| EventResult {
-        id: event.id,
-        status: match (told.outcome.code, told.repeat) {
+    done.await.map_err(lost)?.map(|results| Told(EventResults { results }))
+}
+
+async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>, Problem> {
+    let parsed: Vec<&ParsedRow> = sent.iter().filter_map(|sent| Some(&sent.row.as_ref().ok()?.1)).collect();
+    make_skus(caller, &parsed).await?;
+    let events: Vec<StockEvent> =
+        parsed.iter().map(|row| event_of(&caller.engine, row, caller.principal.id)).collect();
+    let commands = parsed.iter().zip(&events);
+    let commands = commands.map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
+    let commands: Vec<_> = commands.collect();
+    let replies = match commands.is_empty() {
+        true => Vec::new(),
+        false => caller.submit(FrameType::Events, commands, vec![]).await?.replies,
+    };
+    count(caller, &sent, &events, &replies);
+    let mut of_parsed = replies.iter();
+    let fates = sent.iter().map(|sent| match &sent.row {
+        Err(reason) => Fate { code: code_of(reason), is_repeat: false, lsn: Lsn::NONE },
+        Ok(_) => {
+            let reply = of_parsed.next().expect("each command has its reply");
+            Fate { code: reply.outcome.code, is_repeat: reply.repeat, lsn: reply.lsn }
+        }
+    });
+    let fates: Vec<Fate> = fates.collect();
+    dead_letter::keep(caller, &sent, &fates).await?;
+    let now = caller.engine.clock().now();
+    let results = sent.iter().zip(&fates).map(|(sent, fate)| EventResult {
+        id: sent.id(),
+        status: match (fate.code, fate.is_repeat) {
             (Code::Ok, true) => EventStatus::Duplicate,
             (Code::Ok, false) => EventStatus::Applied,
             _ => EventStatus::Rejected,
         },
-        lsn: told.lsn.0,
-        code: (told.outcome.code != Code::Ok).then(|| told.outcome.code.name()),
+        lsn: fate.lsn.0,
+        code: (fate.code != Code::Ok).then(|| fate.code.name()),
+        detail: detail(sent, fate.code, now),
     });
-    Ok(Told(EventResults { results: results.collect() }))
+    Ok(results.collect())
 }
 
-/// Counts what each source told.
-fn count(caller: &Caller, rows: &[EventRow], events: &[StockEvent], replies: &[Reply]) {
-    let all: Vec<_> = rows.iter().zip(events).zip(replies).collect();
+/// Why an event was rejected, and what to do.
+fn detail(sent: &EventSent, code: Code, now: Millis) -> Option<String> {
+    let row = match &sent.row {
+        Err(reason) => return Some(reason.clone()),
+        Ok((row, _)) => row,
+    };
+    Some(match code {
+        Code::Ok => return None,
+        Code::UnknownNode => {
+            let text = "is unknown here, or none of this token's: create it with PUT /v1/nodes/{node}, then re-drive \
+                        the dead letter or send the event again";
+            wrong("node", &row.node, text)
+        }
+        Code::EventInFuture => {
+            let ahead = limit::CLOCK_AHEAD_MS_MAX / 1_000;
+            let now = Moment::text(now);
+            let text = format!(
+                "is more than {ahead} s ahead of the server's clock ({now}): set the sender's clock, \
+                                then send the event again"
+            );
+            wrong("occurred_at", &row.occurred_at, text)
+        }
+        code => meaning(code).to_owned(),
+    })
+}
+
+/// An event with the ids behind its names; one that nobody has where there is none.
+pub(super) fn event_of(engine: &Engine, row: &ParsedRow, sender: PrincipalId) -> StockEvent {
+    let id = |kind, name: &str| engine.names().id(kind, name);
+    let sku = SkuId(id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
+    row.event(sku, |name| NodeId(id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16)))
+        .told_by(sender)
+}
+
+/// Counts what each source sent.
+fn count(caller: &Caller, sent: &[EventSent], events: &[StockEvent], replies: &[Reply]) {
+    let rows = sent.iter().filter_map(|sent| Some(&sent.row.as_ref().ok()?.0));
+    let all: Vec<_> = rows.zip(events).zip(replies).collect();
     for of_one in all.chunk_by(|one, other| one.0.0.source == other.0.0.source) {
         let events = of_one.iter().map(|((row, event), reply)| (*event, row.sequence, *reply));
         let (name, now) = (of_one[0].0.0.source.as_str().into(), caller.engine.clock().now());
@@ -123,13 +203,26 @@ fn count(caller: &Caller, rows: &[EventRow], events: &[StockEvent], replies: &[R
     }
 }
 
-/// Skus come into being with their first event.
-async fn make_skus(caller: &Caller, rows: &[ParsedRow]) -> Result<(), Problem> {
-    if caller.principal.role == Role::Channel {
-        return Err(Problem::of(Code::Forbidden, "a channel may not tell stock events"));
+/// Skus come into being with their first event, if nothing else is wrong with it.
+async fn make_skus(caller: &Caller, rows: &[&ParsedRow]) -> Result<(), Problem> {
+    let is_new = |row: &&&ParsedRow| caller.engine.names().id(NameKind::Sku, &row.sku).is_none();
+    let new: Vec<&ParsedRow> = rows.iter().filter(is_new).copied().collect();
+    if new.is_empty() {
+        return Ok(());
     }
-    let mut new: Vec<&str> = rows.iter().map(|row| &*row.sku).collect();
-    new.retain(|name| caller.engine.names().id(NameKind::Sku, name).is_none());
+    let now = caller.engine.clock().now();
+    let busy = |_| Problem::of(Code::Overloaded, "configuration changes too fast; send it again");
+    let Principal { role, nodes, id, .. } = &*caller.principal;
+    let is_sound = |rules: &Rules, row: &ParsedRow| {
+        let event = event_of(&caller.engine, row, *id);
+        (*role == Role::Admin || nodes.contains(&event.node))
+            && check_event(rules, 1, &StockEvent { sku: SkuId(0), ..event }, now) == Code::Ok
+    };
+    let sound = caller.engine.view().read(|reader| {
+        let sound = new.iter().filter(|row| is_sound(&reader.rules, row)).map(|row| &*row.sku);
+        Ok(sound.collect::<Vec<&str>>())
+    });
+    let (_, mut new) = sound.map_err(busy)?;
     new.sort_unstable();
     new.dedup();
     if new.is_empty() {
@@ -287,6 +380,12 @@ struct MovedAt {
     reservation: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
+    /// A dead letter: who drove it again, with the rights of `principal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redriven_by: Option<String>,
+    /// A dead letter that `principal` adopted: who had sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_by: Option<String>,
     movements: Vec<MovementOf>,
 }
 
@@ -337,6 +436,14 @@ pub(super) async fn history(
         what: moved.what,
         reservation: moved.reservation.filter(|_| sees_all).map(|id| uuid::Uuid::from_u128(id.0).to_string()),
         reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
+        redriven_by: match moved.redrive {
+            Redrive::By(id) => Some(principal(id)),
+            _ => None,
+        },
+        sent_by: match moved.redrive {
+            Redrive::Of(id) => Some(principal(id)),
+            _ => None,
+        },
         movements: moved.movements.iter().map(movement).collect(),
     };
     Ok(Told(History {

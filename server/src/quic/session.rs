@@ -333,7 +333,7 @@ impl Session {
             Role::Channel => self.principal.channel,
             Role::Admin | Role::Warehouse => None,
         };
-        let read = wire::read_commands(raw, scope, self.engine.clock().now())?;
+        let read = wire::read_commands(raw, self.principal.id, scope, self.engine.clock().now())?;
         access::allow(&self.principal, raw.kind, &read.commands)?;
         let mut frame = Frame {
             tag: Tag {
@@ -534,6 +534,11 @@ impl Session {
         }
         let request = (answered.mark >> 8) as u32;
         let mut reply: FrameReply = answered.reply;
+        if !reply.refused.is_empty() {
+            let refused = std::mem::take(&mut reply.refused);
+            let (engine, principal) = (self.engine.clone(), Arc::clone(&self.principal));
+            tokio::spawn(crate::http::keep_refused(engine, principal, refused));
+        }
         match kind {
             Some(FrameType::ReadPositions) => {
                 wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(&reply));

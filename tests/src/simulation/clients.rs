@@ -11,7 +11,7 @@ use stockline_core::outcome::Code;
 use stockline_core::record::digest;
 use stockline_loadgen::chance::{Chance, pick};
 use stockline_loadgen::dice::Dice;
-use stockline_loadgen::history::{NEVER, Seen, What};
+use stockline_loadgen::history::{NEVER, Seen, What, leaves_no_trace};
 use stockline_loadgen::model::{Act, Due};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -59,6 +59,8 @@ pub(super) struct Clients {
     commands: u64,
     last_answered: Lsn,
     buffers: u32,
+    /// Events that were refused and left no trace.
+    refused: Vec<(Act, Code)>,
 }
 
 fn principal(client: usize) -> PrincipalId {
@@ -80,6 +82,7 @@ impl Clients {
             commands: 0,
             last_answered: Lsn::NONE,
             buffers: 5,
+            refused: Vec::new(),
         }
     }
 
@@ -241,6 +244,11 @@ impl Clients {
                 }
                 _ => {}
             }
+            if leaves_no_trace(&sent.act, told.code) {
+                assert_eq!(reply.lsn, Lsn::NONE);
+                self.refused.push((sent.act.clone(), told.code));
+                continue;
+            }
             assert!(reply.lsn != Lsn::NONE, "{:?} got {told:?}", sent.act);
             match &sent.answered {
                 Some((_, lsn, first)) => {
@@ -273,6 +281,12 @@ impl Clients {
             client.again.extend(asked.keys.iter().filter(|(_, stolen)| !stolen).map(|(key, _)| *key));
         }
         open.len() as u64
+    }
+
+    /// Events that were refused and left no trace, since the last call.
+    pub(super) fn refused(&mut self) -> impl Iterator<Item = Seen> {
+        let seen = |(act, code)| Seen { sent: 0, replied: NEVER, lsn: 0, what: What::Refused { act, code } };
+        std::mem::take(&mut self.refused).into_iter().map(seen)
     }
 
     /// What became of a command that is durable.
