@@ -185,6 +185,8 @@ pub struct SkuData {
 }
 
 /// What stands in place of a token's hash where the token was revoked.
+/// The name of the token in `admin.token` of the data directory.
+pub const ADMIN: &str = "admin";
 pub const NO_TOKEN: [u8; 32] = [0; 32];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,6 +366,26 @@ impl Catalogue {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// What nobody may do to a token, whatever transport it comes over: replace the administrator's (the server itself
+    /// does, from its file), revoke one that is not there, or give it what does not fit its role.
+    pub fn check_principal(&self, by: PrincipalId, definition: &Definition) -> Result<(), Code> {
+        let Definition::Principal { name, role, channel, nodes, token_sha256 } = definition else {
+            return Ok(());
+        };
+        if name == ADMIN && by != PrincipalId::SYSTEM {
+            return Err(Code::Forbidden);
+        }
+        if *token_sha256 == NO_TOKEN && !self.names[PRINCIPALS].contains_key(name.as_str()) {
+            return Err(Code::UnknownToken);
+        }
+        let fits = match role {
+            Role::Admin => channel.is_none() && nodes.is_empty(),
+            Role::Channel => nodes.is_empty(),
+            Role::Warehouse => channel.is_none(),
+        };
+        if fits { Ok(()) } else { Err(Code::InvalidRule) }
     }
 
     /// Creates or replaces an entry; the answer holds its id.

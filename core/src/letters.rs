@@ -12,6 +12,9 @@ use redb::{
     TableDefinition, Value, WriteTransaction,
 };
 
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::id::{Key, Millis, PrincipalId};
 use crate::journal::file::open_or_create;
 use crate::limit;
@@ -29,8 +32,31 @@ const CACHE_BYTES: usize = 8 << 20;
 pub enum LettersError {
     #[error("dead letters: {0}")]
     Storage(String),
+    #[error(
+        "dead letters are damaged: row {0} is not what was written; put the letters.redb of a backup in its place"
+    )]
+    Damaged(String),
     #[error("{0} is in use by another process")]
     InUse(String),
+}
+
+/// Bytes with their checksum before them, so that damage is found where they are read.
+pub(crate) fn sealed(key: u128, bytes: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(bytes.len() + 8);
+    row.extend_from_slice(&checksum(key, bytes).to_le_bytes());
+    row.extend_from_slice(bytes);
+    row
+}
+
+fn checksum(key: u128, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, key as u64 ^ (key >> 64) as u64)
+}
+
+/// The bytes of such a row.
+pub(crate) fn unsealed(key: u128, row: &[u8]) -> Result<&[u8], LettersError> {
+    let damaged = || LettersError::Damaged(format!("{key:032x}"));
+    let (sum, bytes) = row.split_at_checked(8).ok_or_else(damaged)?;
+    if sum == checksum(key, bytes).to_le_bytes() { Ok(bytes) } else { Err(damaged()) }
 }
 
 pub(crate) fn storage(error: impl std::fmt::Display) -> LettersError {
@@ -81,7 +107,33 @@ impl Letters {
         write.open_table(OWNED).map_err(storage)?;
         Outbox::make_tables(&write)?;
         write.commit().map_err(storage)?;
-        Ok(Letters { db: Arc::new(db), count: AtomicU64::new(count) })
+        let letters = Letters { db: Arc::new(db), count: AtomicU64::new(count) };
+        letters.check()?;
+        Ok(letters)
+    }
+
+    /// Reads everything: letters, marks, owners, and the messages beside them.
+    fn check(&self) -> Result<(), LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let mut owned: HashMap<u32, u64> = HashMap::new();
+        for pair in read.open_table(OPEN).map_err(storage)?.iter().map_err(storage)? {
+            let (key, row) = pair.map_err(storage)?;
+            unsealed(key.value(), row.value().2)?;
+            *owned.entry(row.value().1).or_default() += 1;
+        }
+        for pair in read.open_table(OWNED).map_err(storage)?.iter().map_err(storage)? {
+            let (owner, count) = pair.map_err(storage)?;
+            if owned.remove(&owner.value()).unwrap_or(0) != count.value() {
+                return Err(LettersError::Damaged(format!("owner {}", owner.value())));
+            }
+        }
+        if let Some(owner) = owned.keys().next() {
+            return Err(LettersError::Damaged(format!("owner {owner}")));
+        }
+        for pair in read.open_table(SETTLED).map_err(storage)?.iter().map_err(storage)? {
+            pair.map_err(storage)?;
+        }
+        Outbox::check(&read)
     }
 
     /// The messages beside them that are still tried.
@@ -110,7 +162,11 @@ impl Letters {
                     continue;
                 }
                 owned.insert(letter.owner.0, own + 1).map_err(storage)?;
-                open.insert(letter.key.0, (letter.at.0, letter.owner.0, &*letter.says)).map_err(storage)?;
+                open.insert(
+                    letter.key.0,
+                    (letter.at.0, letter.owner.0, &*sealed(letter.key.0, &letter.says)),
+                )
+                .map_err(storage)?;
                 kept += 1;
             }
         }
@@ -125,7 +181,11 @@ impl Letters {
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
             if open.get(letter.key.0).map_err(storage)?.is_some() {
-                open.insert(letter.key.0, (letter.at.0, letter.owner.0, &*letter.says)).map_err(storage)?;
+                open.insert(
+                    letter.key.0,
+                    (letter.at.0, letter.owner.0, &*sealed(letter.key.0, &letter.says)),
+                )
+                .map_err(storage)?;
             }
         }
         write.commit().map_err(storage)
@@ -189,10 +249,12 @@ impl Letters {
         let read = self.db.begin_read().map_err(storage)?;
         let open = read.open_table(OPEN).map_err(storage)?;
         let found = open.get(key.0).map_err(storage)?;
-        Ok(found.map(|row| {
+        let letter = |row: redb::AccessGuard<'_, (u64, u32, &'static [u8])>| {
             let (at, owner, says) = row.value();
-            Letter { key, at: Millis(at), owner: PrincipalId(owner), says: says.to_vec() }
-        }))
+            let says = unsealed(key.0, says)?.to_vec();
+            Ok(Letter { key, at: Millis(at), owner: PrincipalId(owner), says })
+        };
+        found.map(letter).transpose()
     }
 
     /// How many there are.
@@ -215,7 +277,7 @@ impl Letters {
         for (at, key) in order {
             if let Some(row) = open.get(key).map_err(storage)? {
                 let (_, owner, says) = row.value();
-                let (owner, says) = (PrincipalId(owner), says.to_vec());
+                let (owner, says) = (PrincipalId(owner), unsealed(key, says)?.to_vec());
                 bytes += says.len();
                 if bytes > limit::LETTERS_TOLD_BYTES_MAX && !letters.is_empty() {
                     break;

@@ -79,6 +79,8 @@ pub const READ_RESERVATIONS_MAX: usize = 16;
 pub const EXPLAIN_LINES_MAX: usize = 16;
 /// Skus whose allocations are read in one frame.
 pub const READ_ALLOCATIONS_MAX: usize = 64;
+/// Entries of the catalogue read in one frame.
+pub const READ_DEFINITIONS_MAX: usize = 64;
 /// Nodes one line is split over, where its channel has no smaller limit.
 pub const LINE_SPLITS_MAX: usize = 64;
 /// Supplies that one line waits for.
@@ -246,6 +248,8 @@ pub const AUDIT_RECORDS_MAX: u64 = 500_000;
 pub const AUDIT_QUEUE: usize = 4_096;
 pub const AUDIT_REFUSALS_PER_S: usize = 64;
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
+/// Log lines that wait to be written; more are counted and lost.
+pub const LOG_LINES_WAITING_MAX: usize = 8_192;
 /// Commands folded in one snapshot transaction.
 pub const FOLD_CHUNK_COMMANDS: u64 = 100_000;
 /// Commands the snapshot may lag behind the journal; beyond it the door answers OVERLOADED.

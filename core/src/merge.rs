@@ -117,6 +117,7 @@ impl FrameReply {
     pub fn append(&mut self, rest: FrameReply) {
         self.replies.extend(rest.replies);
         self.parts.extend(rest.parts);
+        self.refused.extend(rest.refused);
     }
 
     /// Puts what the journal says in place of the answer at `at`, which said only that it is a repeat.

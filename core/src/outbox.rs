@@ -6,12 +6,19 @@ use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::letters::{LettersError, copy_table, storage};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::letters::{LettersError, copy_table, sealed, storage, unsealed};
 
 /// By webhook: how far its receiver is.
 const STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("webhook_states");
 /// By webhook and in the order in which they go out: messages.
 const WAITING: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("webhook_messages");
+
+/// What a row's checksum depends on besides its bytes.
+fn seed(webhook: &str, number: u64) -> u128 {
+    xxh3_128(webhook.as_bytes()) ^ u128::from(number)
+}
 
 #[derive(Clone)]
 pub struct Outbox {
@@ -50,10 +57,15 @@ impl Outbox {
         {
             let mut waiting = write.open_table(WAITING).map_err(storage)?;
             for (number, message) in messages {
-                waiting.insert((webhook, number), message).map_err(storage)?;
+                let row = sealed(seed(webhook, number), message);
+                waiting.insert((webhook, number), &*row).map_err(storage)?;
             }
             waiting.retain_in((webhook, 0)..(webhook, settled_below), |_, _| false).map_err(storage)?;
-            write.open_table(STATES).map_err(storage)?.insert(webhook, state).map_err(storage)?;
+            write
+                .open_table(STATES)
+                .map_err(storage)?
+                .insert(webhook, &*sealed(seed(webhook, 0), state))
+                .map_err(storage)?;
         }
         write.commit().map_err(storage)
     }
@@ -84,18 +96,22 @@ impl Outbox {
     pub fn state(&self, webhook: &str) -> Result<Option<Vec<u8>>, LettersError> {
         let read = self.db.begin_read().map_err(storage)?;
         let states = read.open_table(STATES).map_err(storage)?;
-        Ok(states.get(webhook).map_err(storage)?.map(|state| state.value().to_vec()))
+        let state = states.get(webhook).map_err(storage)?;
+        state.map(|row| unsealed(seed(webhook, 0), row.value()).map(<[u8]>::to_vec)).transpose()
     }
 
     pub fn find(&self, webhook: &str) -> Result<Kept, LettersError> {
         let read = self.db.begin_read().map_err(storage)?;
         let states = read.open_table(STATES).map_err(storage)?;
-        let state = states.get(webhook).map_err(storage)?.map(|state| state.value().to_vec());
+        let state = states.get(webhook).map_err(storage)?;
+        let state =
+            state.map(|row| unsealed(seed(webhook, 0), row.value()).map(<[u8]>::to_vec)).transpose()?;
         let waiting = read.open_table(WAITING).map_err(storage)?;
         let mut kept = Kept { state, waiting: Vec::new() };
         for row in waiting.range((webhook, 0)..=(webhook, u64::MAX)).map_err(storage)? {
             let (key, message) = row.map_err(storage)?;
-            kept.waiting.push((key.value().1, message.value().len()));
+            let (_, number) = key.value();
+            kept.waiting.push((number, unsealed(seed(webhook, number), message.value())?.len()));
         }
         Ok(kept)
     }
@@ -105,7 +121,21 @@ impl Outbox {
         let read = self.db.begin_read().map_err(storage)?;
         let waiting = read.open_table(WAITING).map_err(storage)?;
         let found = waiting.get((webhook, number)).map_err(storage)?;
-        Ok(found.map(|message| message.value().to_vec()))
+        found.map(|row| unsealed(seed(webhook, number), row.value()).map(<[u8]>::to_vec)).transpose()
+    }
+
+    /// Reads everything.
+    pub(crate) fn check(read: &ReadTransaction) -> Result<(), LettersError> {
+        for row in read.open_table(STATES).map_err(storage)?.iter().map_err(storage)? {
+            let (webhook, state) = row.map_err(storage)?;
+            unsealed(seed(webhook.value(), 0), state.value())?;
+        }
+        for row in read.open_table(WAITING).map_err(storage)?.iter().map_err(storage)? {
+            let (key, message) = row.map_err(storage)?;
+            let (webhook, number) = key.value();
+            unsealed(seed(webhook, number), message.value())?;
+        }
+        Ok(())
     }
 
     /// Copies all of it, as it was when `read` began.

@@ -121,6 +121,8 @@ codes! {
     NodeNotChosen = 56, "NODE_NOT_CHOSEN";
     /// Several sources announced a supply of that name; say which with `supply_source`.
     AmbiguousSupply = 57, "AMBIGUOUS_SUPPLY";
+    /// No token has that name.
+    UnknownToken = 58, "UNKNOWN_TOKEN";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

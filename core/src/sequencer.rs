@@ -204,6 +204,9 @@ impl Sequencer {
             }
         }
         if let Body::Define(definition) = &command.body {
+            if let Err(code) = self.catalogue.check_principal(principal, definition) {
+                return Slot::Door { code };
+            }
             return match self.catalogue.define(definition) {
                 Ok(Defined::Same(id)) => Slot::Known { id },
                 // Definitions carry no key: refused ones leave no trace, and a repeat is simply the same.

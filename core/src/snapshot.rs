@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | name | `version`, `covered` (LSN), `now_ms`, `issued_ms`, `chain_0` to `chain_3`, outside accounts |
+//! | meta | name | `version`, `covered` (LSN), `now_ms`, `issued_ms`, `chain_0` to `chain_3`, outside accounts, sums |
 //! | skus | sku id | everything known of the sku ([`SkuState`]) |
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
@@ -10,9 +10,15 @@
 //! | pace | node, quarter of the day | the quarter since 1970, and units that the node was given in it |
 //! | definitions | kind, order of first mention | node, group, channel, principal, data of skus, rule, zone |
 //!
+//! Whoever reads it all compares the sum of the hashes of all rows with the one stored: a bit that flipped anywhere is
+//! found, and so is a row that is gone.
+//!
 //! It is written by the [checkpoint](crate::checkpoint) alone, in transactions that move it from one LSN to
 //! a later one; a crash in between leaves the earlier one.
 
+mod row_sum;
+
+use std::cell::Cell;
 use std::path::Path;
 
 use redb::{
@@ -32,6 +38,7 @@ use crate::limit;
 use crate::limit::QUARTERS_PER_DAY;
 use crate::outcome::State;
 use crate::record::{ArchivedDefinitionList, DefinitionList};
+use row_sum::RowSum;
 
 /// Version of the tables and rows. One of a version before it becomes one of this when it is opened.
 pub const SNAPSHOT_VERSION: u64 = 3;
@@ -56,6 +63,8 @@ pub enum SnapshotError {
     InUse(String),
     #[error("the snapshot's {table} row {key} is damaged")]
     Damaged { table: &'static str, key: String },
+    #[error("the snapshot is damaged: {0}")]
+    Unsound(&'static str),
     #[error(
         "the snapshot has format {found}, this program reads formats 1 to {SNAPSHOT_VERSION}; \
              use the stockline that wrote it, or a newer one"
@@ -336,11 +345,8 @@ impl Snapshot {
                     let latest = Millis(now).plus(limit::ISSUED_AHEAD_MS_MAX);
                     meta.insert("issued_ms", latest.0).map_err(storage)?;
                 }
-                Some(SNAPSHOT_VERSION) => {}
+                Some(SNAPSHOT_VERSION) => drop(RowSum::stored(&meta)?),
                 Some(found) => return Err(SnapshotError::Format { found }),
-            }
-            if version != Some(SNAPSHOT_VERSION) {
-                meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
             }
             write.open_table(SKUS).map_err(storage)?;
             write.open_table(RESERVATIONS).map_err(storage)?;
@@ -348,6 +354,14 @@ impl Snapshot {
             write.open_table(NAMES).map_err(storage)?;
             write.open_table(DEFINITIONS).map_err(storage)?;
             write.open_table(PACE).map_err(storage)?;
+            if version != Some(SNAPSHOT_VERSION) {
+                let sum = sum_of_all(&write)?;
+                if version.is_none() && (sum != RowSum::default() || meta.len().map_err(storage)? > 0) {
+                    return Err(SnapshotError::Unsound("its version is missing"));
+                }
+                meta.insert("version", SNAPSHOT_VERSION).map_err(storage)?;
+                sum.store(&mut meta)?;
+            }
         }
         write.commit().map_err(storage)?;
         Ok(Snapshot { db })
@@ -387,18 +401,35 @@ impl Snapshot {
 
     /// Reads everything: each ledger takes what it owns.
     pub fn load(&self, ledgers: &mut [Ledger]) -> Result<(Catalogue, Covered), SnapshotError> {
-        let (covered, _) = self.load_state(ledgers)?;
-        Ok((self.load_catalogue()?, covered))
+        let read = self.db.begin_read().map_err(storage)?;
+        let mut sum = RowSum::default();
+        let (covered, _) = self.load_rows(&read, ledgers, &mut sum)?;
+        let catalogue = self.load_catalogue(&read, &mut sum)?;
+        sum.add_all(ENDED, &read.open_table(ENDED).map_err(storage)?)?;
+        if sum != RowSum::stored(&read.open_table(META).map_err(storage)?)? {
+            return Err(SnapshotError::Unsound("its rows are not those that were written"));
+        }
+        Ok((catalogue, covered))
     }
 
     /// Reads stock and claims: each ledger takes what it owns. Answers the sum of all units of all skus and of
     /// those outside too, which is zero.
     pub fn load_state(&self, ledgers: &mut [Ledger]) -> Result<(Covered, i64), SnapshotError> {
         let read = self.db.begin_read().map_err(storage)?;
+        self.load_rows(&read, ledgers, &mut RowSum::default())
+    }
+
+    fn load_rows(
+        &self,
+        read: &redb::ReadTransaction,
+        ledgers: &mut [Ledger],
+        sum: &mut RowSum,
+    ) -> Result<(Covered, i64), SnapshotError> {
         let covered = covered(&read.open_table(META).map_err(storage)?)?;
         let mut balance = 0;
         for pair in read.open_table(SKUS).map_err(storage)?.iter().map_err(storage)? {
             let (sku, bytes) = pair.map_err(storage)?;
+            sum.add(SKUS, &sku.value(), &bytes.value());
             let sku = SkuId(sku.value());
             let state = decode_sku(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "skus", key: sku.to_string() })?;
@@ -414,6 +445,7 @@ impl Snapshot {
         let mut ended = Vec::new();
         for pair in reservations.iter().map_err(storage)? {
             let (id, bytes) = pair.map_err(storage)?;
+            sum.add(RESERVATIONS, &id.value(), &bytes.value());
             let id = ReservationId(id.value());
             let (reservation, customer) = decode_reservation(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
@@ -440,6 +472,7 @@ impl Snapshot {
             ledger.load_outside(outside);
             for pair in read.open_table(PACE).map_err(storage)?.iter().map_err(storage)? {
                 let (key, value) = pair.map_err(storage)?;
+                sum.add(PACE, &key.value(), &value.value());
                 let ((node, _), (quarter, units)) = (key.value(), value.value());
                 ledger.pace.add(Given { node: NodeId(node), quarter, units });
             }
@@ -450,18 +483,24 @@ impl Snapshot {
         Ok((covered, balance + outside.iter().sum::<i64>()))
     }
 
-    fn load_catalogue(&self) -> Result<Catalogue, SnapshotError> {
-        let read = self.db.begin_read().map_err(storage)?;
+    fn load_catalogue(
+        &self,
+        read: &redb::ReadTransaction,
+        sum: &mut RowSum,
+    ) -> Result<Catalogue, SnapshotError> {
         let mut catalogue = Catalogue::default();
         let damaged = |key: String| SnapshotError::Damaged { table: "definitions", key };
         for pair in read.open_table(NAMES).map_err(storage)?.iter().map_err(storage)? {
-            let name = pair.map_err(storage)?.1.value().to_owned();
+            let (key, name) = pair.map_err(storage)?;
+            sum.add(NAMES, &key.value(), &name.value());
+            let name = name.value().to_owned();
             let definition = Definition::Sku { name: name.clone() };
             catalogue.define(&definition).map_err(|_| damaged(name))?;
         }
         let mut rows = Vec::new();
         for pair in read.open_table(DEFINITIONS).map_err(storage)?.iter().map_err(storage)? {
             let (key, value) = pair.map_err(storage)?;
+            sum.add(DEFINITIONS, &key.value(), &value.value());
             let (kind, name) = key.value();
             let (order, bytes) = value.value();
             let list = rkyv::access::<ArchivedDefinitionList, Failure>(bytes)
@@ -479,8 +518,22 @@ impl Snapshot {
 
     /// Opens a transaction that moves the snapshot on.
     pub fn step(&self) -> Result<SnapshotStep, SnapshotError> {
-        Ok(SnapshotStep { write: self.db.begin_write().map_err(storage)? })
+        let write = self.db.begin_write().map_err(storage)?;
+        let sum = RowSum::stored(&write.open_table(META).map_err(storage)?)?;
+        Ok(SnapshotStep { write, sum: Cell::new(sum) })
     }
+}
+
+/// The sum of all rows of a file.
+fn sum_of_all(write: &WriteTransaction) -> Result<RowSum, SnapshotError> {
+    let mut sum = RowSum::default();
+    sum.add_all(SKUS, &write.open_table(SKUS).map_err(storage)?)?;
+    sum.add_all(RESERVATIONS, &write.open_table(RESERVATIONS).map_err(storage)?)?;
+    sum.add_all(ENDED, &write.open_table(ENDED).map_err(storage)?)?;
+    sum.add_all(NAMES, &write.open_table(NAMES).map_err(storage)?)?;
+    sum.add_all(DEFINITIONS, &write.open_table(DEFINITIONS).map_err(storage)?)?;
+    sum.add_all(PACE, &write.open_table(PACE).map_err(storage)?)?;
+    Ok(sum)
 }
 
 /// Writes the rows that are others in this version again.
@@ -545,6 +598,7 @@ fn covered(meta: &redb::ReadOnlyTable<&str, u64>) -> Result<Covered, SnapshotErr
 /// A move of the snapshot to a later LSN; nothing of it shows before [`SnapshotStep::commit`].
 pub struct SnapshotStep {
     write: WriteTransaction,
+    sum: Cell<RowSum>,
 }
 
 impl SnapshotStep {
@@ -582,11 +636,12 @@ impl SnapshotStep {
         reservations: &[ReservationId],
         at: Lsn,
     ) -> Result<(), SnapshotError> {
+        let mut sum = self.sum.get();
         let mut table = self.write.open_table(SKUS).map_err(storage)?;
         for sku in skus {
             let state = ledger.sku_state(*sku);
             if state != SkuState::default() {
-                table.insert(sku.0, encode_sku(&state).as_slice()).map_err(storage)?;
+                sum.put(SKUS, &mut table, sku.0, encode_sku(&state).as_slice())?;
             }
         }
         let mut table = self.write.open_table(RESERVATIONS).map_err(storage)?;
@@ -594,23 +649,24 @@ impl SnapshotStep {
         for id in reservations {
             let Some(reservation) = ledger.reservations().find(*id, at) else { continue };
             let row = encode_reservation(reservation, ledger.reservations().counted(*id));
-            table.insert(id.0, row.as_slice()).map_err(storage)?;
+            sum.put(RESERVATIONS, &mut table, id.0, row.as_slice())?;
             if !reservation.state.is_active() {
-                ended.insert((reservation.ended().0, id.0), ()).map_err(storage)?;
+                sum.put(ENDED, &mut ended, (reservation.ended().0, id.0), ())?;
             }
         }
         let forgotten = at.0.saturating_sub(limit::ENDED_RESERVATION_LSNS);
         let old = ended.extract_from_if(..(forgotten, 0), |_, ()| true).map_err(storage)?;
         for pair in old {
             let (lsn, id) = pair.map_err(storage)?.0.value();
+            sum.remove(ENDED, &(lsn, id), &());
             let same = match table.get(id).map_err(storage)? {
                 Some(bytes) => {
                     decode_reservation(bytes.value()).is_some_and(|(found, _)| found.ended() == Lsn(lsn))
                 }
                 None => false,
             };
-            if same {
-                table.remove(id).map_err(storage)?;
+            if same && let Some(row) = table.remove(id).map_err(storage)? {
+                sum.remove(RESERVATIONS, &id, &row.value());
             }
         }
         let mut meta = self.write.open_table(META).map_err(storage)?;
@@ -624,8 +680,9 @@ impl SnapshotStep {
             let before = pace.get(key).map_err(storage)?.map_or((0, 0), |found| found.value());
             // The ledger has only what came since the last step.
             let units = if before.0 == quarter { before.1.saturating_add(units) } else { units };
-            pace.insert(key, (quarter, units)).map_err(storage)?;
+            sum.put(PACE, &mut pace, key, (quarter, units))?;
         }
+        self.sum.set(sum);
         Ok(())
     }
 
@@ -635,7 +692,9 @@ impl SnapshotStep {
             Definition::Sku { name } => {
                 let mut table = self.write.open_table(NAMES).map_err(storage)?;
                 let next = table.len().map_err(storage)? as u32;
-                table.insert(next, name.as_str()).map_err(storage)?;
+                let mut sum = self.sum.get();
+                sum.put(NAMES, &mut table, next, name.as_str())?;
+                self.sum.set(sum);
                 return Ok(());
             }
             Definition::Node { .. } => 2,
@@ -654,7 +713,9 @@ impl SnapshotStep {
             None => table.len().map_err(storage)? as u32,
         };
         let bytes = archive(&DefinitionList::of([definition]));
-        table.insert((kind, definition.name()), (order, bytes.as_slice())).map_err(storage)?;
+        let mut sum = self.sum.get();
+        sum.put(DEFINITIONS, &mut table, (kind, definition.name()), (order, bytes.as_slice()))?;
+        self.sum.set(sum);
         Ok(())
     }
 
@@ -668,6 +729,7 @@ impl SnapshotStep {
                 let part = u64::from_le_bytes(part.try_into().expect("chunks of eight"));
                 meta.insert(name, part).map_err(storage)?;
             }
+            self.sum.get().store(&mut meta)?;
         }
         self.write.commit().map_err(storage)
     }

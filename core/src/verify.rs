@@ -104,6 +104,15 @@ pub fn verify(
     Ok(Report { last, state_hash, anchor, entries, re_executed, from_the_start, wrong })
 }
 
+/// The catalogue as of the last LSN of the journal, and that LSN.
+pub fn recovered_catalogue(
+    snapshot: &Snapshot,
+    reader: &dyn JournalReader,
+) -> Result<(Catalogue, Lsn), CheckpointError> {
+    let recovered = recover(snapshot, reader, 1, WindowSize { commands: 0, ..WindowSize::default() })?;
+    Ok((recovered.catalogue, recovered.last))
+}
+
 /// Says what is wrong where the chain does not go through an anchor.
 fn check_anchor(reader: &dyn JournalReader, anchor: Anchor) -> Result<Option<String>, CheckpointError> {
     let mut wrong = Some(format!("no journal record ends at the anchor's LSN {}", anchor.lsn));

@@ -41,6 +41,7 @@ pub enum FrameType {
     ReadAllocations = 0x0b,
     Explain = 0x0c,
     Follow = 0x0d,
+    ReadDefinitions = 0x0e,
     Welcome = 0x81,
     Results = 0x82,
     AvailabilityAnswer = 0x87,
@@ -49,12 +50,13 @@ pub enum FrameType {
     Allocations = 0x8b,
     Explanations = 0x8c,
     Changes = 0x8d,
+    Definitions = 0x8e,
     /// The whole frame was turned away.
     Refusal = 0xff,
 }
 
 /// Every type, requests first.
-pub const FRAME_TYPES: [FrameType; 22] = [
+pub const FRAME_TYPES: [FrameType; 24] = [
     FrameType::SignIn,
     FrameType::Resolve,
     FrameType::Define,
@@ -68,6 +70,7 @@ pub const FRAME_TYPES: [FrameType; 22] = [
     FrameType::ReadAllocations,
     FrameType::Explain,
     FrameType::Follow,
+    FrameType::ReadDefinitions,
     FrameType::Welcome,
     FrameType::Results,
     FrameType::AvailabilityAnswer,
@@ -76,6 +79,7 @@ pub const FRAME_TYPES: [FrameType; 22] = [
     FrameType::Allocations,
     FrameType::Explanations,
     FrameType::Changes,
+    FrameType::Definitions,
     FrameType::Refusal,
 ];
 

@@ -4,9 +4,9 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stockline_core::catalogue::{Principal, Role};
+use stockline_core::catalogue::{Definition, NO_TOKEN, NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Read};
-use stockline_core::id::{ChannelId, Millis, PrincipalId};
+use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, PrincipalId};
 use stockline_core::ledger::{Trace, Why};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -157,6 +157,40 @@ pub fn hide(engine: &Engine, principal: &Principal, traces: &mut Vec<(u32, Trace
 pub fn hides(code: &str) -> bool {
     let codes = [Code::UnknownChannel, Code::UnknownNode, Code::UnknownReservation];
     codes.iter().any(|hiding| hiding.name() == code)
+}
+
+/// Puts a name that nobody has in place of one that is none of a channel's business: other channels, and groups and nodes
+/// that it is not offered.
+pub fn hide_name(engine: &Engine, principal: &Principal, kind: NameKind, name: &mut Box<str>) {
+    let Some(own) = principal.channel.filter(|_| principal.role == Role::Channel) else { return };
+    let Some(id) = engine.names().id(kind, name) else { return };
+    let offered = engine.view().read(|reader| {
+        let rule = reader.rules.channel(own);
+        Ok(match kind {
+            NameKind::Sku | NameKind::Zone => true,
+            NameKind::Channel => id == u32::from(own.0),
+            NameKind::Node => rule.is_some_and(|rule| rule.nodes.contains(NodeId(id as u16))),
+            NameKind::Group => rule.is_some_and(|rule| {
+                let group = GroupId(id as u16);
+                rule.group == group || reader.rules.offers_place(rule, NodeId::of_group(group))
+            }),
+        })
+    });
+    // Where it cannot be read now, it is not told.
+    if !offered.is_ok_and(|(_, offered)| offered) {
+        *name = "".into();
+    }
+}
+
+/// An entry as an administrator may read it: of a token only whether there is one.
+pub fn shown(entry: &Definition) -> Definition {
+    let mut entry = entry.clone();
+    if let Definition::Principal { token_sha256, .. } = &mut entry
+        && *token_sha256 != NO_TOKEN
+    {
+        *token_sha256 = [u8::MAX; 32];
+    }
+    entry
 }
 
 /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.

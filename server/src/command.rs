@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use stockline_client::{Client, ClientError, Profile};
 use stockline_core::catalogue::NameKind;
 
+use crate::err;
 use crate::exit;
 
 /// Which server to talk to.
@@ -30,7 +31,7 @@ pub struct ProfileOption {
 
 /// Says what is wrong and answers the exit code for it.
 fn complain(error: &ClientError) -> i32 {
-    eprintln!("stockline: {error}");
+    err!("stockline: {error}");
     match error {
         ClientError::Profile { .. } => exit::USAGE,
         ClientError::SignIn(_) | ClientError::Unreachable(_) | ClientError::Protocol(_) => exit::UNREACHABLE,
@@ -43,7 +44,7 @@ async fn id(client: &Client, kind: NameKind, name: &str) -> Result<Option<u32>, 
     let found = client.resolve(kind, &[name], false).await?;
     let id = found.first().and_then(|found| found.ok());
     if id.is_none() {
-        eprintln!("stockline: no {} {name:?}", kind.name());
+        err!("stockline: no {} {name:?}", kind.name());
     }
     Ok(id)
 }
@@ -57,7 +58,7 @@ fn with_client(
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("stockline: cannot start: {error}");
+            err!("stockline: cannot start: {error}");
             return exit::FAILED;
         }
     };

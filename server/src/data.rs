@@ -13,9 +13,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::{ServerConfig, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
 use stockline_client::Profile;
 
 use crate::principal::new_token;
@@ -25,7 +30,9 @@ use crate::principal::new_token;
 pub enum DataError {
     #[error("{path}: {error}")]
     File { path: String, error: io::Error },
-    #[error("{path}: {reason}; remove it and server.key to have a new one made")]
+    #[error(
+        "{path}: {reason}; remove it and server.key to have a new one made (clients then need the new ca.pem)"
+    )]
     Certificate { path: String, reason: String },
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -34,25 +41,33 @@ pub enum DataError {
 /// What lets clients recognise the server, and the administrator in.
 const IDENTITY: [&str; 4] = ["ca.pem", "server.pem", "server.key", "admin.token"];
 
-/// Makes a directory that was not there, whole or not at all: `fill` fills one beside it, which then gets the name.
+/// What the working directory of a copy is called besides its name; a number of its own comes after it.
+const PART: &str = ".part-";
+
+/// Makes a directory that was not there, whole or not at all: `fill` fills one beside it, which then gets the name. The
+/// working directory has a name that nobody else has; nothing is deleted that was not made here.
 pub fn make_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
     let said = |error: io::Error| format!("{}: {error}", path.display());
+    let exists = || format!("{} exists already; give the name of a new directory", path.display());
     if path.try_exists().map_err(said)? {
-        return Err(format!("{} exists already; give the name of a new directory", path.display()));
+        return Err(exists());
     }
+    let mut number = [0; 8];
+    getrandom::fill(&mut number).map_err(|error| DataError::Random(error).to_string())?;
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    part.push(format!("{PART}{:016x}", u64::from_le_bytes(number)));
     let part = PathBuf::from(part);
-    // What an earlier attempt left when it was killed.
-    match std::fs::remove_dir_all(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(said(error)),
-        _ => {}
-    }
     std::fs::DirBuilder::new().mode(0o700).create(&part).map_err(said)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let sync = |directory: &Path| std::fs::File::open(directory).and_then(|file| file.sync_all());
     let made = fill(&part).and_then(|filled| {
-        sync(&part).and_then(|()| std::fs::rename(&part, path)).and_then(|()| sync(parent)).map_err(said)?;
+        sync(&part).map_err(said)?;
+        // Of two that make the same, one is there first, and the other does not take its place.
+        match renameat_with(CWD, &part, CWD, path, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return Err(exists()),
+            renamed => renamed.map_err(|error| said(error.into()))?,
+        }
+        sync(parent).map_err(said)?;
         Ok(filled)
     });
     if made.is_err() {
@@ -62,15 +77,66 @@ pub fn make_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, String>)
     made
 }
 
+/// Bytes that lie in the working directories of a copy so far.
+pub fn part_bytes(path: &Path) -> u64 {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(PART);
+    let is_part = |entry: &std::fs::DirEntry| {
+        entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
+    };
+    let parts = std::fs::read_dir(parent).into_iter().flatten().flatten().filter(is_part);
+    let files = parts.filter_map(|part| std::fs::read_dir(part.path()).ok()).flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// What a copy is of.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    /// SHA-256 of the server's `ca.pem`.
+    pub server: String,
+    /// LSN and chain up to which it goes.
+    pub anchor: String,
+}
+
+const ORIGIN: &str = "origin.toml";
+
+impl Origin {
+    /// Of the server of a directory.
+    pub fn of(data: &Path, anchor: String) -> Result<Origin, DataError> {
+        let ca = DataDir { path: data.to_owned() }.read("ca.pem")?.unwrap_or_default();
+        let server = Sha256::digest(ca.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Origin { server, anchor })
+    }
+
+    pub fn write(&self, to: &Path) -> Result<(), DataError> {
+        let text = toml::to_string(self).expect("an origin is plain text");
+        DataDir { path: to.to_owned() }.write(ORIGIN, &text)
+    }
+
+    pub fn read(from: &Path) -> Result<Option<Origin>, DataError> {
+        let text = DataDir { path: from.to_owned() }.read(ORIGIN)?;
+        Ok(text.and_then(|text| toml::from_str(&text).ok()))
+    }
+}
+
 /// Copies certificate, key and administrator's token, as far as they are there.
-pub fn copy_identity(from: &Path, to: &Path) -> Result<(), DataError> {
+pub fn copy_identity(from: &Path, to: &Path, with_token: bool) -> Result<(), DataError> {
     let (from, to) = (DataDir { path: from.to_owned() }, DataDir { path: to.to_owned() });
-    for name in IDENTITY {
+    for name in IDENTITY.into_iter().filter(|name| with_token || *name != "admin.token") {
         if let Some(text) = from.read(name)? {
             to.write(name, &text)?;
         }
     }
     Ok(())
+}
+
+/// Names of tokens that are revoked at the next start, one a line: a restore writes it.
+const REVOKE: &str = "revoke-at-start";
+
+/// Has tokens revoked when a server starts on the directory.
+pub fn revoke_at_start(data: &Path, names: &[&str]) -> Result<(), DataError> {
+    DataDir { path: data.to_owned() }.write(REVOKE, &names.join("\n"))
 }
 
 /// A data directory that exists.
@@ -101,6 +167,13 @@ impl Certificate {
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
+}
+
+/// Whether a certificate is for a name.
+fn is_for(chain: &[CertificateDer<'_>], name: &str) -> bool {
+    let parsed = chain.first().and_then(|first| ParsedCertificate::try_from(first).ok());
+    let name = ServerName::try_from(name.to_owned());
+    parsed.zip(name.ok()).is_some_and(|(parsed, name)| verify_server_name(&parsed, &name).is_ok())
 }
 
 impl DataDir {
@@ -159,6 +232,13 @@ impl DataDir {
         let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| wrong(error.to_string()))?;
+        for name in names {
+            // A directory that was restored, or started before under other names, has a certificate for those.
+            if !is_for(&chain, name) {
+                let reason = format!("it is not for {name:?}, which --server-name asks for");
+                return Err(wrong(reason));
+            }
+        }
         let key = self.read("server.key")?.unwrap_or_default();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         Ok(Certificate { chain, key })
@@ -197,6 +277,20 @@ impl DataDir {
         let token = new_token().map_err(DataError::Random)?;
         self.write("admin.token", &format!("{token}\n"))?;
         Ok(token)
+    }
+
+    /// The tokens to be revoked before anybody is served.
+    pub fn to_revoke(&self) -> Result<Vec<String>, DataError> {
+        let text = self.read(REVOKE)?.unwrap_or_default();
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// They are revoked, durably.
+    pub fn revoked(&self) -> Result<(), DataError> {
+        match std::fs::remove_file(self.file(REVOKE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error(REVOKE)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the profile for this machine's clients.

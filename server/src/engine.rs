@@ -22,7 +22,7 @@ mod sync;
 mod trail;
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -56,6 +56,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::damage;
 use crate::jwt::Jwts;
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -94,6 +95,8 @@ pub enum StartError {
     AuditTrail(#[from] AuditTrailError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
+    #[error("{0}")]
+    Unsound(String),
     #[error("{0} is missing beside its snapshot; put it back, or restore a backup")]
     Lost(String),
     #[error("the recovered state breaks an invariant: {0}")]
@@ -109,6 +112,19 @@ pub enum StartError {
 pub struct Failure {
     pub exit: i32,
     pub reason: String,
+}
+
+/// Removes files that another start began to make, and that was cut off.
+fn remove_unfinished(data: &Path) {
+    let files = std::fs::read_dir(data).into_iter().flatten().flatten();
+    let is_unfinished = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        extension.strip_prefix("new-").is_some_and(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    for path in files.map(|file| file.path()).filter(|path| is_unfinished(path)) {
+        // It takes room, and harms nobody.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Whom to answer. Sent back with the reply.
@@ -310,12 +326,33 @@ impl RunningEngine {
         }
         // Before the journal is there: beside one that was, a trail is missing.
         let had_journal = journal_file.exists();
-        let journal = FileJournal::open(&journal_file, config.retain_journal)?;
-        let trail = open_trail(&config.data, had_journal)?;
-        let snapshot = Snapshot::open(&snapshot_file)?;
-        let letters = Letters::open(&config.data.join(LETTERS_FILE))?;
+        let journal =
+            damage::reading(JOURNAL_FILE, || FileJournal::open(&journal_file, config.retain_journal))?;
+        // The directory is ours: what an earlier start left that was cut off is nobody's.
+        remove_unfinished(&config.data);
+        let trail = damage::reading(AUDIT_FILE, || open_trail(&config.data, had_journal))?;
+        let letters_file = config.data.join(LETTERS_FILE);
+        if had_journal && !letters_file.exists() {
+            tracing::error!(
+                "{LETTERS_FILE} is missing: dead letters and messages of webhooks that waited are lost"
+            );
+        }
+        let letters = damage::reading(LETTERS_FILE, || Letters::open(&letters_file))?;
         let reader = journal.reader();
-        let mut recovered = recover(&snapshot, &*reader, config.shards, config.window)?;
+        let damaged =
+            |error: &SnapshotError| StartError::Unsound(damage::way_back(&config.data, &*reader, error));
+        let (snapshot, mut recovered) = damage::reading(SNAPSHOT_FILE, || {
+            let snapshot = Snapshot::open(&snapshot_file).map_err(|error| match error {
+                error @ SnapshotError::InUse(_) => StartError::Snapshot(error),
+                error => damaged(&error),
+            })?;
+            let recovered = recover(&snapshot, &*reader, config.shards, config.window);
+            let recovered = recovered.map_err(|error| match error {
+                CheckpointError::Snapshot(error) => damaged(&error),
+                other => other.into(),
+            })?;
+            Ok::<_, StartError>((snapshot, recovered))
+        })?;
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
             return Err(StartError::Broken(broken));
         }

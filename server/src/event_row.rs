@@ -15,6 +15,8 @@ use stockline_core::id::{Key, Millis, NodeId, PrincipalId, ReservationId, SkuId,
 use stockline_core::limit;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::zone;
+
 /// The fields of a canonical event (docs/http.md). All text may be missing where its type does not need it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -418,7 +420,12 @@ impl EventRow {
             supply_source: given(&self.supply_source).map_or(0, SourceId::name),
             to_node: given(&self.to_node).map(str::to_owned),
             eta_ms: match given(&self.eta) {
-                Some(text) => moment("eta", text)?,
+                Some(text) => match text.parse::<jiff::civil::Date>() {
+                    Ok(date) if text.len() == 10 => zone::day(date)
+                        .map(|day| day.0)
+                        .ok_or_else(|| wrong("eta", text, "lies before 1970"))?,
+                    _ => moment("eta", text)?,
+                },
                 None => 0,
             },
             damaged: self.damaged.unwrap_or(0),

@@ -5,7 +5,7 @@ use mimalloc::MiMalloc;
 use stockline_server::command::{
     allocation, backup, define, explain, follow, import, query, restore, serve, token, verify,
 };
-use stockline_server::exit;
+use stockline_server::{damage, err, exit, log};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -47,8 +47,18 @@ enum Command {
 fn main() {
     // Whatever panics, the process ends with the documented code: nobody waits for a dead thread.
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("stockline: a broken invariant ends it: {panic}");
-        std::process::exit(exit::BROKEN);
+        let code = match damage::file() {
+            Some(file) => {
+                err!("stockline: {file} is damaged: {panic}");
+                exit::DATA
+            }
+            None => {
+                err!("stockline: a broken invariant ends it: {panic}");
+                exit::BROKEN
+            }
+        };
+        log::flush();
+        std::process::exit(code);
     }));
     let code = match Arguments::parse().command {
         Command::Serve(options) => serve::run(options),

@@ -28,6 +28,7 @@
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
+//! | [`command_line`] | `stockline` where somebody mistypes, pipes into nothing, hands it hostile files; copies; damaged files |
 //! | [`faulty`] | the real binary on a disk that is slow, fails or is full |
 //! | [`webhook`] | messages to receivers that refuse, stall and go away; streams that begin with a snapshot |
 //! | [`trace`] | spans of OpenTelemetry, as a collector gets them, and a collector that stalls |
@@ -47,6 +48,7 @@ mod backup;
 mod binary;
 mod claim;
 mod codec;
+mod command_line;
 mod crash;
 mod disk;
 mod door;

@@ -77,6 +77,7 @@ fn redb_stays_behind_its_files() {
             "core/src/journal/file.rs",
             "core/src/letters.rs",
             "core/src/outbox.rs",
+            "core/src/snapshot/row_sum.rs",
             "core/src/snapshot.rs",
         ],
     );

@@ -11,7 +11,7 @@ use stockline_core::outcome::Code;
 use stockline_core::record::{
     AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, TextRec, TransitionRec,
 };
-use stockline_core::wire::{self, *};
+use stockline_core::wire::{self, EntryRec, ReadDefinitions, *};
 use stockline_loadgen::dice::Dice;
 
 const T0: u64 = 1_700_000_000_000;
@@ -109,6 +109,13 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         frame(
             FrameType::Follow,
             &Follow { from_lsn: 42, channel: 1, what: 3, wait_ms: 20_000, gather_ms: 0 },
+        ),
+        frame(
+            FrameType::ReadDefinitions,
+            &ReadDefinitions {
+                wanted: vec![EntryRec { kind: 4, name: TextRec { start: 0, len: 3 } }],
+                text: b"web".to_vec(),
+            },
         ),
         frame(
             FrameType::Welcome,
@@ -224,6 +231,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                 redefined: 0,
             },
         ),
+        frame(FrameType::Definitions, &DefinitionList::of([&channel])),
         frame(FrameType::Refusal, &Refusal { code: 3, text: b"no".to_vec() }),
     ]
 }

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Day, Effect, Lane, Point, Policy, Role, Webhook};
+use super::{Day, Effect, Lane, NameKind, Point, Policy, Role, Webhook};
 
 /// Kinds of entries that are put as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,6 +18,25 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// As in a definition's record, where skus alone are 1.
+    pub fn from_number(number: u8) -> Option<EntryKind> {
+        let all = [
+            EntryKind::Node,
+            EntryKind::Group,
+            EntryKind::Channel,
+            EntryKind::Principal,
+            EntryKind::SkuData,
+            EntryKind::Rule,
+            EntryKind::Zone,
+            EntryKind::Webhook,
+        ];
+        all.get(usize::from(number).checked_sub(2)?).copied()
+    }
+
+    pub fn number(self) -> u8 {
+        self as u8 + 2
+    }
+
     pub fn name(self) -> &'static str {
         ["node", "group", "channel", "token", "sku", "rule", "zone", "webhook"][self as usize]
     }
@@ -120,6 +139,41 @@ impl Definition {
     /// A number that is another for another content, never 0. It holds for one version of the program only.
     pub fn version(&self) -> u64 {
         xxh3_64(format!("{self:?}").as_bytes()).max(1)
+    }
+
+    /// The names that it refers to, with what each must be the name of.
+    pub fn references(&self) -> Vec<(NameKind, &str)> {
+        let mut found: Vec<(NameKind, &str)> = Vec::new();
+        match self {
+            Definition::Sku { .. } => {}
+            Definition::Node { substitutes: nodes, .. } | Definition::Group { nodes, .. } => {
+                found.extend(nodes.iter().map(|name| (NameKind::Node, name.as_str())));
+            }
+            Definition::Channel { parent, group, .. } => {
+                found.extend(parent.iter().map(|name| (NameKind::Channel, name.as_str())));
+                found.extend(group.iter().map(|name| (NameKind::Group, name.as_str())));
+            }
+            Definition::Principal { channel, nodes, .. } => {
+                found.extend(channel.iter().map(|name| (NameKind::Channel, name.as_str())));
+                found.extend(nodes.iter().map(|name| (NameKind::Node, name.as_str())));
+            }
+            Definition::SkuData { name, substitutes, .. } => {
+                found.push((NameKind::Sku, name));
+                found.extend(substitutes.iter().map(|name| (NameKind::Sku, name.as_str())));
+            }
+            Definition::Zone { lanes, .. } => {
+                found.extend(lanes.iter().map(|lane| (NameKind::Node, lane.node.as_str())));
+            }
+            Definition::Rule { node, group, channel, .. } => {
+                found.extend(node.iter().map(|name| (NameKind::Node, name.as_str())));
+                found.extend(group.iter().map(|name| (NameKind::Group, name.as_str())));
+                found.extend(channel.iter().map(|name| (NameKind::Channel, name.as_str())));
+            }
+            Definition::Webhook { hook, .. } => {
+                found.extend(hook.channel.iter().map(|name| (NameKind::Channel, name.as_str())));
+            }
+        }
+        found
     }
 
     /// A node of which no more is known.

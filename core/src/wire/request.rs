@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::catalogue::{Definition, NameKind};
+use crate::catalogue::{Definition, EntryKind, NameKind};
 use crate::command::{Body, Command, Line, Read};
 use crate::id::{ChannelId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
 use crate::limit;
@@ -99,6 +99,35 @@ pub struct ReadAllocations {
     /// 65535: those of all channels.
     pub channel: u16,
     pub skus: Vec<u32>,
+}
+
+/// An entry of the catalogue that is wanted.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct EntryRec {
+    /// As in a definition: 2 node to 8 zone.
+    pub kind: u8,
+    pub name: TextRec,
+}
+
+/// Asks for entries of the catalogue as they stand, as of what is durable.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ReadDefinitions {
+    pub wanted: Vec<EntryRec>,
+    pub text: Vec<u8>,
+}
+
+/// The entries that a frame asks for, by kind and name.
+pub fn read_entries(raw: RawFrame<'_>) -> Result<Vec<(EntryKind, String)>, WireError> {
+    let frame = access::<ArchivedReadDefinitions>(raw.archive)?;
+    at_most("entries", frame.wanted.len(), limit::READ_DEFINITIONS_MAX)?;
+    let texts = TextReader::new(&[], &[], &frame.text);
+    let entry = |(index, rec): (usize, &ArchivedEntryRec)| {
+        let wrong = at("wanted", index);
+        let known = EntryKind::from_number(rec.kind).filter(|kind| *kind != EntryKind::Webhook);
+        let kind = known.ok_or(wrong("kind must be 2 (node) to 8 (zone)"))?;
+        Ok((kind, texts.get(&rec.name).map_err(wrong)?.to_owned()))
+    };
+    frame.wanted.iter().enumerate().map(entry).collect()
 }
 
 /// Asks what happened from an LSN on.

@@ -12,20 +12,21 @@ use rkyv::Serialize;
 use rkyv::api::high::HighSerializer;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
-use stockline_core::catalogue::{Definition, NameKind};
+use stockline_core::catalogue::{Definition, EntryKind, NameKind};
 use stockline_core::command::{Fill, Verb};
 use stockline_core::limit;
 use stockline_core::outcome::{Code, State};
 use stockline_core::record::{
-    AllocateRec, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, Texts, TransitionRec,
+    AllocateRec, ArchivedDefinitionList, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, TextRec,
+    Texts, TransitionRec,
 };
 use stockline_core::wire::{
     self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedChanges,
     ArchivedExplanations, ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec,
-    ArchivedResults, Availability, AvailabilityAnswer, ChangeRec, Changes, ClaimRec, Events, Follow,
-    FrameType, ItemRec, LaterRec, NodeRec, NoticeRec, PartRec, PlaceRec, PositionRec, ReadAllocations,
-    ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec, ShareRec, TraceRec, Transitions,
-    Welcome,
+    ArchivedResults, Availability, AvailabilityAnswer, ChangeRec, Changes, ClaimRec, EntryRec, Events,
+    Follow, FrameType, ItemRec, LaterRec, NodeRec, NoticeRec, PartRec, PlaceRec, PositionRec,
+    ReadAllocations, ReadDefinitions, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec,
+    ShareRec, TraceRec, Transitions, Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -209,6 +210,21 @@ impl Client {
             }));
         }
         Ok(found)
+    }
+
+    /// Entries of the catalogue as they stand; those that are not there are left out.
+    pub async fn definitions(&self, wanted: &[(EntryKind, &str)]) -> Result<Vec<Definition>, ClientError> {
+        let mut asked = ReadDefinitions::default();
+        for (kind, name) in wanted {
+            let name_rec =
+                TextRec { start: asked.text.len() as u32, len: name.len().min(usize::from(u16::MAX)) as u16 };
+            asked.wanted.push(EntryRec { kind: kind.number(), name: name_rec });
+            asked.text.extend_from_slice(name.as_bytes());
+        }
+        let (kind, archive) = self.call(FrameType::ReadDefinitions, &asked).await?;
+        expect(kind, FrameType::Definitions)?;
+        let list = access::<ArchivedDefinitionList>(&archive)?;
+        list.read().map_err(|error| ClientError::Protocol(error.to_string()))
     }
 
     /// Creates or replaces entries of the catalogue, in order.

@@ -8,6 +8,7 @@ use stockline_core::record::AllocateRec;
 
 use crate::command::{ProfileOption, id, with_client};
 use crate::exit;
+use crate::{err, out};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -84,7 +85,7 @@ pub fn run(options: &Options) -> i32 {
         }
         let mut key = [0; 16];
         if let Err(error) = getrandom::fill(&mut key) {
-            eprintln!("stockline: no randomness: {error}");
+            err!("stockline: no randomness: {error}");
             return Ok(exit::FAILED);
         }
         let allocation = AllocateRec {
@@ -100,11 +101,11 @@ pub fn run(options: &Options) -> i32 {
         let outcome = client.allocate(vec![allocation]).await?;
         match outcome.first() {
             Some(outcome) if outcome.code == Code::Ok => {
-                eprintln!("done lsn={}", outcome.lsn);
+                err!("done lsn={}", outcome.lsn);
                 Ok(exit::OK)
             }
             Some(outcome) => {
-                eprintln!("stockline: {}", outcome.code.name());
+                err!("stockline: {}", outcome.code.name());
                 Ok(exit::FAILED)
             }
             None => Err(ClientError::Protocol("no result for an allocation".into())),
@@ -124,7 +125,7 @@ async fn query(client: &Client, skus: &[String], channel: Option<&str>) -> Resul
         let Some(sku) = id(client, NameKind::Sku, name).await? else { return Ok(exit::FAILED) };
         for share in client.allocations(channel, &[sku]).await?.iter().flatten() {
             let (channel, node) = (share.channel, share.node);
-            println!("{name} channel={channel} node={node} allocated={}", share.units);
+            out!("{name} channel={channel} node={node} allocated={}", share.units);
         }
     }
     Ok(exit::OK)

@@ -8,8 +8,10 @@ use stockline_core::journal::file::FileJournal;
 use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
 
+use crate::command::verify;
 use crate::engine::{JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, backup_files, note, open_trail};
-use crate::{control, exit};
+use crate::{control, data, exit};
+use crate::{err, out};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -23,20 +25,32 @@ pub struct Options {
 pub fn run(options: &Options) -> i32 {
     let started = Instant::now();
     if !options.data.join(JOURNAL_FILE).is_file() {
-        eprintln!("stockline: {} has no {JOURNAL_FILE}: is it a data directory?", options.data.display());
+        err!("stockline: {} has no {JOURNAL_FILE}: is it a data directory?", options.data.display());
         return exit::DATA;
     }
     match copy(options) {
         Ok(anchor) => {
-            println!("anchor={anchor}");
-            eprintln!("backup in {} ms: {}", started.elapsed().as_millis(), options.to.display());
+            err!("copied in {} ms; reading it again", started.elapsed().as_millis());
+            if let Err(reason) = check(&options.to, &anchor) {
+                err!("stockline: the copy in {} is not sound: {reason}", options.to.display());
+                return exit::DATA;
+            }
+            out!("anchor={anchor}");
+            err!("backup in {} ms: {}", started.elapsed().as_millis(), options.to.display());
             exit::OK
         }
         Err(reason) => {
-            eprintln!("stockline: {reason}");
+            err!("stockline: {reason}");
             exit::DATA
         }
     }
+}
+
+/// Whether the copy, as it lies on the disk, is whole and goes as far as it should.
+fn check(copy: &Path, anchor: &str) -> Result<(), String> {
+    let report = verify::ledger(copy, Some(anchor.parse().map_err(|_| "the server's answer is no anchor")?))?;
+    let wrong = report.wrong.into_iter().chain(verify::damage(copy)?);
+    wrong.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn copy(options: &Options) -> Result<String, String> {
@@ -51,7 +65,7 @@ fn copy(options: &Options) -> Result<String, String> {
         loop {
             tokio::select! {
                 answer = &mut asking => break answer,
-                () = tokio::time::sleep(Duration::from_secs(2)) => eprintln!("{} bytes copied", size(&to.with_added_extension("part"))),
+                () = tokio::time::sleep(Duration::from_secs(2)) => err!("{} bytes copied", data::part_bytes(&to)),
             }
         }
     });
@@ -77,10 +91,4 @@ fn copy(options: &Options) -> Result<String, String> {
             Ok(anchor.to_string())
         }
     }
-}
-
-/// Bytes in a directory so far.
-fn size(directory: &Path) -> u64 {
-    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }

@@ -1,13 +1,13 @@
-//! `stockline define`: nodes, groups, channels, zones, data of skus and rules by sku.
+//! `stockline define`: nodes, groups, channels, zones, data of skus and rules by sku. Only what is given changes.
 
 use stockline_client::ClientError;
 use stockline_core::catalogue::{
-    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Strategy, UNKNOWN, When,
+    Amount, Day, Definition, Effect, EntryKind, Lane, LateConfirm, NameKind, Point, Strategy, UNKNOWN, When,
 };
 use stockline_core::outcome::Code;
 
 use crate::command::{ProfileOption, with_client};
-use crate::exit;
+use crate::{err, exit};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -40,28 +40,30 @@ enum What {
     /// A place that holds stock
     Node {
         name: String,
-        /// Lower is tried first
-        #[arg(long, default_value_t = 100)]
-        priority: u16,
-        #[arg(long = "type", default_value = "warehouse")]
-        kind: String,
-        #[arg(long, default_value = "UTC")]
-        timezone: String,
+        /// Lower is tried first [default: 100]
+        #[arg(long)]
+        priority: Option<u16>,
+        /// [default: warehouse]
+        #[arg(long = "type")]
+        kind: Option<String>,
+        /// Its time zone by IANA, as Europe/Berlin: cut-off and days follow it through summer time [default: UTC]
+        #[arg(long, value_parser = zone)]
+        timezone: Option<String>,
         /// Where it is, in degrees: LATITUDE,LONGITUDE
         #[arg(long, value_parser = point, allow_hyphen_values = true)]
         at: Option<Point>,
         /// Nodes that serve a line which names this one and finds it has not all of it, the first that has
-        #[arg(long, value_delimiter = ',', value_name = "NODES")]
-        substitutes: Vec<String>,
+        #[arg(long, value_delimiter = ',', value_name = "NODES", num_args = 0..)]
+        substitutes: Option<Vec<String>>,
         /// When orders begin to wait for the next day, by its own clock: HH:MM, in quarters of an hour [default: midnight]
         #[arg(long, value_parser = cut_off)]
         cut_off: Option<u8>,
-        /// By how much its clock is ahead of UTC: HH:MM or -HH:MM
-        #[arg(long, value_parser = utc_offset, allow_hyphen_values = true, default_value = "00:00")]
-        utc_offset: i8,
+        /// By how much its clock is ahead of UTC, where no time zone says so: HH:MM or -HH:MM [default: 00:00]
+        #[arg(long, value_parser = utc_offset, allow_hyphen_values = true, conflicts_with = "timezone")]
+        utc_offset: Option<i8>,
         /// Units that it ships a day: behind that it is tried after those that ship sooner [default: no limit]
-        #[arg(long, default_value_t = 0)]
-        capacity: u32,
+        #[arg(long)]
+        capacity: Option<u32>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -76,42 +78,42 @@ enum What {
     /// A source of demand
     Channel {
         name: String,
-        /// The channel it is part of: it may use that one's allocations too
+        /// The channel it is part of: it may use that one's allocations too; an empty name for none
         #[arg(long)]
         parent: Option<String>,
-        /// The group it is offered [default: every node]
+        /// The group it is offered; an empty name for every node [default: every node]
         #[arg(long)]
         group: Option<String>,
-        /// Units of each sku withheld from it
-        #[arg(long, default_value_t = 0)]
-        buffer: u32,
-        /// Units left at which it is told that a sku is low [default: never]
-        #[arg(long, default_value_t = 0)]
-        low: u32,
-        /// What a confirmation hears that comes when the hold's time is over
-        #[arg(long, value_enum, default_value_t = Late::Refuse)]
-        late_confirm: Late,
-        /// Holds it may have open at once [default: no limit]
-        #[arg(long, default_value_t = 0)]
-        holds_max: u32,
-        /// Holds each of its customers may have open at once [default: no limit]
-        #[arg(long, default_value_t = 0)]
-        customer_holds_max: u32,
-        /// Units of a sku that it is shown, and may claim in one reservation [default: no limit]
-        #[arg(long, default_value_t = 0)]
-        cap: u32,
-        /// Which node serves a line of those that have it whole, and in which order they are tried else
-        #[arg(long, value_enum, default_value_t = Order::Priority)]
-        strategy: Order,
-        /// Nodes that one line is split over at most [default: 64]
-        #[arg(long, default_value_t = 0)]
-        splits_max: u8,
-        /// Of customers that wait for supplies, whose are served first: those of the lower number
-        #[arg(long, default_value_t = 0)]
-        priority: u16,
-        /// Lines may be served with substitutes of their skus
+        /// Units of each sku withheld from it [default: 0]
         #[arg(long)]
-        substitutes: bool,
+        buffer: Option<u32>,
+        /// Units left at which it is told that a sku is low [default: never]
+        #[arg(long)]
+        low: Option<u32>,
+        /// What a confirmation hears that comes when the hold's time is over
+        #[arg(long, value_enum)]
+        late_confirm: Option<Late>,
+        /// Holds it may have open at once [default: no limit]
+        #[arg(long)]
+        holds_max: Option<u32>,
+        /// Holds each of its customers may have open at once [default: no limit]
+        #[arg(long)]
+        customer_holds_max: Option<u32>,
+        /// Units of a sku that it is shown, and may claim in one reservation [default: no limit]
+        #[arg(long)]
+        cap: Option<u32>,
+        /// Which node serves a line of those that have it whole, and in which order they are tried else
+        #[arg(long, value_enum)]
+        strategy: Option<Order>,
+        /// Nodes that one line is split over at most [default: 64]
+        #[arg(long)]
+        splits_max: Option<u8>,
+        /// Of customers that wait for supplies, whose are served first: those of the lower number
+        #[arg(long)]
+        priority: Option<u16>,
+        /// Lines may be served with substitutes of their skus
+        #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+        substitutes: Option<bool>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -119,11 +121,11 @@ enum What {
     Sku {
         name: String,
         /// A name that rules can be made for
-        #[arg(long, default_value = "")]
-        category: String,
+        #[arg(long)]
+        category: Option<String>,
         /// Skus that serve a line in place of it where it is not there whole, the first that is: for channels that want that
-        #[arg(long, value_delimiter = ',', value_name = "SKUS")]
-        substitutes: Vec<String>,
+        #[arg(long, value_delimiter = ',', value_name = "SKUS", num_args = 0..)]
+        substitutes: Option<Vec<String>>,
         #[command(flatten)]
         profile: ProfileOption,
     },
@@ -142,12 +144,12 @@ enum What {
     /// Safety stock, allocations that keep themselves or backorders, for many skus at once
     Rule {
         name: String,
-        /// A sku's name, or the beginning of names and a *
-        #[arg(long, default_value = "*")]
-        skus: String,
+        /// A sku's name, or the beginning of names and a * [default: *]
+        #[arg(long)]
+        skus: Option<String>,
         /// Only skus of that category
-        #[arg(long, default_value = "")]
-        category: String,
+        #[arg(long)]
+        category: Option<String>,
         /// Only at that node
         #[arg(long, conflicts_with = "group")]
         node: Option<String>,
@@ -277,94 +279,275 @@ impl EffectOption {
     }
 }
 
+fn zone(text: &str) -> Result<String, String> {
+    crate::zone::check(text).map(|()| text.to_owned())
+}
+
+impl What {
+    fn profile(&self) -> &ProfileOption {
+        match self {
+            What::Node { profile, .. }
+            | What::Group { profile, .. }
+            | What::Channel { profile, .. }
+            | What::Sku { profile, .. }
+            | What::Zone { profile, .. }
+            | What::Rule { profile, .. } => profile,
+        }
+    }
+
+    fn entry(&self) -> (EntryKind, &str) {
+        match self {
+            What::Node { name, .. } => (EntryKind::Node, name),
+            What::Group { name, .. } => (EntryKind::Group, name),
+            What::Channel { name, .. } => (EntryKind::Channel, name),
+            What::Sku { name, .. } => (EntryKind::SkuData, name),
+            What::Zone { name, .. } => (EntryKind::Zone, name),
+            What::Rule { name, .. } => (EntryKind::Rule, name),
+        }
+    }
+
+    /// What it was, with what is given.
+    fn applied_to(&self, before: Option<Definition>) -> Definition {
+        let mut definition = before.unwrap_or_else(|| self.new());
+        match (self, &mut definition) {
+            (
+                What::Node {
+                    priority, kind, timezone, at, substitutes, cut_off, utc_offset, capacity, ..
+                },
+                Definition::Node {
+                    priority: to_priority,
+                    kind: to_kind,
+                    timezone: to_timezone,
+                    at: to_at,
+                    substitutes: to_substitutes,
+                    day,
+                    ..
+                },
+            ) => {
+                set(to_priority, priority);
+                set(to_kind, kind);
+                set(to_timezone, timezone);
+                *to_at = at.or(*to_at);
+                set(to_substitutes, substitutes);
+                set(&mut day.cut_off, cut_off);
+                if utc_offset.is_some() {
+                    *to_timezone = "UTC".into();
+                }
+                set(&mut day.ahead, utc_offset);
+                set(&mut day.capacity, capacity);
+            }
+            (What::Group { nodes, .. }, Definition::Group { nodes: to_nodes, .. }) => {
+                to_nodes.clone_from(nodes)
+            }
+            (
+                What::Channel {
+                    parent,
+                    group,
+                    buffer,
+                    low,
+                    late_confirm,
+                    holds_max,
+                    customer_holds_max,
+                    cap,
+                    strategy,
+                    splits_max,
+                    priority,
+                    substitutes,
+                    ..
+                },
+                Definition::Channel { parent: to_parent, group: to_group, buffer: to_buffer, policy, .. },
+            ) => {
+                set_name(to_parent, parent);
+                set_name(to_group, group);
+                set(to_buffer, buffer);
+                set(&mut policy.low, low);
+                set(&mut policy.late_confirm, &late_confirm.map(Late::policy));
+                set(&mut policy.holds_max, holds_max);
+                set(&mut policy.customer_holds_max, customer_holds_max);
+                set(&mut policy.cap, cap);
+                set(&mut policy.strategy, &strategy.map(Order::strategy));
+                set(&mut policy.splits_max, splits_max);
+                set(&mut policy.priority, priority);
+                set(&mut policy.substitutes, substitutes);
+            }
+            (
+                What::Sku { category, substitutes, .. },
+                Definition::SkuData { category: to_category, substitutes: to_substitutes, .. },
+            ) => {
+                set(to_category, category);
+                set(to_substitutes, substitutes);
+            }
+            (What::Zone { at, lanes, .. }, Definition::Zone { at: to_at, lanes: to_lanes, .. }) => {
+                *to_at = at.or(*to_at);
+                if !lanes.is_empty() {
+                    to_lanes.clone_from(lanes);
+                }
+            }
+            (
+                What::Rule { skus, category, node, group, channel, effect, .. },
+                Definition::Rule {
+                    skus: to_skus,
+                    category: to_category,
+                    node: to_node,
+                    group: to_group,
+                    channel: to_channel,
+                    effect: to_effect,
+                    ..
+                },
+            ) => {
+                set(to_skus, skus);
+                set(to_category, category);
+                set_name(to_node, node);
+                set_name(to_group, group);
+                // A rule is about a node or about a group.
+                if node.is_some() {
+                    *to_group = None;
+                } else if group.is_some() {
+                    *to_node = None;
+                }
+                set_name(to_channel, channel);
+                *to_effect = effect.effect();
+            }
+            _ => unreachable!("an entry has its kind"),
+        }
+        definition
+    }
+
+    /// An entry with nothing but its name.
+    fn new(&self) -> Definition {
+        let (kind, name) = self.entry();
+        match kind {
+            EntryKind::Group => Definition::Group { name: name.into(), nodes: Vec::new() },
+            EntryKind::Channel => Definition::channel(name),
+            EntryKind::SkuData => {
+                Definition::SkuData { name: name.into(), category: String::new(), substitutes: Vec::new() }
+            }
+            EntryKind::Zone => Definition::Zone { name: name.into(), at: None, lanes: Vec::new() },
+            EntryKind::Rule => Definition::Rule {
+                name: name.into(),
+                skus: "*".into(),
+                category: String::new(),
+                node: None,
+                group: None,
+                channel: None,
+                effect: Effect::None,
+            },
+            _ => Definition::Node {
+                name: name.into(),
+                priority: 100,
+                kind: "warehouse".into(),
+                timezone: "UTC".into(),
+                at: None,
+                substitutes: Vec::new(),
+                day: Day::default(),
+            },
+        }
+    }
+}
+
+impl Late {
+    fn policy(self) -> LateConfirm {
+        match self {
+            Late::Refuse => LateConfirm::Refuse,
+            Late::Reacquire => LateConfirm::Reacquire,
+        }
+    }
+}
+
+impl Order {
+    fn strategy(self) -> Strategy {
+        match self {
+            Order::Priority => Strategy::Priority,
+            Order::Nearest => Strategy::Nearest,
+            Order::FewestSplits => Strategy::FewestSplits,
+            Order::HighestStock => Strategy::HighestStock,
+            Order::LowestCost => Strategy::LowestCost,
+        }
+    }
+}
+
+fn set<T: Clone>(to: &mut T, given: &Option<T>) {
+    if let Some(given) = given {
+        to.clone_from(given);
+    }
+}
+
+/// An empty name is none.
+fn set_name(to: &mut Option<String>, given: &Option<String>) {
+    if let Some(given) = given {
+        *to = Some(given.clone()).filter(|name| !name.is_empty());
+    }
+}
+
 pub fn run(options: &Options) -> i32 {
-    let (definition, profile) = match &options.what {
-        What::Node {
-            name,
-            priority,
-            kind,
-            timezone,
-            at,
-            substitutes,
-            cut_off,
-            utc_offset,
-            capacity,
-            profile,
-        } => (
-            Definition::Node {
-                name: name.clone(),
-                priority: *priority,
-                kind: kind.clone(),
-                timezone: timezone.clone(),
-                at: *at,
-                substitutes: substitutes.clone(),
-                day: Day { cut_off: cut_off.unwrap_or(0), ahead: *utc_offset, capacity: *capacity },
-            },
-            profile,
-        ),
-        What::Group { name, nodes, profile } => {
-            (Definition::Group { name: name.clone(), nodes: nodes.clone() }, profile)
+    with_client(options.what.profile(), async |client, _| {
+        let before = client.definitions(&[options.what.entry()]).await?.pop();
+        let after = options.what.applied_to(before.clone());
+        let exit = define(&client, &after).await?;
+        if exit == exit::OK {
+            // The server may have its own word on it, as on the offset of a time zone.
+            let after = client.definitions(&[options.what.entry()]).await?.pop().unwrap_or(after);
+            for (field, was, is) in differences(before.as_ref(), &after) {
+                err!("  {field}: {was} -> {is}");
+            }
         }
-        What::Channel {
-            name,
-            parent,
-            group,
-            buffer,
-            low,
-            late_confirm,
-            holds_max,
-            customer_holds_max,
-            cap,
-            strategy,
-            splits_max,
-            priority,
-            substitutes,
-            profile,
-        } => {
-            let policy = Policy {
-                low: *low,
-                late_confirm: match late_confirm {
-                    Late::Refuse => LateConfirm::Refuse,
-                    Late::Reacquire => LateConfirm::Reacquire,
-                },
-                holds_max: *holds_max,
-                customer_holds_max: *customer_holds_max,
-                cap: *cap,
-                strategy: match strategy {
-                    Order::Priority => Strategy::Priority,
-                    Order::Nearest => Strategy::Nearest,
-                    Order::FewestSplits => Strategy::FewestSplits,
-                    Order::HighestStock => Strategy::HighestStock,
-                    Order::LowestCost => Strategy::LowestCost,
-                },
-                splits_max: *splits_max,
-                priority: *priority,
-                substitutes: *substitutes,
-            };
-            let (name, parent, group) = (name.clone(), parent.clone(), group.clone());
-            (Definition::Channel { name, parent, group, buffer: *buffer, policy }, profile)
+        Ok(exit)
+    })
+}
+
+/// The fields of an entry as text.
+fn fields(definition: &Definition) -> Vec<(&'static str, String)> {
+    let list = |names: &[String]| names.join(",");
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    let point = |at: &Option<Point>| at.map_or_else(String::new, |at| format!("{at:?}"));
+    match definition {
+        Definition::Node { priority, kind, timezone, at, substitutes, day, .. } => vec![
+            ("priority", priority.to_string()),
+            ("type", kind.clone()),
+            ("timezone", timezone.clone()),
+            ("at", point(at)),
+            ("substitutes", list(substitutes)),
+            ("cut-off", quarters_text(day.cut_off as i8)),
+            ("utc-offset", quarters_text(day.ahead)),
+            ("capacity", day.capacity.to_string()),
+        ],
+        Definition::Group { nodes, .. } => vec![("nodes", list(nodes))],
+        Definition::Channel { parent, group, buffer, policy, .. } => vec![
+            ("parent", name(parent)),
+            ("group", name(group)),
+            ("buffer", buffer.to_string()),
+            ("low", policy.low.to_string()),
+            ("late-confirm", format!("{:?}", policy.late_confirm)),
+            ("holds-max", policy.holds_max.to_string()),
+            ("customer-holds-max", policy.customer_holds_max.to_string()),
+            ("cap", policy.cap.to_string()),
+            ("strategy", format!("{:?}", policy.strategy)),
+            ("splits-max", policy.splits_max.to_string()),
+            ("priority", policy.priority.to_string()),
+            ("substitutes", policy.substitutes.to_string()),
+        ],
+        Definition::SkuData { category, substitutes, .. } => {
+            vec![("category", category.clone()), ("substitutes", list(substitutes))]
         }
-        What::Zone { name, at, lanes, profile } => {
-            (Definition::Zone { name: name.clone(), at: *at, lanes: lanes.clone() }, profile)
-        }
-        What::Sku { name, category, substitutes, profile } => {
-            let (name, category, substitutes) = (name.clone(), category.clone(), substitutes.clone());
-            (Definition::SkuData { name, category, substitutes }, profile)
-        }
-        What::Rule { name, skus, category, node, group, channel, effect, profile } => (
-            Definition::Rule {
-                name: name.clone(),
-                skus: skus.clone(),
-                category: category.clone(),
-                node: node.clone(),
-                group: group.clone(),
-                channel: channel.clone(),
-                effect: effect.effect(),
-            },
-            profile,
-        ),
-    };
-    with_client(profile, async |client, _| define(&client, &definition).await)
+        Definition::Zone { at, lanes, .. } => vec![("at", point(at)), ("lanes", format!("{lanes:?}"))],
+        Definition::Rule { skus, category, node, group, channel, effect, .. } => vec![
+            ("skus", skus.clone()),
+            ("category", category.clone()),
+            ("node", name(node)),
+            ("group", name(group)),
+            ("channel", name(channel)),
+            ("effect", format!("{effect:?}")),
+        ],
+        Definition::Sku { .. } | Definition::Principal { .. } | Definition::Webhook { .. } => Vec::new(),
+    }
+}
+
+/// What is another than before: field, before, after. Of a new entry nothing.
+fn differences(before: Option<&Definition>, after: &Definition) -> Vec<(&'static str, String, String)> {
+    let Some(before) = before else { return Vec::new() };
+    let both = fields(before).into_iter().zip(fields(after));
+    let shown = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    both.filter(|(was, is)| was.1 != is.1).map(|(was, is)| (was.0, shown(was.1), shown(is.1))).collect()
 }
 
 /// Sends one definition and says what came of it.
@@ -376,13 +559,59 @@ pub(super) async fn define(
     match outcome.first() {
         Some(outcome) if outcome.code == Code::Ok => {
             let changed = if outcome.lsn > 0 { "changed" } else { "unchanged" };
-            eprintln!("{} {changed} id={} lsn={}", definition.name(), outcome.id, outcome.lsn);
+            err!("{} {changed} id={} lsn={}", definition.name(), outcome.id, outcome.lsn);
             Ok(exit::OK)
         }
         Some(outcome) => {
-            eprintln!("stockline: {}: {}", outcome.code.name(), definition.name());
+            let unknown = unknown_names(client, definition).await?;
+            match unknown.is_empty() {
+                true => err!(
+                    "stockline: {}: {:?}: {}",
+                    outcome.code.name(),
+                    definition.name(),
+                    advice(outcome.code)
+                ),
+                false => {
+                    for (kind, name) in unknown {
+                        err!("stockline: {}: no {} {name:?}", kind.unknown().name(), kind.name());
+                    }
+                }
+            }
             Ok(exit::FAILED)
         }
         None => Err(ClientError::Protocol("no result for a definition".into())),
+    }
+}
+
+/// The names that a definition refers to and that nobody knows.
+async fn unknown_names<'a>(
+    client: &stockline_client::Client,
+    definition: &'a Definition,
+) -> Result<Vec<(NameKind, &'a str)>, ClientError> {
+    let mut unknown = Vec::new();
+    for (kind, name) in definition.references() {
+        if client.resolve(kind, &[name], false).await?.first().is_none_or(Result::is_err) {
+            unknown.push((kind, name));
+        }
+    }
+    Ok(unknown)
+}
+
+fn advice(code: Code) -> &'static str {
+    match code {
+        Code::InvalidName => {
+            "a name has 1 to 128 bytes, no control or invisible characters, no space at its ends"
+        }
+        Code::InvalidRule => {
+            "it contradicts itself, or is out of bounds (a * stands at the end of a pattern only)"
+        }
+        Code::InvalidParent => "the parent is part of this channel, or levels would be more than 8",
+        Code::CatalogueFull => "there are as many of these as there can be",
+        Code::UnknownToken => "no token has that name",
+        Code::Forbidden => {
+            "the token admin is the server's: replace admin.token in the data directory and restart"
+        }
+        Code::TokenInUse => "another name has that token",
+        _ => "it was refused",
     }
 }

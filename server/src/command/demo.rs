@@ -9,6 +9,7 @@ use stockline_core::id::{Key, Millis, NodeId, SkuId};
 use stockline_core::outcome::Code;
 use stockline_core::record::EventRec;
 
+use crate::err;
 use crate::event_row::key_of;
 
 const CATALOGUE: &str = include_str!("../../demo/catalogue.csv");
@@ -64,13 +65,9 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
         return Err("demo: a receipt was refused; use an empty --data directory".into());
     }
     let program = std::env::args().next().unwrap_or_else(|| "stockline".into());
-    eprintln!(
-        "demo: {} skus, {receipts} opening receipts at 2 nodes, {} channels",
-        rows.len(),
-        CHANNELS.len()
-    );
-    eprintln!("data: {}", data.display());
-    eprintln!("type next:\n  {program} query 85123A --channel \"United Kingdom\" --profile {profile_file}");
+    err!("demo: {} skus, {receipts} opening receipts at 2 nodes, {} channels", rows.len(), CHANNELS.len());
+    err!("data: {}", data.display());
+    err!("type next:\n  {program} query 85123A --channel \"United Kingdom\" --profile {profile_file}");
     Ok(())
 }
 

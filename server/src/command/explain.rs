@@ -3,10 +3,12 @@
 use stockline_client::{Client, ClientError, Fill, NewReservation};
 use stockline_core::catalogue::NameKind;
 use stockline_core::id::{GroupId, NodeId, ZoneId};
+use stockline_core::outcome::Code;
 use stockline_core::record::LineRec;
 
 use crate::command::{ProfileOption, with_client};
 use crate::exit;
+use crate::out;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -47,17 +49,17 @@ pub fn run(options: &Options) -> i32 {
         let Some(outcome) = outcomes.first() else {
             return Err(ClientError::Protocol("no result for an explanation".into()));
         };
-        println!("{}", outcome.code.name());
+        out!("{}", outcome.code.name());
         for part in outcome.parts.iter().filter(|part| part.node == NodeId::ANY.0) {
-            println!("available={} of {}", part.quantity, options.quantity);
+            out!("available={} of {}", part.quantity, options.quantity);
         }
         for part in outcome.parts.iter().filter(|part| part.at_ms > 0) {
-            println!("node={} taken={} promised_for_ms={}", part.node, part.quantity, part.at_ms);
+            out!("node={} taken={} promised_for_ms={}", part.node, part.quantity, part.at_ms);
         }
         for trace in traces {
             let why =
                 WHY.get(usize::from(trace.why)).copied().unwrap_or("for a reason this program does not know");
-            println!(
+            out!(
                 "node={} taken={} free={} withheld={} own={} rank={} order={} late={}: {why}",
                 trace.node,
                 trace.taken,
@@ -69,7 +71,7 @@ pub fn run(options: &Options) -> i32 {
                 trace.late
             );
         }
-        Ok(exit::OK)
+        Ok(if outcome.code == Code::Ok { exit::OK } else { exit::FAILED })
     })
 }
 

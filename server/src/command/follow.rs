@@ -10,6 +10,7 @@ use crate::availability::Status;
 use crate::command::{ProfileOption, id, with_client};
 use crate::exit;
 use crate::follow::{reason_name, what_name};
+use crate::out;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -56,12 +57,12 @@ pub fn run(options: &Options) -> i32 {
             told.notices.iter().for_each(print_notice);
             told.changes.iter().for_each(|change| print_change(change, told.as_of_lsn));
             if told.redefined != 0 {
-                println!("redefined: any sku may be another");
+                out!("redefined: any sku may be another");
             }
             let is_all = told.next_lsn == asked.from_lsn || asked.from_lsn == 0;
             asked.from_lsn = told.next_lsn;
             if options.once && is_all {
-                println!("next={}", told.next_lsn);
+                out!("next={}", told.next_lsn);
                 return Ok(exit::OK);
             }
         }
@@ -69,34 +70,27 @@ pub fn run(options: &Options) -> i32 {
 }
 
 fn print_notice(notice: &NoticeRec) {
-    let what = what_name(notice.what);
-    print!(
-        "lsn={} at_ms={} channel={} reservation={} {what}",
-        notice.lsn,
-        notice.at_ms,
-        notice.channel,
-        ReservationId(notice.reservation)
-    );
+    let (what, lsn, at_ms, channel) = (what_name(notice.what), notice.lsn, notice.at_ms, notice.channel);
+    let id = ReservationId(notice.reservation);
+    let mut line = format!("lsn={lsn} at_ms={at_ms} channel={channel} reservation={id} {what}");
     if let Some(state) = State::from_number(notice.state).filter(|state| *state != State::None) {
-        print!(" state={}", state.name());
+        line += &format!(" state={}", state.name());
     }
     if notice.node != NodeId::ANY.0 {
-        print!(" sku={} node={} quantity={}", notice.sku, notice.node, notice.quantity);
+        line += &format!(" sku={} node={} quantity={}", notice.sku, notice.node, notice.quantity);
     }
     match reason_name(notice.reason) {
-        Some(reason) if notice.due_ms == Millis(u64::MAX).0 => print!(" for=never reason={reason}"),
-        Some(reason) => print!(" for_ms={} reason={reason}", notice.due_ms),
-        None if notice.due_ms > 0 => print!(" expires_at_ms={}", notice.due_ms),
+        Some(reason) if notice.due_ms == Millis(u64::MAX).0 => line += &format!(" for=never reason={reason}"),
+        Some(reason) if notice.due_ms == 0 => line += &format!(" for=now reason={reason}"),
+        Some(reason) => line += &format!(" for_ms={} reason={reason}", notice.due_ms),
+        None if notice.due_ms > 0 => line += &format!(" expires_at_ms={}", notice.due_ms),
         None => {}
     }
-    println!();
+    out!("{line}");
 }
 
 fn print_change(change: &ChangeRec, as_of_lsn: u64) {
     let before = Status::name(change.before).map_or_else(String::new, |before| format!(" before={before}"));
     let status = Status::name(change.status).unwrap_or("unknown");
-    println!(
-        "sku={} available={} status={status}{before} as_of_lsn={as_of_lsn}",
-        change.sku, change.available
-    );
+    out!("sku={} available={} status={status}{before} as_of_lsn={as_of_lsn}", change.sku, change.available);
 }

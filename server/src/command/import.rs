@@ -21,6 +21,7 @@ use crate::command::demo::event_record;
 use crate::command::{ProfileOption, with_client};
 use crate::event_row::ParsedRow;
 use crate::exit;
+use crate::{err, out, say};
 pub use rows::Mapping;
 use rows::Rows;
 
@@ -61,10 +62,10 @@ impl Complaints {
 
     fn print(&self, name: &str) {
         for complaint in &self.shown {
-            eprintln!("{name}:{complaint}");
+            err!("{name}:{complaint}");
         }
         if self.count > self.shown.len() {
-            eprintln!("{name}: and {} more", self.count - self.shown.len());
+            err!("{name}: and {} more", self.count - self.shown.len());
         }
     }
 }
@@ -83,14 +84,14 @@ impl<'a> Progress<'a> {
 
     fn at(&mut self, text: impl FnOnce() -> String) {
         if self.is_shown && self.last.elapsed().as_millis() >= 500 {
-            eprint!("\r{}: {}", self.name, text());
+            say::complaint(format_args!("\r{}: {}", self.name, text()));
             self.last = Instant::now();
         }
     }
 
     fn end(&self) {
         if self.is_shown {
-            eprint!("\r");
+            say::complaint(format_args!("\r"));
         }
     }
 }
@@ -100,14 +101,14 @@ pub fn run(options: &Options) -> i32 {
     let mapping = match options.map.as_deref().map(Mapping::read).transpose() {
         Ok(mapping) => mapping.unwrap_or_default(),
         Err(reason) => {
-            eprintln!("stockline: {reason}");
+            err!("stockline: {reason}");
             return exit::USAGE;
         }
     };
     let mut input = match open(&options.file) {
         Ok(input) => input,
         Err(error) => {
-            eprintln!("{name}: {error}");
+            err!("{name}: {error}");
             return exit::USAGE;
         }
     };
@@ -119,11 +120,11 @@ pub fn run(options: &Options) -> i32 {
     progress.end();
     if complaints.count > 0 {
         complaints.print(&name);
-        eprintln!("stockline: nothing was sent; correct these rows and import again");
+        err!("stockline: nothing was sent; correct these rows and import again");
         return exit::USAGE;
     }
     if let Err(error) = input.seek(SeekFrom::Start(0)) {
-        eprintln!("{name}: {error}");
+        err!("{name}: {error}");
         return exit::USAGE;
     }
     with_client(&options.profile, async |client, _| {
@@ -241,7 +242,7 @@ impl Tally {
                 code => {
                     self.refused += 1;
                     if self.refused <= COMPLAINTS_MAX {
-                        eprintln!("{name}:{}: {}: {}{}", sent.line, code.name(), sent.text, advice(code));
+                        err!("{name}:{}: {}: {}{}", sent.line, code.name(), sent.text, advice(code));
                     }
                 }
             }
@@ -279,8 +280,8 @@ async fn send<R: io::BufRead>(
             match row {
                 Ok(row) => some.push((line, row)),
                 Err(reason) => {
-                    eprintln!("{name}:{line}: {reason}");
-                    eprintln!("stockline: the input changed while it was sent; import it again");
+                    err!("{name}:{line}: {reason}");
+                    err!("stockline: the input changed while it was sent; import it again");
                     return Ok(exit::FAILED);
                 }
             }
@@ -306,9 +307,9 @@ async fn send<R: io::BufRead>(
     progress.end();
     let Tally { applied, repeats, refused } = tally;
     if refused > COMPLAINTS_MAX {
-        eprintln!("{name}: and {} more refused", refused - COMPLAINTS_MAX);
+        err!("{name}: and {} more refused", refused - COMPLAINTS_MAX);
     }
-    println!(
+    out!(
         "applied={applied} duplicates={repeats} refused={refused} seconds={:.2}",
         started.elapsed().as_secs_f64()
     );

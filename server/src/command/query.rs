@@ -7,6 +7,7 @@ use stockline_core::wire::{Availability, QueryRec};
 use crate::availability::Status;
 use crate::command::{ProfileOption, with_client};
 use crate::exit;
+use crate::{err, out};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -24,10 +25,7 @@ pub fn run(options: &Options) -> i32 {
     with_client(&options.profile, async |client, _| {
         let channel = client.resolve(NameKind::Channel, &[&options.channel], false).await?;
         let Some(Ok(channel)) = channel.first() else {
-            eprintln!(
-                "stockline: no channel {:?}; `stockline define channel NAME` creates one",
-                options.channel
-            );
+            err!("stockline: no channel {:?}; `stockline define channel NAME` creates one", options.channel);
             return Ok(exit::FAILED);
         };
         let names: Vec<&str> = options.skus.iter().map(String::as_str).collect();
@@ -50,14 +48,15 @@ pub fn run(options: &Options) -> i32 {
                     let later = later.map_or_else(String::new, |later| {
                         format!(" later={} later_from_ms={}", later.units, later.from_ms)
                     });
-                    println!(
+                    out!(
                         "{name} available={} status={status}{later} as_of_lsn={}",
-                        item.available, answer.as_of_lsn
+                        item.available,
+                        answer.as_of_lsn
                     );
                 }
                 _ => {
                     missing = true;
-                    eprintln!("stockline: no sku {name:?}; it comes into being with its first event");
+                    err!("stockline: no sku {name:?}; it comes into being with its first event");
                 }
             }
         }

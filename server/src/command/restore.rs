@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use stockline_core::audit_trail::AuditTrail;
 use stockline_core::backup;
+use stockline_core::catalogue::NO_TOKEN;
 use stockline_core::id::Lsn;
 use stockline_core::journal::Journal;
 use stockline_core::journal::file::FileJournal;
 use stockline_core::letters::Letters;
 use stockline_core::snapshot::Snapshot;
-use stockline_core::verify::verify;
+use stockline_core::verify::{recovered_catalogue, verify};
 
 use crate::engine::{AUDIT_FILE, JOURNAL_FILE, LETTERS_FILE, SNAPSHOT_FILE, note, open_trail};
 use crate::{data, exit};
+use crate::{err, out};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -26,16 +28,19 @@ pub struct Options {
     /// The state as of this LSN: everything after it never was
     #[arg(long, value_name = "LSN")]
     at: Option<u64>,
+    /// No token of the backup is good any more, the administrator's included: each is to be made again
+    #[arg(long)]
+    revoke_tokens: bool,
 }
 
 pub fn run(options: &Options) -> i32 {
     match restore(options) {
         Ok(report) => {
-            println!("{report}");
+            out!("{report}");
             exit::OK
         }
         Err(reason) => {
-            eprintln!("stockline: {reason}");
+            err!("stockline: {reason}");
             exit::DATA
         }
     }
@@ -73,11 +78,29 @@ fn restore(options: &Options) -> Result<String, String> {
         let at = options.at.map_or(String::new(), |at| format!(" at LSN {at}"));
         let what = format!("restore from {}{at}", options.from.display());
         note(&trail, &what).map_err(|error| said(&error))?;
-        data::copy_identity(&options.from, to).map_err(|error| said(&error))?;
-        eprintln!("copied; doing it again");
+        data::copy_identity(&options.from, to, !options.revoke_tokens).map_err(|error| said(&error))?;
+        err!("copied; doing it again");
         let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;
         let snapshot = Snapshot::open(&snapshot_to).map_err(|error| said(&error))?;
         let report = verify(&snapshot, &*journal.reader(), None).map_err(|error| said(&error))?;
+        let origin = data::Origin::read(&options.from).map_err(|error| said(&error))?;
+        if let Some(data::Origin { server, anchor }) = origin {
+            err!("the backup is of server {server} as of {anchor}");
+        }
+        let (catalogue, _) =
+            recovered_catalogue(&snapshot, &*journal.reader()).map_err(|error| said(&error))?;
+        let good = catalogue.principals().iter().filter(|principal| principal.token_sha256 != NO_TOKEN);
+        let good: Vec<&str> = good.map(|principal| &*principal.name).collect();
+        if options.revoke_tokens {
+            data::revoke_at_start(to, &good).map_err(|error| said(&error))?;
+            err!("these tokens are revoked when the server starts: {}", good.join(", "));
+        } else if !good.is_empty() {
+            err!(
+                "these tokens are good as they were then, also those that were replaced or revoked since: {}; restore with \
+                 --revoke-tokens to have none of them good",
+                good.join(", ")
+            );
+        }
         match report.wrong.first() {
             Some(wrong) => Err(wrong.clone()),
             None => Ok(format!(

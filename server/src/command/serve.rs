@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use stockline_core::catalogue::{Definition, Role};
+use stockline_core::catalogue::{ADMIN, Definition, EntryKind, NO_TOKEN, Role};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Millis, PrincipalId};
 use stockline_core::journal::JournalError;
@@ -21,7 +21,8 @@ use crate::engine::{Engine, EngineConfig, RunningEngine, StartError, Tag};
 use crate::jwt::Jwts;
 use crate::principal::token_sha256;
 use crate::quic::QuicFace;
-use crate::{exit, http, log, trace};
+use crate::{err, out};
+use crate::{exit, http, log, say, trace, zone};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -48,30 +49,32 @@ pub fn run(options: Options) -> i32 {
     let config = match ServeConfig::resolve(options.serve, options.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("stockline: {error}");
+            err!("stockline: {error}");
             return exit::USAGE;
         }
     };
     if let Err(reason) = check(&config) {
-        eprintln!("stockline: {reason}");
+        err!("stockline: {reason}");
         return exit::USAGE;
     }
     if options.print_config {
-        print!("{}", config.to_toml());
+        say::output(format_args!("{}", config.to_toml()));
         return exit::OK;
     }
     if options.check_config {
-        println!("the configuration is sound");
+        out!("the configuration is sound");
         return exit::OK;
     }
     log::start(config.log_format, log::filter(&config.log).expect("checked with the rest"));
-    match serve(&config, options.demo) {
+    let exit = match serve(&config, options.demo) {
         Ok(()) => exit::OK,
         Err(Stop(exit, reason)) => {
             tracing::error!("{reason}");
             exit
         }
-    }
+    };
+    log::flush();
+    exit
 }
 
 /// Whether what the configuration and the environment point to can be used.
@@ -95,6 +98,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     };
     let running = RunningEngine::start(&engine_config, |failure| {
         tracing::error!("{}", failure.reason);
+        log::flush();
         std::process::exit(failure.exit);
     })
     .map_err(|error| Stop(exit::DATA, explain(&error)))?;
@@ -117,6 +121,9 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     let traces = trace::start(runtime.handle()).map_err(|reason| Stop(exit::USAGE, reason))?;
     let served = runtime.block_on(async {
         let engine = running.handle();
+        let to_revoke = data.to_revoke().map_err(|error| data_error(&error))?;
+        revoke(&engine, &to_revoke).await?;
+        data.revoked().map_err(|error| data_error(&error))?;
         ensure_admin(&engine, &token).await?;
         let listening = |what: &str, address, error: &dyn std::fmt::Display| {
             Stop(exit::ADDRESS, format!("cannot listen on {what} address {address}: {error}"))
@@ -150,9 +157,11 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         if with_demo {
             demo::fill(&profile, &config.data).await.map_err(|reason| Stop(exit::FAILED, reason))?;
         }
-        println!("ready quic={quic_address} http={http_address}");
         // Whoever starts the server waits for this line; a closed pipe is no reason not to serve.
-        let _ = std::io::stdout().flush();
+        let mut stdout = std::io::stdout();
+        let _ =
+            writeln!(stdout, "ready quic={quic_address} http={http_address}").and_then(|()| stdout.flush());
+        tokio::spawn(zone::keep(engine.clone()));
         tokio::select! {
             _ = stop.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
@@ -194,20 +203,43 @@ fn explain(error: &StartError) -> String {
 /// Makes sure that the token in `admin.token` is the administrator's, as at the first start or after the file
 /// was replaced.
 async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
-    let (reply_to, mut answered) = tokio::sync::mpsc::unbounded_channel();
-    let definition = Definition::Principal {
-        name: "admin".into(),
+    let admin = Definition::Principal {
+        name: ADMIN.into(),
         role: Role::Admin,
         channel: None,
         nodes: Vec::new(),
         token_sha256: token_sha256(token.as_bytes()),
     };
-    let command =
-        Command { key: Key(0), issued_at: Millis(0), digest: 0, body: Body::Define(Box::new(definition)) };
+    define(engine, vec![admin]).await
+}
+
+/// Revokes tokens that a restored directory says are worth nothing.
+async fn revoke(engine: &Engine, names: &[String]) -> Result<(), Stop> {
+    let known = names.iter().filter_map(|name| engine.names().entry(EntryKind::Principal, name));
+    let revoked = known.map(|entry| {
+        let mut entry = Definition::clone(&entry);
+        if let Definition::Principal { token_sha256, .. } = &mut entry {
+            *token_sha256 = NO_TOKEN;
+        }
+        entry
+    });
+    define(engine, revoked.collect()).await
+}
+
+/// Puts definitions into the order for the system, and waits until they are durable.
+async fn define(engine: &Engine, definitions: Vec<Definition>) -> Result<(), Stop> {
+    if definitions.is_empty() {
+        return Ok(());
+    }
+    let (reply_to, mut answered) = tokio::sync::mpsc::unbounded_channel();
+    let plain = |definition| {
+        let body = Body::Define(Box::new(definition));
+        Command { key: Key(0), issued_at: Millis(0), digest: 0, body }
+    };
     let frame = Frame {
         tag: Tag::new(Some(reply_to)),
         principal: PrincipalId::SYSTEM,
-        commands: vec![command],
+        commands: definitions.into_iter().map(plain).collect(),
         lines: Vec::new(),
     };
     let submitted = engine.submit(frame);

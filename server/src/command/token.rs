@@ -2,11 +2,12 @@
 //! server; the token itself is printed once, inside a profile. Naming an existing principal replaces its token.
 
 use stockline_client::{Client, ClientError};
-use stockline_core::catalogue::{Definition, NO_TOKEN, NameKind, Role};
+use stockline_core::catalogue::{Definition, EntryKind, NO_TOKEN, NameKind, Role};
 
 use crate::command::{ProfileOption, define, with_client};
 use crate::exit;
 use crate::principal::{new_token, token_sha256};
+use crate::{err, say};
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum RoleName {
@@ -19,8 +20,8 @@ enum RoleName {
 pub struct Options {
     /// Name of the principal
     name: String,
-    #[arg(long)]
-    role: RoleName,
+    #[arg(long, required_unless_present = "revoke", conflicts_with = "revoke")]
+    role: Option<RoleName>,
     /// The channel it may act for (role channel)
     #[arg(long, required_if_eq("role", "channel"))]
     channel: Option<String>,
@@ -28,7 +29,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', required_if_eq("role", "warehouse"))]
     nodes: Vec<String>,
     /// Make the channel, or the nodes, that are not there yet
-    #[arg(long)]
+    #[arg(long, conflicts_with = "revoke")]
     create: bool,
     /// The token is worth nothing from now on, and its connections end; nothing is printed
     #[arg(long)]
@@ -38,36 +39,65 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> i32 {
+    let Some(role) = options.role else {
+        return with_client(&options.profile, async |client, _| revoke(&client, &options.name).await);
+    };
+    let (role, channel, nodes) = match role {
+        RoleName::Admin => (Role::Admin, false, false),
+        RoleName::Channel => (Role::Channel, true, false),
+        RoleName::Warehouse => (Role::Warehouse, false, true),
+    };
+    for (flag, given, fits) in
+        [("--channel", options.channel.is_some(), channel), ("--nodes", !options.nodes.is_empty(), nodes)]
+    {
+        if given && !fits {
+            err!(
+                "stockline: {flag} does not go with this role: channel has --channel, warehouse --nodes, admin neither"
+            );
+            return exit::USAGE;
+        }
+    }
     let token = match new_token() {
         Ok(token) => token,
         Err(error) => {
-            eprintln!("stockline: the system gives no random numbers: {error}");
+            err!("stockline: the system gives no random numbers: {error}");
             return exit::FAILED;
         }
     };
     let definition = Definition::Principal {
         name: options.name.clone(),
-        role: match options.role {
-            RoleName::Admin => Role::Admin,
-            RoleName::Channel => Role::Channel,
-            RoleName::Warehouse => Role::Warehouse,
-        },
+        role,
         channel: options.channel.clone(),
         nodes: options.nodes.clone(),
-        token_sha256: if options.revoke { NO_TOKEN } else { token_sha256(token.as_bytes()) },
+        token_sha256: token_sha256(token.as_bytes()),
     };
     with_client(&options.profile, async |client, mut profile| {
         if options.create {
             create(&client, options).await?;
         }
+        profile.token = token;
+        profile.ca = std::path::absolute(&profile.ca).unwrap_or(profile.ca);
+        let text = toml::to_string(&profile).unwrap_or_default();
+        // Written before the old token is worth nothing: where it cannot be, that one stays.
+        say::output(format_args!("{text}"));
         let exit = define::define(&client, &definition).await?;
-        if exit == exit::OK && !options.revoke {
-            profile.token = token;
-            profile.ca = std::path::absolute(&profile.ca).unwrap_or(profile.ca);
-            print!("{}", toml::to_string(&profile).unwrap_or_default());
+        if exit != exit::OK {
+            err!("stockline: the profile printed above is worth nothing; no token was changed");
         }
         Ok(exit)
     })
+}
+
+/// The token is worth nothing from now on; its rights stay as they are.
+async fn revoke(client: &Client, name: &str) -> Result<i32, ClientError> {
+    let Some(mut definition) = client.definitions(&[(EntryKind::Principal, name)]).await?.pop() else {
+        err!("stockline: UNKNOWN_TOKEN: no token {name:?}");
+        return Ok(exit::FAILED);
+    };
+    if let Definition::Principal { token_sha256, .. } = &mut definition {
+        *token_sha256 = NO_TOKEN;
+    }
+    define::define(client, &definition).await
 }
 
 /// Makes what the token is for, where nobody has it.

@@ -27,7 +27,9 @@ pub fn backup_files(
         let anchor = stockline_core::backup::copy(snapshot, reader, &snapshot_to, &journal_to)
             .map_err(|error| error.to_string())?;
         trail.copy_to(&to.join(AUDIT_FILE)).map_err(|error| error.to_string())?;
-        data::copy_identity(from, to).map_err(|error| error.to_string())?;
+        data::copy_identity(from, to, true).map_err(|error| error.to_string())?;
+        let origin = data::Origin::of(from, anchor.to_string()).map_err(|error| error.to_string())?;
+        origin.write(to).map_err(|error| error.to_string())?;
         Ok(anchor)
     })
 }

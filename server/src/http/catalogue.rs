@@ -32,6 +32,7 @@ use super::problem::{Problem, ProblemBody};
 use crate::command::define::{cut_off, quarters_text, utc_offset};
 use crate::engine::Engine;
 use crate::event_row::wrong;
+use crate::zone;
 
 /// A kind of entry.
 pub(super) trait Entry: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
@@ -175,7 +176,12 @@ pub(super) async fn put_entry(
     Condition(condition): Condition,
     definitions: Vec<Definition>,
 ) -> Result<Versioned<Done>, Problem> {
+    let now = caller.engine.clock().now();
+    let resolve = |definition| zone::resolved(definition, now).map_err(Problem::invalid);
+    let definitions: Vec<Definition> = definitions.into_iter().map(resolve).collect::<Result<_, _>>()?;
     let last = definitions.last().expect("something is put");
+    let references: Vec<(NameKind, String)> =
+        last.references().into_iter().map(|(kind, name)| (kind, name.to_owned())).collect();
     let (kind, name) = (last.kind().expect("an entry is put"), last.name().to_owned());
     if let Err(reason) = Catalogue::check_name(&name) {
         return Err(Problem::of(Code::InvalidName, wrong("name", &name, reason)));
@@ -198,7 +204,13 @@ pub(super) async fn put_entry(
     let reply = caller.submit(FrameType::Define, commands, vec![]).await?;
     let lsn = reply.replies.iter().map(|told| told.lsn.0).max().unwrap_or(0);
     if let Some(refused) = reply.replies.iter().find(|told| told.outcome.code != Code::Ok) {
-        return Err(Problem::refused(refused.outcome.code));
+        let code = refused.outcome.code;
+        let unknown =
+            |(kind, name): &&(NameKind, String)| kind.unknown() == code && names.id(*kind, name).is_none();
+        return Err(match references.iter().find(unknown) {
+            Some((kind, name)) => Problem::refused(code).saying(format!("no {} {name:?}", kind.name())),
+            None => Problem::refused(code),
+        });
     }
     // LSN 0: it was there, exactly so.
     Ok(Versioned {

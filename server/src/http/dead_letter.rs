@@ -226,7 +226,7 @@ async fn keep_all(engine: &Engine, principal: &Principal, letters: Vec<Letter>) 
     let dropped = with(engine, move |all| all.keep(&letters)).await?;
     if dropped > 0 {
         engine.metrics().problem("DEAD_LETTERS_FULL");
-        if log::may_tell_of_strangers() {
+        if log::may_tell_of(principal.id) {
             let (principal, all, own) = (&*principal.name, limit::LETTERS_MAX, limit::LETTERS_PER_OWNER_MAX);
             tracing::error!(
                 principal,

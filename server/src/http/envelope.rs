@@ -150,7 +150,11 @@ impl Call {
             tracing::debug!(target: "http", principal = name, %method, path, status, code, us, request, trace);
             return None;
         }
-        if !is_probe && (principal.is_some() || log::may_tell_of_strangers()) {
+        let may_tell = match principal {
+            Some(principal) => (administers && !turned_away) || log::may_tell_of(principal.id),
+            None => log::may_tell_of_strangers(),
+        };
+        if !is_probe && may_tell {
             tracing::info!(target: "audit", face = "http", principal = name, %method, path, status, code, request, trace);
         }
         let entry = AuditEntry {

@@ -61,6 +61,12 @@ impl Problem {
         Problem { counts: Counts::Already, ..Problem::of(code, meaning(code)) }
     }
 
+    /// With another text.
+    pub(super) fn saying(mut self, detail: String) -> Problem {
+        self.detail = detail;
+        self
+    }
+
     /// A request that makes no sense as it stands.
     pub(super) fn invalid(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID", detail)
@@ -130,7 +136,7 @@ fn status(code: Code) -> StatusCode {
         ClockAhead, CursorUnknown, Forbidden, InvalidEvent, InvalidName, InvalidQuantity, InvalidRule,
         InvalidTtl, Malformed, NoLines, Ok, Overloaded, ShuttingDown, TooManyLines, Unauthenticated,
         UnknownChannel, UnknownGroup, UnknownNode, UnknownReservation, UnknownSku, UnknownSupply,
-        UnknownZone, VersionConflict,
+        UnknownToken, UnknownZone, VersionConflict,
     };
     match code {
         Ok => StatusCode::OK,
@@ -143,7 +149,7 @@ fn status(code: Code) -> StatusCode {
         InvalidQuantity | NoLines | TooManyLines | InvalidTtl | InvalidEvent | InvalidName | InvalidRule
         | ClockAhead => StatusCode::UNPROCESSABLE_ENTITY,
         UnknownSku | UnknownNode | UnknownChannel | UnknownGroup | UnknownZone | UnknownReservation
-        | UnknownSupply => StatusCode::NOT_FOUND,
+        | UnknownSupply | UnknownToken => StatusCode::NOT_FOUND,
         _ => StatusCode::CONFLICT,
     }
 }

@@ -21,6 +21,7 @@ use super::{cloud_event, dead_letter};
 use crate::engine::Engine;
 use crate::event_row::{EventRow, ParsedRow, key_of, wrong};
 use crate::history::{self, Moved};
+use crate::zone;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -188,8 +189,10 @@ fn detail(sent: &EventSent, code: Code, now: Millis) -> Option<String> {
 pub(super) fn event_of(engine: &Engine, row: &ParsedRow, sender: PrincipalId) -> StockEvent {
     let id = |kind, name: &str| engine.names().id(kind, name);
     let sku = SkuId(id(NameKind::Sku, &row.sku).unwrap_or(u32::MAX));
-    row.event(sku, |name| NodeId(id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16)))
-        .told_by(sender)
+    let node = |name: &str| NodeId(id(NameKind::Node, name).map_or(NodeId::ANY.0, |id| id as u16));
+    let mut event = row.event(sku, node).told_by(sender);
+    zone::resolve_eta(engine, &mut event);
+    event
 }
 
 /// Counts what each source sent.

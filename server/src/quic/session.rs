@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use stockline_core::admission::WindowSize;
-use stockline_core::catalogue::{EntryKind, NameKind, Principal, Role};
-use stockline_core::command::{Allocate, Body, Command, Frame};
+use stockline_core::catalogue::{Definition, EntryKind, NameKind, Principal, Role};
+use stockline_core::command::{Allocate, Body, Command, Frame, Read};
 use stockline_core::id::{ChannelId, GroupId, Millis, SkuId};
 use stockline_core::limit;
 use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
+use stockline_core::record::DefinitionList;
 use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
     self, AllocationAnswers, ArchivedAvailability, ArchivedFollow, ArchivedSignIn, AvailabilityAnswer,
@@ -34,6 +35,7 @@ use crate::log;
 use crate::metrics::Operation;
 use crate::principal::SignedIn;
 use crate::trace::{self, Span};
+use crate::zone;
 
 /// Chunks taken from the stream, and replies from the engine, at one go.
 const CHUNKS: usize = 32;
@@ -307,7 +309,9 @@ impl Session {
         let (principal, kind, code) = (&*self.principal.name, raw.kind, turned.code.name());
         let text = &*turned.text;
         if turned.code == Code::Forbidden || (self.principal.role != Role::Admin && access::hides(code)) {
-            tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
+            if log::may_tell_of(self.principal.id) {
+                tracing::info!(target: "audit", face = "quic", principal, ?kind, code, text);
+            }
             let entry = self.entry(&format!("{kind:?}"), raw.request, code);
             self.engine.trail().tell_refusal(self.engine.clock().now(), entry);
         } else {
@@ -329,12 +333,36 @@ impl Session {
         if raw.kind == FrameType::Follow {
             return self.follow(raw);
         }
+        if raw.kind == FrameType::ReadDefinitions {
+            access::allow(&self.principal, raw.kind, &[])?;
+            let wanted = wire::read_entries(raw)?;
+            self.taken += wanted.len();
+            let found = wanted.iter().filter_map(|(kind, name)| self.engine.names().entry(*kind, name));
+            let shown: Vec<Definition> = found.map(|entry| access::shown(&entry)).collect();
+            wire::encode(&mut self.out, FrameType::Definitions, raw.request, &DefinitionList::of(&shown));
+            return Ok(());
+        }
         let scope = match self.principal.role {
             Role::Channel => self.principal.channel,
             Role::Admin | Role::Warehouse => None,
         };
-        let read = wire::read_commands(raw, self.principal.id, scope, self.engine.clock().now())?;
+        let mut read = wire::read_commands(raw, self.principal.id, scope, self.engine.clock().now())?;
         access::allow(&self.principal, raw.kind, &read.commands)?;
+        for (index, command) in read.commands.iter_mut().enumerate() {
+            match &mut command.body {
+                Body::Event(event) => zone::resolve_eta(&self.engine, event),
+                Body::Define(definition) => {
+                    let resolved = zone::resolved(Definition::clone(definition), self.engine.clock().now());
+                    let wrong =
+                        |reason| Turned::new(Code::InvalidRule, format!("definition {index}: {reason}"));
+                    **definition = resolved.map_err(wrong)?;
+                }
+                Body::Read(Read::Name { kind, name }) => {
+                    access::hide_name(&self.engine, &self.principal, *kind, name);
+                }
+                _ => {}
+            }
+        }
         let mut frame = Frame {
             tag: Tag {
                 mark: u64::from(raw.request) << 8 | raw.kind as u64,
