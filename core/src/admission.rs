@@ -1,12 +1,12 @@
 //! Idempotency: the window of commands whose repeats are known.
 //!
-//! A command is known by its principal and key, a reservation also by its id. The window holds the last
-//! commands by LSN, at most [`limit::IDEMPOTENCY_COMMANDS`] of them and none older than
-//! [`limit::IDEMPOTENCY_MS`]. What drops out raises its sender's floor: a command issued at or before it may be a
-//! repeat of something forgotten and is refused as too old, so no gap opens between "known" and "too old".
+//! A command is known by its principal and key, a reservation also by its id. The window holds at most
+//! [`limit::IDEMPOTENCY_COMMANDS`] of them, none older than [`limit::IDEMPOTENCY_MS`], and none more than
+//! [`limit::IDEMPOTENCY_LSNS`] behind. Where it is full, the principal that has most in it gives up its oldest: what one
+//! sends makes nobody else's forgotten. What drops out raises its sender's floor: a command issued at or before it may be
+//! a repeat of something forgotten and is refused as too old, so no gap opens between "known" and "too old".
 //! The window keeps no answers: a repeat is answered from the journal, where the first answer is.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -27,15 +27,26 @@ pub enum Admission {
     Refused(Code),
 }
 
-/// What is kept of a command; all zeros for one without a key.
+/// No record.
+const NONE: u32 = u32::MAX;
+/// Records given up after which it is looked again which is the oldest, and who has most.
+const LOOK_EVERY: u64 = 4_096;
+
+/// What is kept of a command.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     key: Key,
     /// 0 unless it is a reservation.
     reservation: ReservationId,
     digest: u64,
+    /// When its sender says it was sent.
     issued_at: Millis,
+    /// When it got its place in the order.
+    taken_at: Millis,
+    lsn: Lsn,
     principal: PrincipalId,
+    /// The next of the same principal, or of those that are free.
+    next: u32,
 }
 
 impl Record {
@@ -55,9 +66,6 @@ impl Record {
     }
 
     fn of(principal: PrincipalId, command: &Command) -> Record {
-        if command.key == Key(0) {
-            return Record::default();
-        }
         let reservation = match &command.body {
             Body::Reserve(reserve) => reserve.id,
             _ => ReservationId(0),
@@ -66,8 +74,11 @@ impl Record {
             key: command.key,
             reservation,
             digest: command.digest,
-            issued_at: command.issued_at,
+            issued_at: command.issued(),
+            taken_at: Millis(0),
+            lsn: Lsn::NONE,
             principal,
+            next: NONE,
         }
     }
 }
@@ -85,21 +96,37 @@ impl Default for WindowSize {
     }
 }
 
-/// A record's LSN, and in the lowest bit which of its numbers this entry is for.
+/// Which record, and in the lowest bit which of its numbers this entry is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place(u64);
+struct Place(u32);
 
 impl Place {
-    fn new(lsn: Lsn, number: usize) -> Place {
-        Place(lsn.0 << 1 | number as u64)
+    fn new(record: u32, number: usize) -> Place {
+        Place(record << 1 | number as u32)
     }
 
-    fn lsn(self) -> Lsn {
-        Lsn(self.0 >> 1)
+    fn record(self) -> u32 {
+        self.0 >> 1
     }
 
     fn number(self) -> usize {
         (self.0 & 1) as usize
+    }
+}
+
+/// A principal's records, in the order of their LSNs, and its floor.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    oldest: u32,
+    newest: u32,
+    count: u32,
+    /// What it issued at or before this may be a repeat of what was forgotten.
+    floor: Millis,
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share { oldest: NONE, newest: NONE, count: 0, floor: Millis(0) }
     }
 }
 
@@ -109,35 +136,46 @@ pub struct Window {
     /// Where records are found by the hash of a number, their key or their id.
     by_number: HashTable<Place>,
     hasher: DefaultHashBuilder,
-    /// One record an LSN; the front one has LSN `first`.
-    records: VecDeque<Record>,
+    records: Vec<Record>,
+    /// The first record that is free.
+    free: u32,
+    shares: HashMap<PrincipalId, Share>,
+    /// Who has most, as of the last look and what came since.
+    largest: PrincipalId,
+    /// No record has an LSN before it.
     first: Lsn,
-    /// A command issued at or before this may be a repeat of what was forgotten: of anybody's ...
+    next: Lsn,
+    given_up: u64,
+    /// The LSN at the last look.
+    looked_at: Lsn,
+    /// A command of anybody's issued at or before this may be a repeat of what was forgotten.
     floor: Millis,
-    /// ... and of one principal's.
-    floors: HashMap<PrincipalId, Millis>,
 }
 
 impl Window {
-    /// A window whose first record will have LSN `next`. Its memory is taken and touched at once: it never
+    /// A window whose first record will have LSN `next` or a later one. Its memory is taken and touched at once: it never
     /// grows while commands wait, and memory touched for the first time costs up to 5 us a page.
     pub fn new(size: WindowSize, next: Lsn) -> Window {
-        let mut records = VecDeque::with_capacity(size.commands as usize + 1);
-        records.resize(size.commands as usize, Record::default());
-        records.clear();
+        let count = u32::try_from(size.commands).expect("a window's places have 31 bits");
+        let free = |at: u32| Record { next: if at + 1 < count { at + 1 } else { NONE }, ..Record::default() };
         Window {
             size,
             // Room for both numbers of each: it never grows, though it may hash again to be rid of what was removed.
             by_number: HashTable::with_capacity(2 * size.commands as usize),
             hasher: DefaultHashBuilder::default(),
-            records,
+            records: (0..count).map(free).collect(),
+            free: if count > 0 { 0 } else { NONE },
+            shares: HashMap::new(),
+            largest: PrincipalId::SYSTEM,
             first: next,
+            next,
+            given_up: 0,
+            looked_at: next,
             floor: Millis(0),
-            floors: HashMap::new(),
         }
     }
 
-    /// The oldest LSN whose repeats are known; the journal keeps everything from here on.
+    /// No LSN before this one is asked for by a repeat; the journal keeps everything from here on.
     pub fn first(&self) -> Lsn {
         self.first
     }
@@ -148,17 +186,17 @@ impl Window {
     }
 
     fn floor(&self, principal: PrincipalId) -> Millis {
-        self.floors.get(&principal).copied().unwrap_or_default().max(self.floor)
+        self.shares.get(&principal).map_or(Millis(0), |share| share.floor).max(self.floor)
     }
 
-    fn at(&self, lsn: Lsn) -> &Record {
-        &self.records[(lsn.0 - self.first.0) as usize]
+    fn at(&self, record: u32) -> &Record {
+        &self.records[record as usize]
     }
 
     /// The record with this number that is the one meant.
-    fn find(&self, number: u128, is: impl Fn(&Record) -> bool) -> Option<Lsn> {
+    fn find(&self, number: u128, is: impl Fn(&Record) -> bool) -> Option<&Record> {
         let hash = self.hasher.hash_one(number);
-        self.by_number.find(hash, |place| is(self.at(place.lsn()))).map(|place| place.lsn())
+        self.by_number.find(hash, |place| is(self.at(place.record()))).map(|place| self.at(place.record()))
     }
 
     pub fn admit(&self, principal: PrincipalId, command: &Command, now: Millis) -> Admission {
@@ -170,62 +208,124 @@ impl Window {
             // What has its key speaks before what has its id.
             self.find(number, |record| record.has_key_of(&asked)).or_else(|| self.find(number, same))
         });
-        if let Some(lsn) = known {
-            let first = self.at(lsn);
+        if let Some(first) = known {
             let same =
                 first.principal == principal && (first.digest == asked.digest || planted(Bug::IgnoreDigest));
-            return if same { Admission::Repeat(lsn) } else { Admission::Refused(Code::KeyConflict) };
+            return if same { Admission::Repeat(first.lsn) } else { Admission::Refused(Code::KeyConflict) };
         }
-        if command.issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {
+        let issued_at = command.issued();
+        let is_old = !command.is_bound() && now.since(issued_at) > self.size.ms;
+        if issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {
             Admission::Refused(Code::ClockAhead)
-        } else if command.issued_at <= self.floor(principal) || now.since(command.issued_at) > self.size.ms {
+        } else if issued_at <= self.floor(principal) || is_old {
             Admission::Refused(Code::KeyTooOld)
         } else {
             Admission::New
         }
     }
 
-    /// Remembers the command that took `lsn`, which must be the next one; without a key only its place.
+    /// Remembers the command that took `lsn`, which comes after all before it; one without a key leaves no trace.
     pub fn record(&mut self, lsn: Lsn, principal: PrincipalId, command: &Command, now: Millis) {
-        assert_eq!(lsn.0, self.first.0 + self.records.len() as u64, "LSNs are recorded in order");
-        let record = Record::of(principal, command);
-        self.records.push_back(record);
-        if record.key != Key(0) {
-            let (records, first, hasher) = (&self.records, self.first, &self.hasher);
-            for (index, number) in record.numbers().into_iter().enumerate() {
-                let Some(number) = number else { continue };
-                let place = Place::new(lsn, index);
-                self.by_number.insert_unique(hasher.hash_one(number), place, |place| {
-                    let numbers = records[(place.lsn().0 - first.0) as usize].numbers();
-                    hasher.hash_one(numbers[place.number()].expect("an entry is for a number"))
-                });
-            }
+        assert!(lsn >= self.next, "LSNs are recorded in order");
+        self.next = lsn.next();
+        let look_every = (self.size.commands / 8).clamp(1, LOOK_EVERY);
+        if self.given_up >= look_every || lsn.0 - self.looked_at.0 >= 2 * look_every {
+            self.look(now);
         }
-        self.evict(now);
+        if command.key == Key(0) {
+            return;
+        }
+        if self.size.commands == 0 {
+            let share = self.shares.entry(principal).or_default();
+            share.floor = share.floor.max(command.issued());
+            return;
+        }
+        self.give_up_old(principal, now);
+        if self.free == NONE {
+            // Who has more than anybody else; the sender itself, where it is one of them.
+            let count = |of: PrincipalId| self.shares.get(&of).map_or(0, |share| share.count);
+            let from = if count(principal) >= count(self.largest) { principal } else { self.largest };
+            let from = if count(from) > 0 { from } else { self.look(now) };
+            self.give_up_oldest(from);
+        }
+        let record = self.free;
+        self.free = self.at(record).next;
+        let new = Record { lsn, taken_at: now, ..Record::of(principal, command) };
+        self.records[record as usize] = new;
+        let share = self.shares.entry(principal).or_default();
+        let before = std::mem::replace(&mut share.newest, record);
+        share.count += 1;
+        if before == NONE {
+            share.oldest = record;
+        } else {
+            self.records[before as usize].next = record;
+        }
+        let count = self.shares[&principal].count;
+        if self.shares.get(&self.largest).is_none_or(|largest| largest.count < count) {
+            self.largest = principal;
+        }
+        let (records, hasher) = (&self.records, &self.hasher);
+        for (index, number) in new.numbers().into_iter().enumerate() {
+            let Some(number) = number else { continue };
+            self.by_number.insert_unique(hasher.hash_one(number), Place::new(record, index), |place| {
+                let numbers = records[place.record() as usize].numbers();
+                hasher.hash_one(numbers[place.number()].expect("an entry is for a number"))
+            });
+        }
     }
 
-    /// Drops what is too much or too old.
-    fn evict(&mut self, now: Millis) {
-        while let Some(record) = self.records.front().copied() {
-            let keyless = record.key == Key(0);
-            let old = keyless || now.since(record.issued_at) > self.size.ms;
-            if !old && self.records.len() as u64 <= self.size.commands {
-                break;
-            }
-            if !keyless {
-                let floor = self.floors.entry(record.principal).or_default();
-                *floor = record.issued_at.max(*floor);
-                for (index, number) in record.numbers().into_iter().enumerate() {
-                    let Some(number) = number else { continue };
-                    let place = Place::new(self.first, index);
-                    let hash = self.hasher.hash_one(number);
-                    if let Ok(entry) = self.by_number.find_entry(hash, |found| *found == place) {
-                        entry.remove();
-                    }
-                }
-            }
-            self.records.pop_front();
-            self.first = self.first.next();
+    /// Whether a record is older than it may be.
+    fn is_old(&self, record: &Record, now: Millis) -> bool {
+        now.since(record.taken_at) > self.size.ms || record.lsn.0 + limit::IDEMPOTENCY_LSNS < self.next.0
+    }
+
+    /// Gives up what is too old of one principal.
+    fn give_up_old(&mut self, principal: PrincipalId, now: Millis) {
+        while let Some(share) = self.shares.get(&principal)
+            && share.oldest != NONE
+            && self.is_old(self.at(share.oldest), now)
+        {
+            self.give_up_oldest(principal);
         }
+    }
+
+    /// Gives up what is too old of all, and looks which is the oldest and who has most: it.
+    fn look(&mut self, now: Millis) -> PrincipalId {
+        (self.given_up, self.looked_at) = (0, self.next);
+        let all: Vec<PrincipalId> = self.shares.keys().copied().collect();
+        for principal in all {
+            self.give_up_old(principal, now);
+        }
+        let oldest =
+            self.shares.values().filter(|share| share.oldest != NONE).map(|share| self.at(share.oldest).lsn);
+        self.first = oldest.min().unwrap_or(self.next).max(self.first);
+        let largest = self.shares.iter().max_by_key(|(principal, share)| (share.count, principal.0));
+        self.largest = largest.map_or(PrincipalId::SYSTEM, |(principal, _)| *principal);
+        self.largest
+    }
+
+    /// Forgets a principal's oldest record, and raises its floor.
+    fn give_up_oldest(&mut self, principal: PrincipalId) {
+        let share = self.shares.get_mut(&principal).expect("it has records");
+        let record = share.oldest;
+        let old = self.records[record as usize];
+        share.floor = share.floor.max(old.issued_at);
+        share.count -= 1;
+        share.oldest = old.next;
+        if old.next == NONE {
+            share.newest = NONE;
+        }
+        for (index, number) in old.numbers().into_iter().enumerate() {
+            let Some(number) = number else { continue };
+            let place = Place::new(record, index);
+            if let Ok(entry) =
+                self.by_number.find_entry(self.hasher.hash_one(number), |found| *found == place)
+            {
+                entry.remove();
+            }
+        }
+        self.records[record as usize] = Record { next: self.free, ..Record::default() };
+        self.free = record;
+        self.given_up += 1;
     }
 }

@@ -54,7 +54,7 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
         return Ok((covered, false));
     };
     let keyed = chunk.iter().flat_map(|decoded| &decoded.entries).map(|entry| &entry.command);
-    let keyed = keyed.filter(|command| command.key != Key(0)).map(|command| command.issued_at);
+    let keyed = keyed.filter(|command| command.key != Key(0)).map(|command| command.issued());
     let issued = keyed.max().unwrap_or_default().max(covered.issued);
     let reached = Covered { lsn: last.lsn, now: last.now, issued, chain };
 

@@ -93,7 +93,8 @@ impl Reserve {
 pub struct Transition {
     pub reservation: ReservationId,
     pub verb: Verb,
-    /// Extend: new time to live, counted from when the command takes effect; it never shortens a hold.
+    /// Extend: new time to live, counted from when the command takes effect; it never shortens a hold. Fulfil: not 0 where
+    /// all of it goes, also what nobody picked while other units were.
     pub ttl_ms: u32,
     /// Whoever acts for one channel only sees that channel's reservations; others look unknown.
     pub scope: Option<ChannelId>,
@@ -185,11 +186,31 @@ pub enum Body {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Command {
     pub key: Key,
-    /// When its sender first sent it, by the server's clock as learnt at sign-in.
+    /// When its sender first sent it, by the server's clock as learnt at sign-in, or [`Command::not_before`] of a moment.
     pub issued_at: Millis,
     /// Hash of the body: a repeat must have the same.
     pub digest: u64,
     pub body: Body,
+}
+
+/// In `issued_at`: the command was sent at this moment or later. Its sender made no claim of its own, so being long ago
+/// makes it too old only where something of that time was forgotten.
+const BOUND: u64 = 1 << 63;
+
+impl Command {
+    /// A moment before which a command was not sent, as `issued_at`.
+    pub fn not_before(moment: Millis) -> Millis {
+        Millis(moment.0 & !BOUND | BOUND)
+    }
+
+    /// When it was sent, or before which it was not.
+    pub fn issued(&self) -> Millis {
+        Millis(self.issued_at.0 & !BOUND)
+    }
+
+    pub fn is_bound(&self) -> bool {
+        self.issued_at.0 & BOUND != 0
+    }
 }
 
 impl Body {

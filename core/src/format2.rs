@@ -6,6 +6,7 @@
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::command::Verb;
 use crate::event::{EventKind, Field};
 use crate::id::{ChannelId, NodeId, ZoneId};
 use crate::journal::{EntryRec, JournalRecord};
@@ -201,7 +202,8 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         issued_at_ms: old.issued_at_ms,
         reservation: old.reservation,
         verb: old.verb,
-        ttl_ms: old.ttl_ms,
+        // A fulfilment took all of it.
+        ttl_ms: if old.verb == Verb::Fulfil as u8 { 1 } else { old.ttl_ms },
         line_count: 0,
     };
     let movement = |old: Movement2| MovementRec {

@@ -56,10 +56,13 @@ pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
 /// How far ahead of the server `issued_at` may lie; senders learn the time at sign-in.
 pub const ISSUED_AHEAD_MS_MAX: u64 = 5_000;
 
-/// Idempotency: a repeat is answered while its first command is among the last this many commands ...
+/// Idempotency: a repeat is answered while its first command is among this many, of which each principal has its share, ...
 pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 21;
 /// ... and not older than this.
 pub const IDEMPOTENCY_MS: u64 = 3_600 * 1_000;
+
+/// Commands behind which nothing is known of any more, whoever sent it: so many the journal keeps for repeats at most.
+pub const IDEMPOTENCY_LSNS: u64 = 1 << 25;
 
 /// Bytes of one frame after its length prefix.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -162,6 +165,8 @@ pub const LANE_SHARE_COMMANDS: usize = 128;
 pub const CONNECTION_FRAMES_IN_FLIGHT_MAX: usize = 1_024;
 /// Commands of one connection that wait for durability, and their lines.
 pub const CONNECTION_COMMANDS_IN_FLIGHT_MAX: usize = 65_536;
+/// Bytes of replies of one connection that are set aside or wait; the frame that exceeds them is the last that is read.
+pub const CONNECTION_REPLY_BYTES_MAX: usize = 4 << 20;
 /// Connections at once, and of these not yet signed in.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Commands or skus that a connection may take from its stream before another has the thread.
@@ -186,8 +191,18 @@ pub const STALLED_READER_MS_MAX: u64 = 30_000;
 pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
 /// Calls that one HTTP/2 connection may have open.
 pub const HTTP_STREAMS_MAX: u32 = 64;
-/// KiB of bodies that are read at once.
-pub const HTTP_BODIES_KIB_MAX: usize = 512 << 10;
+/// Bytes of the body of one call, decompressed.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a body that is too long which are read and dropped, so that its sender hears of it, and milliseconds for that.
+pub const HTTP_DROPPED_BYTES_MAX: usize = 64 << 20;
+pub const HTTP_DROPPED_MS_MAX: u64 = 10_000;
+/// Bytes of bodies that are read at once, and of answers that wait to be taken: of all principals. One has at most half.
+pub const HTTP_BODIES_BYTES_MAX: usize = 512 << 20;
+pub const HTTP_ANSWERS_BYTES_MAX: usize = 256 << 20;
+/// Bytes of an answer up to which it is not counted.
+pub const HTTP_SMALL_ANSWER_BYTES: usize = 16 << 10;
+/// The same of replies over QUIC that wait for their commands or for their reader.
+pub const QUIC_REPLIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a call's line and headers together.
 pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
 /// Milliseconds for which an HTTP connection may stay silent, or take for the headers of a call.
@@ -287,4 +302,5 @@ const _: () = {
     assert!(FOLD_COMMANDS * 10 < FOLD_LAG_MAX);
     // An id in an unfolded record is always still in the retained journal.
     assert!(ENDED_RESERVATION_LSNS <= IDEMPOTENCY_COMMANDS);
+    assert!(IDEMPOTENCY_COMMANDS <= IDEMPOTENCY_LSNS && IDEMPOTENCY_COMMANDS < 1 << 31);
 };

@@ -123,6 +123,8 @@ codes! {
     AmbiguousSupply = 57, "AMBIGUOUS_SUPPLY";
     /// No token has that name.
     UnknownToken = 58, "UNKNOWN_TOKEN";
+    /// Some of it was picked or shipped and some was not: fulfil lines, or say that it is all of it.
+    PartlyPicked = 59, "PARTLY_PICKED";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
 }

@@ -58,6 +58,7 @@ impl Chance {
                 };
                 let ttl_ms = pick(dice, u64::from(self.ttl_ms) + 1_000) as u32 + 1;
                 let verb = pick(dice, 5) as u8 + 1;
+                let ttl_ms = if verb == 4 { pick(dice, 2) as u32 } else { ttl_ms };
                 let by_line = verb == 5 || (verb != 3 && pick(dice, 2) == 0);
                 let count = if by_line { 1 + pick(dice, 2) } else { 0 };
                 let lines = (0..count).map(|_| self.step_line(dice, base + id, verb)).collect();

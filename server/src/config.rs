@@ -21,7 +21,8 @@ pub struct ServeOptions {
     /// HTTP address to listen on, with TLS unless it is a loopback address [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR", env = "STOCKLINE_HTTP")]
     pub http: Option<SocketAddr>,
-    /// Calls a second over HTTP that each token may make, 0 for no limit [default: 0]
+    /// Commands a second over HTTP that each token may send, 0 for no limit; a call counts as one, each of its events as one
+    /// [default: 0]
     #[arg(long, value_name = "N", env = "STOCKLINE_HTTP_RATE")]
     pub http_rate: Option<u32>,
     /// Ed25519 public key (PEM) of who signs JWTs for principals that are known here; needs an audience

@@ -1,7 +1,7 @@
 //! The data directory: what lies in it besides journal and snapshot, all readable by its owner only.
 //!
 //! `ca.pem` (for clients), `server.pem` with `server.key`, `admin.token` (one line),
-//! `client.toml` (a profile for this machine's clients, written at every start).
+//! `id.key` (from which ids of reservations are made that have a text as key), `client.toml` (a profile for this machine's clients, written at every start).
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ pub enum DataError {
 }
 
 /// What lets clients recognise the server, and the administrator in.
-const IDENTITY: [&str; 4] = ["ca.pem", "server.pem", "server.key", "admin.token"];
+const IDENTITY: [&str; 5] = ["ca.pem", "server.pem", "server.key", "id.key", "admin.token"];
 
 /// What the working directory of a copy is called besides its name; a number of its own comes after it.
 const PART: &str = ".part-";
@@ -267,6 +267,19 @@ impl DataDir {
         self.write("ca.pem", &ca_pem)?;
         self.write("server.key", &key.serialize_pem())?;
         self.write("server.pem", &format!("{}{ca_pem}", certificate.pem()))
+    }
+
+    /// The key from which ids of reservations are made that have a text as key, made at the first start.
+    pub fn id_key(&self) -> Result<ring::hmac::Key, DataError> {
+        let text = match self.read("id.key")? {
+            Some(text) => text,
+            None => {
+                let text = new_token().map_err(DataError::Random)?;
+                self.write("id.key", &text)?;
+                text
+            }
+        };
+        Ok(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, text.trim().as_bytes()))
     }
 
     /// The administrator's token, made at the first start.

@@ -56,7 +56,9 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::budget::Budget;
 use crate::damage;
+use crate::data::{DataDir, DataError};
 use crate::jwt::Jwts;
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -95,6 +97,8 @@ pub enum StartError {
     AuditTrail(#[from] AuditTrailError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error("{0}")]
     Unsound(String),
     #[error("{0} is missing beside its snapshot; put it back, or restore a backup")]
@@ -112,6 +116,30 @@ pub enum StartError {
 pub struct Failure {
     pub exit: i32,
     pub reason: String,
+}
+
+/// What principals share, each with what the others need left to them.
+#[derive(Debug)]
+pub struct Budgets {
+    /// Bytes of HTTP bodies that are read.
+    pub bodies: Arc<Budget>,
+    /// Bytes of HTTP answers that wait to be taken.
+    pub answers: Arc<Budget>,
+    /// Bytes of replies over QUIC that are made or wait.
+    pub replies: Arc<Budget>,
+    /// HTTP connections.
+    pub connections: Arc<Budget>,
+}
+
+impl Budgets {
+    fn new() -> Budgets {
+        Budgets {
+            bodies: Budget::new(limit::HTTP_BODIES_BYTES_MAX),
+            answers: Budget::new(limit::HTTP_ANSWERS_BYTES_MAX),
+            replies: Budget::new(limit::QUIC_REPLIES_BYTES_MAX),
+            connections: Budget::new(crate::http::connections_max()),
+        }
+    }
 }
 
 /// Removes files that another start began to make, and that was cut off.
@@ -199,6 +227,8 @@ struct Shared {
     names: Names,
     reader: Box<dyn JournalReader>,
     letters: Arc<Letters>,
+    budgets: Budgets,
+    id_key: ring::hmac::Key,
     trail: Trail,
     submissions: Lanes,
     sequencer_bell: Bell,
@@ -338,6 +368,7 @@ impl RunningEngine {
             );
         }
         let letters = damage::reading(LETTERS_FILE, || Letters::open(&letters_file))?;
+        let id_key = DataDir::open(&config.data)?.id_key()?;
         let reader = journal.reader();
         let damaged =
             |error: &SnapshotError| StartError::Unsound(damage::way_back(&config.data, &*reader, error));
@@ -388,6 +419,8 @@ impl RunningEngine {
             names,
             reader,
             letters: Arc::new(letters),
+            budgets: Budgets::new(),
+            id_key,
             trail: Trail::new(trail),
             submissions: Lanes::new(),
             sequencer_bell: Bell::default(),
@@ -559,6 +592,16 @@ impl Engine {
     }
 
     /// What could not be applied.
+    /// The key from which ids are made that only their owner can know.
+    pub fn id_key(&self) -> &ring::hmac::Key {
+        &self.shared.id_key
+    }
+
+    /// What principals share.
+    pub fn budgets(&self) -> &Budgets {
+        &self.shared.budgets
+    }
+
     pub fn letters(&self) -> &Arc<Letters> {
         &self.shared.letters
     }

@@ -56,13 +56,17 @@ pub struct EventRow {
     pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// When it was first sent; the same in each repeat. Needed for an event that happened before what repeats are known of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub sent_at: Option<String>,
     /// The source's own count, one more with each event: `/metrics` shows how many are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
 }
 
 /// The names of an event's fields.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 19] = [
     "id",
     "source",
     "type",
@@ -80,6 +84,7 @@ pub const FIELDS: [&str; 18] = [
     "expected",
     "from",
     "to",
+    "sent_at",
     "sequence",
 ];
 
@@ -162,6 +167,7 @@ impl EventRow {
             expected: bounded("expected", fields.integer("expected")?)?,
             from: text("from")?,
             to: text("to")?,
+            sent_at: text("sent_at")?,
             sequence: bounded("sequence", fields.integer("sequence")?)?,
         })
     }
@@ -197,6 +203,7 @@ impl EventRow {
             expected: event.expected,
             from: takes(Field::From).then(|| event.from.name().to_owned()),
             to: takes(Field::To).then(|| event.to.name().to_owned()),
+            sent_at: None,
             sequence: None,
         }
     }
@@ -245,6 +252,8 @@ pub struct ParsedRow {
     pub supply_source: u32,
     pub to_node: Option<String>,
     pub eta_ms: u64,
+    /// The moment before which it was not sent.
+    pub not_before: Millis,
     pub damaged: u32,
     pub expected: Option<i64>,
     pub from: Bucket,
@@ -392,7 +401,8 @@ impl EventRow {
         let reservation = match given(&self.reservation) {
             None => None,
             Some(text) => {
-                let id = uuid::Uuid::parse_str(text).map_err(|_| wrong("reservation", text, "is no UUID"))?;
+                let id = uuid::Uuid::parse_str(text).ok().filter(|_| text.len() == 36);
+                let id = id.ok_or_else(|| wrong("reservation", text, "is no UUID with hyphens"))?;
                 Some(ReservationId(id.as_u128()))
             }
         };
@@ -427,6 +437,13 @@ impl EventRow {
                     _ => moment("eta", text)?,
                 },
                 None => 0,
+            },
+            not_before: match given(&self.sent_at) {
+                Some(text) => Millis(moment("sent_at", text)?),
+                // What has not happened was not sent, but for a clock that is ahead.
+                None => Millis(
+                    moment("occurred_at", &self.occurred_at)?.saturating_sub(limit::CLOCK_AHEAD_MS_MAX),
+                ),
             },
             damaged: self.damaged.unwrap_or(0),
             expected: self.expected,

@@ -7,6 +7,7 @@ mod answer;
 mod asyncapi;
 mod audit;
 mod availability;
+mod body;
 mod call;
 mod catalogue;
 mod changes;
@@ -39,8 +40,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::engine::Engine;
 use crate::metrics;
-pub(crate) use accept::open as connections;
-pub use accept::tls;
+pub(crate) use accept::{connections_max, open as connections};
+pub use accept::{raise_descriptors, tls};
 use catalogue::{ChannelBody, Entry, GroupBody, NodeBody, RuleBody, SkuBody, ZoneBody};
 use openapi::{call, keyed};
 use problem::Problem;

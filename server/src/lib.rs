@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod availability;
+pub mod budget;
 pub mod command;
 pub mod config;
 pub mod control;

@@ -14,6 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use stockline_core::catalogue::Role;
 use stockline_core::id::{Lsn, Millis};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -80,6 +81,18 @@ impl Operation {
             | FrameType::ReadAllocations
             | FrameType::Explain => Operation::Read,
             _ => Operation::Other,
+        }
+    }
+
+    /// Why a role may not call it at all, if it may not. What is refused so needs no body.
+    pub fn denies(self, role: Role) -> Option<&'static str> {
+        match (self, role) {
+            (_, Role::Admin) => None,
+            (Operation::Events, Role::Channel) => Some("a channel may not send stock events"),
+            (Operation::Availability, Role::Warehouse) => Some("a warehouse may not ask for availability"),
+            (Operation::Reserve | Operation::Step, Role::Warehouse) => Some("a warehouse may not reserve"),
+            (Operation::Define | Operation::Allocate, _) => Some("only an administrator may change this"),
+            _ => None,
         }
     }
 

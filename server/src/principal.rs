@@ -3,12 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
 use dashmap::DashMap;
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use stockline_core::catalogue::{NO_TOKEN, Principal};
 use stockline_core::id::{Millis, PrincipalId};
@@ -29,7 +26,7 @@ pub struct Principals {
     jwts: Option<Jwts>,
     /// What each that has connections shares among them.
     present: DashMap<PrincipalId, Present>,
-    limiter: Option<(NonZeroU32, Limiter)>,
+    limiter: Option<Limiter>,
 }
 
 struct Present {
@@ -62,7 +59,7 @@ pub struct SignedIn {
     pub until: Option<Millis>,
 }
 
-/// Calls a second that a token may make, and what is left of them.
+/// Commands a second that a token may send, and what is left of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub quota: u32,
@@ -71,8 +68,30 @@ pub struct Rate {
     pub wait_s: u64,
 }
 
-type Limiter =
-    RateLimiter<PrincipalId, DashMapStateStore<PrincipalId>, DefaultClock, StateInformationMiddleware>;
+/// Commands a second of each principal. What is counted after a call was let in may exceed what is left: the next call
+/// waits until that is paid back.
+struct Limiter {
+    per_s: NonZeroU32,
+    /// What is left of each, and when that was.
+    left: DashMap<PrincipalId, (f64, Instant)>,
+}
+
+impl Limiter {
+    fn spend(&self, id: PrincipalId, count: u32, may_owe: bool) -> Rate {
+        let quota = self.per_s.get();
+        let most = f64::from(quota);
+        let now = Instant::now();
+        let mut entry = self.left.entry(id).or_insert((most, now));
+        let (left, at) = *entry;
+        let left = (left + now.duration_since(at).as_secs_f64() * most).min(most);
+        let count = f64::from(count);
+        let after = if may_owe || left >= count { left - count } else { left };
+        *entry = (after, now);
+        let is_refused = !may_owe && left < count;
+        let wait_s = if is_refused { ((count - left) / most).ceil().max(1.0) as u64 } else { 0 };
+        Rate { quota, left: after.max(0.0) as u32, wait_s }
+    }
+}
 
 /// What the catalogue keeps of a token.
 pub fn token_sha256(token: &[u8]) -> [u8; 32] {
@@ -87,26 +106,22 @@ pub fn new_token() -> Result<String, getrandom::Error> {
 }
 
 impl Principals {
-    /// With at most so many calls a second from each, 0 for no limit, and JWTs if they are accepted.
-    pub fn new(calls_per_s: u32, jwts: Option<Jwts>) -> Principals {
-        let limiter = NonZeroU32::new(calls_per_s).map(|calls| {
-            let limiter = RateLimiter::dashmap(Quota::per_second(calls));
-            (calls, limiter.with_middleware::<StateInformationMiddleware>())
-        });
+    /// With at most so many commands a second from each, 0 for no limit, and JWTs if they are accepted.
+    pub fn new(commands_per_s: u32, jwts: Option<Jwts>) -> Principals {
+        let limiter = NonZeroU32::new(commands_per_s).map(|per_s| Limiter { per_s, left: DashMap::new() });
         Principals { limiter, jwts, ..Principals::default() }
     }
 
-    /// Counts a call; `None` where there is no limit.
+    /// Counts a call as one command, if there is room; `None` where there is no limit.
     pub fn spend(&self, id: PrincipalId) -> Option<Rate> {
-        let (calls, limiter) = self.limiter.as_ref()?;
-        let quota = calls.get();
-        Some(match limiter.check_key(&id) {
-            Ok(state) => Rate { quota, left: state.remaining_burst_capacity(), wait_s: 0 },
-            Err(until) => {
-                let wait = until.wait_time_from(limiter.clock().now());
-                Rate { quota, left: 0, wait_s: wait.as_secs().max(1) }
-            }
-        })
+        self.limiter.as_ref().map(|limiter| limiter.spend(id, 1, false))
+    }
+
+    /// Counts the other commands of a call that was let in.
+    pub fn spend_more(&self, id: PrincipalId, count: usize) {
+        if let Some(limiter) = &self.limiter {
+            limiter.spend(id, u32::try_from(count).unwrap_or(u32::MAX), true);
+        }
     }
 
     /// Who has that name and a token that is good.

@@ -26,6 +26,7 @@
 //! | [`gateway`] | what is around every HTTP call: TLS, HTTP/2, limits, ids, metrics, logs, configuration, drain |
 //! | [`audit`] | the audit trail: what is in it, through kills and in backups; edited, removed, cut off |
 //! | [`backup`] | backup while running, restore to an LSN, golden files of each format, an edited journal, self-audit |
+//! | [`budget`] | bodies, answers, replies, connections: one that takes too much harms itself; bodies as clients send them |
 //! | [`attack`] | garbage, stalled readers, floods: only the guilty suffer, memory stays bounded |
 //! | [`binary`] | `stockline` and `loadgen` as a user types them: demo, import, errors, kill and resume |
 //! | [`command_line`] | `stockline` where somebody mistypes, pipes into nothing, hands it hostile files; copies; damaged files |
@@ -46,6 +47,7 @@ mod audit;
 mod backorder;
 mod backup;
 mod binary;
+mod budget;
 mod claim;
 mod codec;
 mod command_line;

@@ -197,7 +197,7 @@ fn what_waits_lives_as_other_claims_do_but_is_not_taken_before_it_is_there() {
         assert_eq!(step(&mut bench, Verb::Move, 1, NodeId(1)), (Code::Ok, State::Confirmed));
         assert_eq!(waits(&bench, 1), []);
         assert_eq!(bench.units(1, 1)[..3], [0, 0, 1]);
-        assert_eq!(bench.step(1, Verb::Fulfil, 0).reply.outcome.state, State::Fulfilled);
+        assert_eq!(bench.step(1, Verb::Fulfil, 1).reply.outcome.state, State::Fulfilled);
         // An expired hold gives its part of the supply back.
         assert_eq!(claim(&mut bench, 2, 0, 5), (Code::Ok, vec![(0, 5, 1)]));
         assert_eq!(claim(&mut bench, 13, 0, 1).0, Code::InsufficientStock);

@@ -72,6 +72,70 @@ fn what_one_principal_makes_forgotten_is_too_old_for_nobody_else() {
 }
 
 #[test]
+fn what_one_principal_sends_makes_nobody_elses_forgotten() {
+    let mut bench = Bench::new(1);
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let mut window = window(64, 1_000_000);
+    let (flood, honest, quiet) = (WHO, PrincipalId(9), PrincipalId(10));
+    let mut command = |principal: PrincipalId, lsn: u64, window: &mut Window| {
+        let mut command = bench.command(Body::Event(event.clone()), &[]);
+        command.issued_at = START.plus(lsn);
+        assert_eq!(window.admit(principal, &command, START.plus(lsn)), Admission::New);
+        window.record(Lsn(lsn), principal, &command, START.plus(lsn));
+        command
+    };
+    let first = command(quiet, 1, &mut window);
+    let some: Vec<Command> = (2..12).map(|lsn| command(honest, lsn, &mut window)).collect();
+    let floods: Vec<Command> = (12..5_000).map(|lsn| command(flood, lsn, &mut window)).collect();
+    let now = START.plus(5_000);
+    assert_eq!(window.admit(quiet, &first, now), Admission::Repeat(Lsn(1)));
+    for (command, lsn) in some.iter().zip(2..) {
+        assert_eq!(window.admit(honest, command, now), Admission::Repeat(Lsn(lsn)));
+    }
+    assert_eq!(window.first(), Lsn(1), "the journal keeps what answers them");
+    let known =
+        floods.iter().filter(|command| matches!(window.admit(flood, command, now), Admission::Repeat(_)));
+    assert_eq!(known.count(), 64 - 11, "it has what the others leave");
+    assert_eq!(window.admit(flood, &floods[0], now), Admission::Refused(Code::KeyTooOld));
+    // Two who flood share what there is.
+    for lsn in 5_000..10_000 {
+        command(if lsn % 2 == 0 { flood } else { PrincipalId(11) }, lsn, &mut window);
+    }
+    assert_eq!(window.admit(quiet, &first, START.plus(10_000)), Admission::Repeat(Lsn(1)));
+    // After its time it is too old, and the journal need not keep it.
+    let late = START.plus(1_000_002);
+    let mut other = bench.command(Body::Event(event), &[]);
+    other.issued_at = late;
+    window.record(Lsn(10_000), honest, &other, late);
+    window.record(Lsn(10_017), honest, &Command { key: Key(7), ..other }, late);
+    assert_eq!(window.admit(quiet, &first, late), Admission::Refused(Code::KeyTooOld));
+    assert!(window.first() > Lsn(1));
+}
+
+#[test]
+fn what_makes_no_claim_of_its_own_is_too_old_only_where_something_was_forgotten() {
+    let mut bench = Bench::new(1);
+    let event = bench.make(EventKind::Receipt, 1, 0, 5);
+    let mut window = window(8, 1_000_000);
+    let mut bound = |at: u64| {
+        let issued_at = Command::not_before(START.plus(at));
+        Command { issued_at, ..bench.command(Body::Event(event.clone()), &[]) }
+    };
+    let now = START.plus(50_000_000);
+    let long_ago = bound(0);
+    assert_eq!(window.admit(WHO, &long_ago, now), Admission::New, "nothing was forgotten yet");
+    let all: Vec<Command> = (0..20).map(|number| bound(100 + number)).collect();
+    for (command, lsn) in all.iter().zip(1..) {
+        window.record(Lsn(lsn), WHO, command, now);
+    }
+    assert_eq!(window.admit(WHO, &all[0], now), Admission::Refused(Code::KeyTooOld));
+    assert_eq!(window.admit(WHO, &all[19], now), Admission::Repeat(Lsn(20)));
+    assert_eq!(window.admit(WHO, &long_ago, now), Admission::Refused(Code::KeyTooOld));
+    assert_eq!(window.admit(WHO, &bound(112), now), Admission::New, "after all that was forgotten");
+    assert_eq!(window.admit(PrincipalId(9), &long_ago, now), Admission::New, "of others nothing was");
+}
+
+#[test]
 fn between_known_and_too_old_there_is_no_gap() {
     let mut bench = Bench::new(1);
     let event = bench.make(EventKind::Receipt, 1, 0, 5);

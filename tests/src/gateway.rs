@@ -151,7 +151,7 @@ fn calls_have_ids_limits_and_problems() {
         raw(address, format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
     };
     let json = "content-type: application/json\r\n";
-    let large = send(json, &format!("{{\"events\": [], \"x\": \"{}\"}}", "a".repeat(1 << 20)));
+    let large = send(json, &format!("{{\"events\": [], \"x\": \"{}\"}}", "a".repeat(4 << 20)));
     assert!(large.starts_with("HTTP/1.1 413") && large.contains("BODY_TOO_LARGE"), "{large}");
     let xml = send("content-type: text/xml\r\n", "<events/>");
     assert!(xml.starts_with("HTTP/1.1 415") && xml.contains("UNSUPPORTED_MEDIA_TYPE"), "{xml}");

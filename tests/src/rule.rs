@@ -393,7 +393,10 @@ fn a_shipment_takes_what_was_picked_for_it_first() {
     bench.event(free_ship);
     assert_eq!(bench.units(1, 0)[..4], [10, 0, 1, 0], "three picked for nobody, one free");
     bench.assert_sound();
-    bench.step(7, Verb::Fulfil, 0);
+    // What nobody picked stays, unless it is said that all of it goes.
+    let told = bench.step(7, Verb::Fulfil, 0).reply.outcome;
+    assert_eq!((told.code, told.state), (Code::PartlyPicked, State::Confirmed));
+    bench.step(7, Verb::Fulfil, 1);
     assert_eq!(bench.units(1, 0)[..4], [10, 0, 0, 0]);
     bench.assert_sound();
     // Released with units picked: they go back to the shelf.

@@ -126,8 +126,11 @@ impl Ledger {
             self.note_promises((transition.reservation, part.channel), first, effects);
         }
         if transition.verb == Verb::Fulfil {
-            // Whether all of it is there, not every part knows.
-            return Some(Decision { outcome: told, ballot: Ballot::NONE, waits: true });
+            // Whether all of it is there, and whether all of it was picked, not every part knows.
+            let unpicked = part.claims.iter().any(|claim| claim.confirmed() > 0);
+            let picked = part.claims.iter().any(|claim| claim.picked + claim.shipped > 0);
+            let ballot = Ballot::CONFIRMED.when(unpicked).and(Ballot::SHIPPED.when(picked));
+            return Some(Decision { outcome: told, ballot, waits: true });
         }
         let state = last_state(transition.verb);
         Some(Decision::alone(Outcome { state, reacquired: late, ..Outcome::ok(part.channel) }))
@@ -345,6 +348,9 @@ impl Ledger {
             };
         }
         if outcome.code == Code::Ok && transition.lines.is_empty() && transition.verb == Verb::Fulfil {
+            if transition.ttl_ms == 0 && said.says(Ballot::CONFIRMED) && said.says(Ballot::SHIPPED) {
+                return Outcome { code: Code::PartlyPicked, ..outcome };
+            }
             return Outcome { state: State::Fulfilled, ..Outcome::ok(outcome.channel) };
         }
         if outcome.code != Code::Ok || transition.lines.is_empty() {

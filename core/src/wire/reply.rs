@@ -351,11 +351,13 @@ impl ReservationAnswers {
                 code: outcome.code as u8,
                 state: outcome.state as u8,
             });
+            // What has ended claims nothing any more but what was shipped.
+            let is_active = outcome.state.is_active();
             answers.claims.extend(claims.iter().map(|(claim, at)| ClaimRec {
                 sku: claim.sku.0,
-                quantity: claim.quantity,
-                held: claim.held,
-                picked: claim.picked,
+                quantity: if is_active { claim.quantity } else { claim.shipped },
+                held: if is_active { claim.held } else { 0 },
+                picked: if is_active { claim.picked } else { 0 },
                 shipped: claim.shipped,
                 node: claim.node.0,
                 pool: claim.pool.0,

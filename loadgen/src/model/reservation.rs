@@ -359,6 +359,12 @@ impl Model {
         if let Some(code) = self.lacks(id).filter(|_| verb == 4) {
             return told(&self.reservations[&id], code);
         }
+        let claims = || self.reservations[&id].claims.values();
+        let in_part = claims().any(|claim| claim.confirmed() > 0)
+            && claims().any(|claim| claim.picked + claim.shipped > 0);
+        if verb == 4 && ttl_ms == 0 && in_part {
+            return told(&self.reservations[&id], Code::PartlyPicked);
+        }
         match verb {
             1 => self.end(now_ms, id, State::Confirmed, &[HELD], End::In(CONFIRMED)),
             2 => self.end(now_ms, id, State::Released, &[HELD, CONFIRMED, PICKED], End::Back),

@@ -87,6 +87,7 @@ fn check(config: &ServeConfig) -> Result<(), String> {
 
 fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     let data_error = |error: &dyn std::fmt::Display| Stop(exit::DATA, error.to_string());
+    http::raise_descriptors();
     let data = DataDir::open(&config.data).map_err(|error| data_error(&error))?;
     let engine_config = EngineConfig {
         data: data.path().to_owned(),

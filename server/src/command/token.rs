@@ -16,11 +16,21 @@ enum RoleName {
     Warehouse,
 }
 
+impl RoleName {
+    fn role(self) -> Role {
+        match self {
+            RoleName::Admin => Role::Admin,
+            RoleName::Channel => Role::Channel,
+            RoleName::Warehouse => Role::Warehouse,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Name of the principal
     name: String,
-    #[arg(long, required_unless_present = "revoke", conflicts_with = "revoke")]
+    #[arg(long, required_unless_present = "revoke")]
     role: Option<RoleName>,
     /// The channel it may act for (role channel)
     #[arg(long, required_if_eq("role", "channel"))]
@@ -39,14 +49,11 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> i32 {
-    let Some(role) = options.role else {
-        return with_client(&options.profile, async |client, _| revoke(&client, &options.name).await);
-    };
-    let (role, channel, nodes) = match role {
-        RoleName::Admin => (Role::Admin, false, false),
-        RoleName::Channel => (Role::Channel, true, false),
-        RoleName::Warehouse => (Role::Warehouse, false, true),
-    };
+    if options.revoke {
+        return with_client(&options.profile, async |client, _| revoke(&client, options).await);
+    }
+    let role = options.role.map_or(Role::Admin, RoleName::role);
+    let (channel, nodes) = (role == Role::Channel, role == Role::Warehouse);
     for (flag, given, fits) in
         [("--channel", options.channel.is_some(), channel), ("--nodes", !options.nodes.is_empty(), nodes)]
     {
@@ -89,12 +96,24 @@ pub fn run(options: &Options) -> i32 {
 }
 
 /// The token is worth nothing from now on; its rights stay as they are.
-async fn revoke(client: &Client, name: &str) -> Result<i32, ClientError> {
+async fn revoke(client: &Client, options: &Options) -> Result<i32, ClientError> {
+    let name = &*options.name;
     let Some(mut definition) = client.definitions(&[(EntryKind::Principal, name)]).await?.pop() else {
         err!("stockline: UNKNOWN_TOKEN: no token {name:?}");
         return Ok(exit::FAILED);
     };
-    if let Definition::Principal { token_sha256, .. } = &mut definition {
+    if let Definition::Principal { token_sha256, role, channel, nodes, .. } = &mut definition {
+        let is_other = options.role.is_some_and(|meant| meant.role() != *role)
+            || options.channel.is_some() && options.channel != *channel
+            || !options.nodes.is_empty() && options.nodes != *nodes;
+        if is_other {
+            err!(
+                "stockline: the token {name:?} is another: {role:?} {}{}",
+                channel.clone().unwrap_or_default(),
+                nodes.join(",")
+            );
+            return Ok(exit::FAILED);
+        }
         *token_sha256 = NO_TOKEN;
     }
     define::define(client, &definition).await

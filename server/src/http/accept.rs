@@ -1,8 +1,8 @@
 //! Connections: how many, with or without TLS, HTTP/1.1 or HTTP/2, and how long each may take.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +13,8 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stockline_core::id::PrincipalId;
 use stockline_core::limit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +26,9 @@ use tokio_rustls::rustls;
 
 use super::envelope::Known;
 use super::stall::Calls;
+use crate::budget::Charge;
 use crate::data::Certificate;
+use crate::engine::Engine;
 
 /// Connections that are open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -41,6 +45,19 @@ pub(super) struct Peer {
     /// The calls of its connection, where it can have several.
     pub(super) calls: Option<Arc<Calls>>,
     pub(super) known: Known,
+    /// The place of its connection among those of its principal.
+    pub(super) place: Arc<Place>,
+}
+
+/// Whose connection it is: that of who calls first.
+#[derive(Default)]
+pub(super) struct Place(OnceLock<Option<Charge>>);
+
+impl Place {
+    /// Counts the connection among those of a principal; `false` where it has as many as it may.
+    pub(super) fn take(&self, engine: &Engine, principal: PrincipalId) -> bool {
+        self.0.get_or_init(|| engine.budgets().connections.charge(principal, 1)).is_some()
+    }
 }
 
 /// How connections are encrypted: not at all where nobody else can listen.
@@ -57,6 +74,24 @@ const PATIENCE: Duration = Duration::from_millis(limit::SIGN_IN_MS_MAX);
 const SILENCE: Duration = Duration::from_millis(limit::HTTP_IDLE_MS_MAX);
 const STALLED: Duration = Duration::from_millis(limit::STALLED_READER_MS_MAX);
 
+/// Descriptors for files, QUIC, backups and calls to others.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// Connections at once: no more than there are descriptors for.
+pub(crate) fn connections_max() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
+    descriptors.saturating_sub(OTHER_DESCRIPTORS).clamp(1, limit::HTTP_CONNECTIONS_MAX)
+}
+
+/// Raises the limit of descriptors to what the system allows.
+pub fn raise_descriptors() {
+    let now = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: now.maximum, maximum: now.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!("the limit of open files stays at {:?}: {error}", now.current);
+    }
+}
+
 /// Serves connections until it is told to stop, then lets each finish what it is at.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -64,7 +99,7 @@ pub(super) async fn serve(
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(limit::HTTP_CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(connections_max()));
     let graceful = GracefulShutdown::new();
     loop {
         // Where all places are taken the next connection waits in the listener's own queue.
@@ -130,8 +165,9 @@ async fn talk(
     stream.set_write_timeout(Some(STALLED));
     let calls = is_http2.then(Calls::new);
     let (routes, of_calls) = (TowerToHyperService::new(router), calls.clone());
+    let place = Arc::new(Place::default());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let peer = Peer { from, calls: of_calls.clone(), known: Known::default() };
+        let peer = Peer { from, calls: of_calls.clone(), known: Known::default(), place: Arc::clone(&place) };
         request.extensions_mut().insert(peer);
         routes.call(request)
     });

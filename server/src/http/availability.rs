@@ -9,7 +9,8 @@ use stockline_core::outcome::Code;
 use stockline_core::view::Stale;
 
 use super::answer::{Moment, Name, Told};
-use super::call::{Asked, At, Caller, Sent};
+use super::body::Sent;
+use super::call::{Asked, At, Caller};
 use super::problem::Problem;
 use crate::availability::{self, Offer, Status};
 use crate::event_row;

@@ -7,8 +7,7 @@ use aide::OperationInput;
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described};
 use aide::operation::ParamLocation;
-use axum::body::Body as Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequestParts, MatchedPath, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
@@ -22,26 +21,22 @@ use stockline_core::merge::FrameReply;
 use stockline_core::outcome::Code;
 use stockline_core::record::digest;
 use stockline_core::wire::FrameType;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::accept::Peer;
 use super::answer::{Name, Told, described};
-use super::openapi::{media, parameters, takes};
+use super::openapi::parameters;
 use super::problem::{Problem, ProblemBody};
 use super::token::RoleText;
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
 use crate::history;
+use crate::metrics;
 use crate::principal::SignedIn;
 
 /// How often a full lane is tried again before the caller hears of it.
 const OFFERS: u32 = 50;
-
-/// KiB of bodies that may be read at once, whoever sends them.
-static BODIES: Semaphore = Semaphore::const_new(limit::HTTP_BODIES_KIB_MAX);
 
 /// Who asks: `Authorization: Bearer TOKEN`.
 fn signed_in(engine: &Engine, headers: &HeaderMap) -> Result<SignedIn, Problem> {
@@ -59,40 +54,20 @@ fn signed_in(engine: &Engine, headers: &HeaderMap) -> Result<SignedIn, Problem> 
     found.ok_or_else(|| Problem::of(Code::Unauthenticated, "the token is not known here"))
 }
 
-/// The body as JSON; an empty one as `{}`.
-async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if kind.is_some_and(|kind| !kind.to_ascii_lowercase().contains("json")) {
-        let text = "send JSON, with Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", text));
-    }
-    // One that does not say how long it is counts as long as can be.
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let bytes: usize = told.unwrap_or(limit::FRAME_BYTES_MAX).min(limit::FRAME_BYTES_MAX);
-    let _room = BODIES.try_acquire_many((bytes / 1024 + 1) as u32).map_err(|_| {
-        Problem::of(Code::Overloaded, "too many large bodies are on their way; send it again a little later")
-    })?;
-    let read = axum::body::to_bytes(body, limit::FRAME_BYTES_MAX);
-    let read = timeout(Duration::from_millis(limit::HTTP_BODY_MS_MAX), read).await.map_err(|_| {
-        let text = format!("the body did not come within {} s", limit::HTTP_BODY_MS_MAX / 1_000);
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", text)
-    })?;
-    let bytes = read.map_err(|_| {
-        let text = format!("the body is longer than {} bytes, or ended early", limit::FRAME_BYTES_MAX);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", text)
-    })?;
-    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(bytes).map_err(|error| Problem::of(Code::Malformed, error.to_string()))
-}
-
 /// The name behind an id; empty where there is none.
 pub(super) fn name(engine: &Engine, kind: NameKind, id: u32) -> Name {
     engine.names().name(kind, id).unwrap_or_else(|| "".into())
 }
 
-/// The number behind a key or an id given as text: a UUID's own, else that of its hash.
+/// The number of a UUID as text: 36 characters with hyphens, and nothing else.
+pub(crate) fn uuid_number(text: &str) -> Option<u128> {
+    let number = uuid::Uuid::parse_str(text).ok().filter(|_| text.len() == 36).map(|uuid| uuid.as_u128());
+    number.filter(|number| *number > 0)
+}
+
+/// The number behind a key given as text: a UUID's own, else that of its hash. Keys are each principal's own.
 pub(super) fn number(text: &str) -> u128 {
-    uuid::Uuid::parse_str(text).map_or_else(|_| xxh3_128(text.as_bytes()), |uuid| uuid.as_u128()).max(1)
+    uuid_number(text).unwrap_or_else(|| xxh3_128(text.as_bytes()).max(1))
 }
 
 /// The header `Idempotency-Key`, if there is one.
@@ -136,27 +111,24 @@ impl FromRequestParts<Engine> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Caller, Problem> {
         let SignedIn { principal, until } = signed_in(engine, &parts.headers)?;
+        let route = parts.extensions.get::<MatchedPath>().cloned();
         let rate = engine.principals().spend(principal.id);
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.known.set(Arc::clone(&principal), rate);
+            if !peer.place.take(engine, principal.id) {
+                let text = "too many connections of this token are open; close some";
+                return Err(Problem::of(Code::Overloaded, text));
+            }
+        }
+        let operation = metrics::Operation::of_call(&parts.method, route.as_ref().map(MatchedPath::as_str));
+        if let Some(text) = operation.denies(principal.role) {
+            return Err(Problem::of(Code::Forbidden, text));
         }
         if rate.is_some_and(|rate| rate.wait_s > 0) {
             let text = "more calls a second than this token may make; wait as Retry-After says";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", text));
         }
         Ok(Caller { engine: engine.clone(), principal, until, key: key(&parts.headers)? })
-    }
-}
-
-/// A body of JSON.
-pub(super) struct Sent<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequest<Engine> for Sent<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &Engine) -> Result<Sent<T>, Problem> {
-        let (parts, body) = request.into_parts();
-        json(&parts.headers, body).await.map(Sent)
     }
 }
 
@@ -188,7 +160,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Engine> for At<T> {
 }
 
 /// Refusals that a part of a request may meet with.
-fn refusals(ctx: &mut GenContext, statuses: &[(u16, &str)]) -> Vec<(Option<u16>, Described)> {
+pub(super) fn refusals(ctx: &mut GenContext, statuses: &[(u16, &str)]) -> Vec<(Option<u16>, Described)> {
     let mut refusal = |text: &str| described::<ProblemBody>(ctx, text, "application/problem+json");
     statuses.iter().map(|(status, text)| (Some(*status), refusal(text))).collect()
 }
@@ -201,23 +173,6 @@ impl OperationInput for Caller {
             (422, "It makes no sense as it stands"),
             (429, "More calls a second than the token may make"),
             (503, "Too much waits, or the server is stopping: send it again later with the same key"),
-        ];
-        refusals(ctx, &statuses)
-    }
-}
-
-impl<T: JsonSchema> OperationInput for Sent<T> {
-    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
-        let json = media::<T>(ctx);
-        takes(ctx, operation, [("application/json", json)]);
-    }
-
-    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Vec<(Option<u16>, Described)> {
-        let statuses = [
-            (400, "It cannot be read"),
-            (408, "The body took too long to come"),
-            (413, "The body is too long"),
-            (415, "The body is not JSON"),
         ];
         refusals(ctx, &statuses)
     }
@@ -305,13 +260,31 @@ impl Caller {
         self.key.as_deref().map(|text| Key(number(text)))
     }
 
-    /// The id of a reservation that the key stands for: a UUID is one; any other text is the principal's own, so that
-    /// nobody else's has it.
+    /// The id of a reservation that the key stands for: a UUID is one; any other text is the principal's own.
     pub(super) fn id_by_key(&self) -> Option<u128> {
         let text = self.key.as_deref()?;
-        let uuid = uuid::Uuid::parse_str(text).ok().map(|uuid| uuid.as_u128());
-        let own = || xxh3_128(format!("{}\0{text}", self.principal.id.0).as_bytes());
-        Some(uuid.unwrap_or_else(own).max(1))
+        uuid_number(text).or_else(|| self.own_id(text))
+    }
+
+    /// The id behind text that is the principal's own: nobody else can compute it, so nobody else can take it.
+    pub(super) fn own_id(&self, text: &str) -> Option<u128> {
+        let tag =
+            ring::hmac::sign(self.engine.id_key(), format!("{}\0{text}", self.principal.id.0).as_bytes());
+        let bytes = tag.as_ref().first_chunk()?;
+        Some(u128::from_le_bytes(*bytes).max(1))
+    }
+
+    /// The moment at which the request was first sent, if its key says so: one that begins with a time (UUID version 7).
+    /// The clock of its sender may be ahead.
+    pub(super) fn not_before(&self) -> Option<Millis> {
+        let key = self.key.as_deref().filter(|text| text.len() == 36)?;
+        let (seconds, nanos) = uuid::Uuid::parse_str(key)
+            .ok()
+            .filter(|key| key.get_version_num() == 7)?
+            .get_timestamp()?
+            .to_unix();
+        let ms = seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000));
+        Some(Millis(ms.saturating_sub(limit::CLOCK_AHEAD_MS_MAX)))
     }
 
     pub(super) fn signed_in(&self) -> SignedIn {

@@ -26,7 +26,8 @@ use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
 use super::answer::{Told, described, json};
-use super::call::{At, Caller, Sent};
+use super::body::Sent;
+use super::call::{At, Caller};
 use super::openapi::parameters;
 use super::problem::{Problem, ProblemBody};
 use crate::command::define::{cut_off, quarters_text, utc_offset};

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use stockline_core::outcome::Code;
 
 use super::answer::Moment;
-use super::call::Sent;
+use super::body::Sent;
 use super::openapi::{media, takes};
 use super::problem::Problem;
 use super::stock::Events;

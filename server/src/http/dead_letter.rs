@@ -20,7 +20,8 @@ use stockline_core::record::{event_bytes, event_of_bytes};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Moment, Told};
-use super::call::{Asked, At, Caller, Sent, at_most};
+use super::body::Sent;
+use super::call::{Asked, At, Caller, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
 use super::stock::{EventSent, Fate, event_of};

@@ -9,10 +9,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use stockline_core::catalogue::{Principal, Role};
+use stockline_core::id::PrincipalId;
 use stockline_core::limit;
 use tokio::time::timeout;
 
 use super::accept::Peer;
+use super::answer;
 use super::problem::{Counts, Problem, ProblemCode};
 use super::stall::Calls;
 use crate::access;
@@ -31,6 +33,11 @@ static RATE_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub(super) struct Known(Arc<OnceLock<(Arc<Principal>, Option<Rate>)>>);
 
 impl Known {
+    /// Who calls.
+    pub(super) fn principal(&self) -> Option<PrincipalId> {
+        self.get().map(|(principal, _)| principal.id)
+    }
+
     fn get(&self) -> Option<&(Arc<Principal>, Option<Rate>)> {
         self.0.get()
     }
@@ -213,6 +220,9 @@ pub(super) async fn wrap(State(engine): State<Engine>, request: Request, next: N
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "TIMED_OUT", text).into_response()
     };
     let mut response = timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| slow());
+    if let Some(owner) = call.peer.as_ref().and_then(|peer| peer.known.principal()) {
+        response = answer::charged(response, &call.engine.budgets().answers, owner);
+    }
     let problem = response.extensions_mut().remove::<ProblemCode>();
     match problem.as_ref().map(|problem| (problem.counts, &problem.name)) {
         Some((Counts::AtTheDoor(code), _)) => call.engine.metrics().refused(code),

@@ -81,7 +81,7 @@ pub(super) struct Notice {
     /// Why a promise is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// Null: nobody knows any more.
+    /// Left out where the units are there; null where nobody knows any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     promised_for: Option<Option<Moment>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,7 +236,10 @@ fn told_of(engine: &Engine, notice: &NoticeRec) -> Notice {
             quantity: notice.quantity,
         }),
         reason,
-        promised_for: reason.map(|_| if notice.due_ms == u64::MAX { None } else { due() }),
+        // 0: the units are there.
+        promised_for: reason
+            .filter(|_| notice.due_ms > 0)
+            .map(|_| if notice.due_ms == u64::MAX { None } else { due() }),
         expires_at: if reason.is_none() && notice.due_ms > 0 { due() } else { None },
         nth: 0,
     }

@@ -8,17 +8,18 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
-use stockline_core::command::{Body, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
+use stockline_core::command::{Body, Command, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::ledger::{Claim, NEVER, Outcome, Trace};
 use stockline_core::limit;
 use stockline_core::merge::{FrameReply, Part};
-use stockline_core::outcome::Code;
+use stockline_core::outcome::{Code, State};
 use stockline_core::wire::FrameType;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{Made, Moment, Name, Told, described};
-use super::call::{Asked, At, Caller, Sent};
+use super::body::Sent;
+use super::call::{Asked, At, Caller, uuid_number};
 use super::problem::Problem;
 use crate::access;
 
@@ -197,17 +198,23 @@ struct ClaimOf {
     confirmed: u32,
     picked: u32,
     shipped: u32,
+    /// Units that were claimed when it was released, and are not any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released: Option<u32>,
+    /// The same when it expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired: Option<u32>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct OfReservation {
-    #[schemars(extend("format" = "uuid"))]
+    /// A UUID, or the key under which the caller made it.
     id: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct StepOf {
-    #[schemars(extend("format" = "uuid"))]
+    /// A UUID, or the key under which the caller made it.
     id: String,
     verb: VerbText,
 }
@@ -285,6 +292,9 @@ pub(super) async fn reserve(
     }
     let key = key.unwrap_or(Key(own));
     let mut sent = caller.command(key, Body::Reserve(reserve), &lines);
+    if let Some(moment) = caller.not_before() {
+        sent.issued_at = Command::not_before(moment);
+    }
     if let Some(order) = &new.order {
         sent.digest ^= xxh3_64(order.as_bytes());
     }
@@ -386,10 +396,11 @@ fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Explanation
     }
 }
 
-/// The id in the path: a UUID.
-fn path_id(text: &str) -> Result<ReservationId, Problem> {
+/// The id in the path: a UUID, or the key under which the caller made it.
+fn path_id(caller: &Caller, text: &str) -> Result<ReservationId, Problem> {
     let unknown = || Problem::of(Code::UnknownReservation, format!("{text:?} is no reservation's id"));
-    uuid::Uuid::parse_str(text).map(|id| ReservationId(id.as_u128())).map_err(|_| unknown())
+    let own = || caller.own_id(text).filter(|_| !text.is_empty());
+    uuid_number(text).or_else(own).map(ReservationId).ok_or_else(unknown)
 }
 
 /// A reservation as it stands, its lines as far as they are known.
@@ -400,12 +411,16 @@ fn standing(
     outcome: &Outcome,
     claims: Option<&[(Claim, Millis)]>,
 ) -> Standing {
+    let is_active = outcome.state.is_active();
     let claim = |(claim, at): &(Claim, Millis)| ClaimOf {
         claim: promised(caller, claim.sku, claim.node, claim.quantity, *at),
-        held: claim.held,
-        confirmed: claim.confirmed(),
-        picked: claim.picked,
+        // What has ended claims nothing any more.
+        held: if is_active { claim.held } else { 0 },
+        confirmed: if is_active { claim.confirmed() } else { 0 },
+        picked: if is_active { claim.picked } else { 0 },
         shipped: claim.shipped,
+        released: (outcome.state == State::Released).then_some(claim.quantity - claim.shipped),
+        expired: (outcome.state == State::Expired).then_some(claim.quantity - claim.shipped),
     };
     Standing {
         id: text(id),
@@ -422,7 +437,7 @@ pub(super) async fn read(
     caller: Caller,
     At(OfReservation { id }): At<OfReservation>,
 ) -> Result<Told<Standing>, Problem> {
-    let id = path_id(&id)?;
+    let id = path_id(&caller, &id)?;
     let asked = Read::Reservation { id, scope: caller.scope() };
     let reply = caller.read(FrameType::ReadReservations, asked).await?;
     match reply.reservations.first() {
@@ -448,6 +463,9 @@ pub(super) struct PartOf {
 #[serde(deny_unknown_fields)]
 pub(super) struct Step {
     ttl_ms: Option<u32>,
+    /// Fulfil: also what nobody picked, although other units were picked or shipped.
+    #[serde(default)]
+    all: bool,
     #[serde(default)]
     lines: Vec<PartOf>,
 }
@@ -457,7 +475,7 @@ pub(super) async fn step(
     At(StepOf { id: reservation, verb }): At<StepOf>,
     Sent(step): Sent<Step>,
 ) -> Result<Told<Standing>, Problem> {
-    let reservation = path_id(&reservation)?;
+    let reservation = path_id(&caller, &reservation)?;
     let verb = match verb {
         VerbText::Confirm => Verb::Confirm,
         VerbText::Release => Verb::Release,
@@ -465,6 +483,9 @@ pub(super) async fn step(
         VerbText::Fulfil => Verb::Fulfil,
         VerbText::Move => Verb::Move,
     };
+    if step.all && (verb != Verb::Fulfil || !step.lines.is_empty()) {
+        return Err(Problem::invalid("all is for fulfil without lines"));
+    }
     match (verb, step.ttl_ms, step.lines.is_empty()) {
         (Verb::Extend, None, _) => return Err(Problem::invalid("extend needs ttl_ms")),
         (Verb::Extend, _, false) => {
@@ -499,12 +520,15 @@ pub(super) async fn step(
     let transition = Transition {
         reservation,
         verb,
-        ttl_ms: step.ttl_ms.unwrap_or(0),
+        ttl_ms: step.ttl_ms.unwrap_or(u32::from(step.all)),
         scope: caller.scope(),
         lines: lines.into(),
     };
     let key = caller.key()?;
-    let sent = caller.command(key, Body::Transition(transition), &[]);
+    let mut sent = caller.command(key, Body::Transition(transition), &[]);
+    if let Some(moment) = caller.not_before() {
+        sent.issued_at = Command::not_before(moment);
+    }
     let reply = caller.submit(FrameType::Transitions, vec![sent], vec![]).await?;
     let told = reply.replies[0];
     if told.outcome.code != Code::Ok {

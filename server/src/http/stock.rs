@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stockline_core::bucket::{Bucket, Movement, ON_HAND};
 use stockline_core::catalogue::{Definition, NameKind, Principal, Role, Rules, check_event};
-use stockline_core::command::{Action, Allocate, Body, Read};
+use stockline_core::command::{Action, Allocate, Body, Command, Read};
 use stockline_core::event::{Redrive, StockEvent};
 use stockline_core::id::{ChannelId, Key, Lsn, Millis, NodeId, PrincipalId, SkuId};
 use stockline_core::ledger::Share;
@@ -15,7 +15,8 @@ use stockline_core::outcome::Code;
 use stockline_core::wire::FrameType;
 
 use super::answer::{Moment, Name, Told};
-use super::call::{Asked, At, Caller, Sent, at_most};
+use super::body::Sent;
+use super::call::{Asked, At, Caller, at_most};
 use super::problem::{Problem, meaning};
 use super::{cloud_event, dead_letter};
 use crate::engine::Engine;
@@ -113,6 +114,7 @@ pub(super) async fn tell(
     if caller.principal.role == Role::Channel {
         return Err(Problem::of(Code::Forbidden, "a channel may not tell stock events"));
     }
+    caller.engine.principals().spend_more(caller.principal.id, events.len().saturating_sub(1));
     let sent: Vec<EventSent> = events.into_iter().map(EventSent::read).collect();
     // Begun, it is counted and kept, whether or not somebody waits for it.
     let done = tokio::spawn(async move { apply(&caller, sent).await });
@@ -127,7 +129,10 @@ async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>
     let events: Vec<StockEvent> =
         parsed.iter().map(|row| event_of(&caller.engine, row, caller.principal.id)).collect();
     let commands = parsed.iter().zip(&events);
-    let commands = commands.map(|(row, event)| caller.command(row.key, Body::Event(event.clone()), &[]));
+    let commands = commands.map(|(row, event)| Command {
+        issued_at: Command::not_before(row.not_before),
+        ..caller.command(row.key, Body::Event(event.clone()), &[])
+    });
     let commands: Vec<_> = commands.collect();
     let replies = match commands.is_empty() {
         true => Vec::new(),
@@ -179,6 +184,11 @@ fn detail(sent: &EventSent, code: Code, now: Millis) -> Option<String> {
                 "is more than {ahead} s ahead of the server's clock ({now}): set the sender's clock, \
                                 then send the event again"
             );
+            wrong("occurred_at", &row.occurred_at, text)
+        }
+        Code::KeyTooOld => {
+            let text = "happened before what repeats are known of, so it may be one: add sent_at, the moment at which it \
+                        was first sent";
             wrong("occurred_at", &row.occurred_at, text)
         }
         code => meaning(code).to_owned(),

@@ -6,7 +6,8 @@ use stockline_core::catalogue::{Definition, EntryKind, NO_TOKEN, Role};
 use stockline_core::outcome::Code;
 
 use super::answer::Told;
-use super::call::{At, Caller, Sent};
+use super::body::Sent;
+use super::call::{At, Caller};
 use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, put_entry, seen};
 use super::problem::Problem;
 use crate::principal::{new_token, token_sha256};

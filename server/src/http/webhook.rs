@@ -14,7 +14,8 @@ use stockline_core::catalogue::{Definition, EntryKind, Secret, Webhook};
 use stockline_core::outcome::Code;
 
 use super::answer::{Moment, Told};
-use super::call::{At, Caller, Sent, random};
+use super::body::Sent;
+use super::call::{At, Caller, random};
 use super::catalogue::{Condition, Done, Entry, Named, Versioned, administers, entry, put_entry, seen};
 use super::happened::{self, Envelope, TOPICS, Topic};
 use super::problem::Problem;

@@ -4,6 +4,7 @@
 //! What a connection may have in flight is bounded: beyond that its stream is not read, and beyond that the
 //! sender is held back by QUIC. Only the guilty connection suffers from what it sends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::access::{self, Present, Turned};
 use crate::availability;
+use crate::budget::Charge;
 use crate::engine::{Answered, AuditEntry, Clock, Engine, Refused, Tag};
 use crate::follow::{Asked, Followed, Told};
 use crate::log;
@@ -57,6 +59,11 @@ pub(super) struct Session {
     answered: UnboundedReceiver<Answered>,
     frames_in_flight: usize,
     commands_in_flight: usize,
+    /// What the replies to frames in flight may take, by the frame's mark, and those that wait to be written.
+    reply_charges: HashMap<u64, Vec<Charge>>,
+    written_charges: Vec<Charge>,
+    /// Bytes of all of them.
+    reply_bytes: usize,
     /// Commands and skus taken in this turn.
     taken: usize,
     /// Nothing is read before this: a frame was turned away, or waits for room in its lane.
@@ -122,6 +129,9 @@ impl Session {
                     answered,
                     frames_in_flight: 0,
                     commands_in_flight: 0,
+                    reply_charges: HashMap::new(),
+                    written_charges: Vec::new(),
+                    reply_bytes: 0,
                     taken: 0,
                     paused: None,
                     waiting: None,
@@ -178,6 +188,8 @@ impl Session {
                 }
                 self.out.clear();
                 self.out.shrink_to(OUT_BYTES);
+                self.reply_bytes -=
+                    self.written_charges.drain(..).map(|charge| charge.units()).sum::<usize>();
             }
             if more {
                 // Others have waited meanwhile.
@@ -278,6 +290,7 @@ impl Session {
         self.frames_in_flight < limit::CONNECTION_FRAMES_IN_FLIGHT_MAX
             && self.commands_in_flight < limit::CONNECTION_COMMANDS_IN_FLIGHT_MAX
             && self.out.len() < OUT_BYTES
+            && self.reply_bytes < limit::CONNECTION_REPLY_BYTES_MAX
             && self.paused.is_none()
     }
 
@@ -363,12 +376,20 @@ impl Session {
                 _ => {}
             }
         }
+        let mark = u64::from(raw.request) << 8 | raw.kind as u64;
+        let bytes = reply_bytes(raw.kind, &read.commands, read.lines.len());
+        if bytes > SMALL_REPLY_BYTES {
+            let Some(charge) = self.engine.budgets().replies.charge(self.principal.id, bytes) else {
+                let text =
+                    "too many replies of this token wait to be taken: take them, and send it again later";
+                return Err(Turned::new(Code::Overloaded, text));
+            };
+            self.reply_bytes += bytes;
+            // Nothing keeps a sender from giving several frames one number.
+            self.reply_charges.entry(mark).or_default().push(charge);
+        }
         let mut frame = Frame {
-            tag: Tag {
-                mark: u64::from(raw.request) << 8 | raw.kind as u64,
-                begun: begun.into_std(),
-                ..Tag::new(Some(self.answers.clone()))
-            },
+            tag: Tag { mark, begun: begun.into_std(), ..Tag::new(Some(self.answers.clone())) },
             principal: self.principal.id,
             commands: read.commands,
             lines: read.lines,
@@ -385,6 +406,15 @@ impl Session {
         self.commands_in_flight += commands;
         self.offer(frame);
         Ok(())
+    }
+
+    /// What was set aside for a frame's reply is in use until that is written.
+    fn reply_is_made(&mut self, mark: u64) {
+        let Some(charges) = self.reply_charges.get_mut(&mark) else { return };
+        self.written_charges.extend(charges.pop());
+        if charges.is_empty() {
+            self.reply_charges.remove(&mark);
+        }
     }
 
     /// A frame that was answered, as a span that is over.
@@ -458,6 +488,7 @@ impl Session {
                 self.audit_refusal(audited, mark, code);
                 self.frames_in_flight -= 1;
                 self.commands_in_flight -= commands;
+                self.reply_is_made(mark);
                 let text = "nothing was executed; send it again later with the same keys";
                 refuse(&mut self.out, (mark >> 8) as u32, code, text);
             }
@@ -561,6 +592,7 @@ impl Session {
             self.span(kind, took).set("stockline.commands", answered.commands as i64);
         }
         let request = (answered.mark >> 8) as u32;
+        self.reply_is_made(answered.mark);
         let mut reply: FrameReply = answered.reply;
         if !reply.refused.is_empty() {
             let refused = std::mem::take(&mut reply.refused);
@@ -591,6 +623,24 @@ impl Session {
             _ => wire::encode(&mut self.out, FrameType::Results, request, &Results::of(&reply)),
         }
     }
+}
+
+/// Bytes of a reply up to which it is not counted: the commands in flight bound those.
+const SMALL_REPLY_BYTES: usize = 64 << 10;
+/// Bytes that a claim, a trace, or a part of a reply takes until it is written, and that are reserved for one frame at most.
+const PART_BYTES: usize = 40;
+const RESERVED_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes that are set aside for the reply to a frame before it is made, as large as replies of its kind usually get.
+fn reply_bytes(kind: FrameType, commands: &[Command], lines: usize) -> usize {
+    let parts = match kind {
+        FrameType::ReadReservations => commands.len() * limit::RESERVATION_LINES_MAX,
+        FrameType::ReadAllocations => commands.len() * limit::ALLOCATIONS_PER_SKU_MAX / 4,
+        FrameType::Explain => lines * limit::NODES_MAX,
+        FrameType::Reserve => lines * 2 + commands.len(),
+        _ => commands.len(),
+    };
+    (parts * PART_BYTES).min(RESERVED_BYTES_MAX)
 }
 
 /// What the audit trail is told of a connection.
