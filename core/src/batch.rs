@@ -42,6 +42,8 @@ pub struct StampedFrame<T> {
 #[derive(Debug)]
 pub struct Batch<T> {
     pub now: Millis,
+    /// The wall clock: what is later lies in the future.
+    pub wall: Millis,
     pub rules: Arc<Rules>,
     /// LSN of the last command before this batch.
     pub before: Lsn,

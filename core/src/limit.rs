@@ -10,6 +10,8 @@ pub const BUCKET_UNITS_MAX: i64 = 4_000_000_000;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Dense ids ever given to skus.
 pub const SKUS_MAX: usize = 1 << 26;
+/// Skus that one token, not an administrator's, may make between two starts of the server.
+pub const SKUS_PER_TOKEN_MAX: u32 = 1_000_000;
 /// Nodes, channels and groups: ids are 16 bits and the top one means "any".
 pub const NODES_MAX: usize = 4_096;
 pub const CHANNELS_MAX: usize = 8_192;
@@ -137,8 +139,10 @@ pub const HISTORY_ITEMS_MAX: usize = 1_000;
 pub const FOLLOW_SKUS_MAX: usize = 8_192;
 pub const FOLLOW_NOTICES_MAX: usize = 8_192;
 /// Journal records read for a follower before it is another's turn, and followers that read at once.
-pub const FOLLOW_RECORDS_PER_TURN: usize = 16;
+pub const FOLLOW_RECORDS_PER_TURN: usize = 64;
 pub const FOLLOW_READERS_MAX: usize = 2;
+/// Commands that a follower may be behind and still wait for others to be gathered.
+pub const FOLLOW_GATHER_COMMANDS: u64 = 4_096;
 /// Milliseconds that a follower may wait for an answer, and for others to be gathered into it.
 pub const FOLLOW_WAIT_MS_MAX: u32 = 25_000;
 /// Skus whose last answer is remembered for a connection that follows; of more, what was told is forgotten.
@@ -263,6 +267,8 @@ pub const AUDIT_RECORDS_MAX: u64 = 500_000;
 pub const AUDIT_QUEUE: usize = 4_096;
 pub const AUDIT_REFUSALS_PER_S: usize = 64;
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
+/// Milliseconds after which it is noted again that the data directory is in use.
+pub const CLOCK_NOTED_MS: u64 = 60_000;
 /// Log lines that wait to be written; more are counted and lost.
 pub const LOG_LINES_WAITING_MAX: usize = 8_192;
 /// Commands folded in one snapshot transaction.

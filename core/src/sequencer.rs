@@ -9,7 +9,9 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
-use crate::catalogue::{Catalogue, Defined, NO_TOKEN, Role, check, check_event, check_reserve};
+use crate::catalogue::{
+    Catalogue, Defined, Definition, NO_TOKEN, NameKind, Role, check, check_event, check_reserve,
+};
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
 use crate::id::{Key, Lsn, Millis, NodeId, PrincipalId, ReservationId};
@@ -39,6 +41,8 @@ pub struct Sequencer {
     /// Ids of reservations on their way: what becomes of them is not known yet.
     pending: HashSet<ReservationId>,
     ended: VecDeque<(Lsn, ReservationId)>,
+    /// Skus that tokens have made since the start.
+    made_skus: HashMap<PrincipalId, u32>,
     learned: Lsn,
     last: Lsn,
     now: Millis,
@@ -61,6 +65,7 @@ impl Sequencer {
             taken: HashMap::new(),
             pending: HashSet::new(),
             ended: VecDeque::new(),
+            made_skus: HashMap::new(),
             learned: Lsn::NONE,
             last,
             now,
@@ -106,9 +111,15 @@ impl Sequencer {
 
     /// A batch at `now`, or at the time of the last one if the clock went back: time never does.
     pub fn open<T>(&mut self, now: Millis) -> Batch<T> {
+        self.open_by(now, now)
+    }
+
+    /// The same, where a wall clock shows another time: it says which events lie in the future.
+    pub fn open_by<T>(&mut self, now: Millis, wall: Millis) -> Batch<T> {
         self.now = self.now.max(now);
         Batch {
             now: self.now,
+            wall: wall.max(self.now),
             rules: self.catalogue.rules(),
             before: self.last,
             last: self.last,
@@ -207,11 +218,22 @@ impl Sequencer {
             if let Err(code) = self.catalogue.check_principal(principal, definition) {
                 return Slot::Door { code };
             }
+            let is_sku = matches!(**definition, Definition::Sku { .. }) && !self.is_administrator(principal);
+            if is_sku && self.made_skus.get(&principal).is_some_and(|made| *made >= limit::SKUS_PER_TOKEN_MAX)
+            {
+                let known = self.catalogue.find(NameKind::Sku, definition.name());
+                return known.map_or(Slot::Door { code: Code::TooManySkus }, |id| Slot::Known { id });
+            }
             return match self.catalogue.define(definition) {
                 Ok(Defined::Same(id)) => Slot::Known { id },
                 // Definitions carry no key: refused ones leave no trace, and a repeat is simply the same.
                 Err(code) => Slot::Door { code },
-                Ok(Defined::Changed(id)) => Slot::Defined { lsn: self.stamp(principal, command), id },
+                Ok(Defined::Changed(id)) => {
+                    if is_sku {
+                        *self.made_skus.entry(principal).or_default() += 1;
+                    }
+                    Slot::Defined { lsn: self.stamp(principal, command), id }
+                }
             };
         }
         if let Body::Reserve(reserve) = &command.body
@@ -224,13 +246,13 @@ impl Sequencer {
             if !self.may_tell_of(principal, event.node) {
                 return Slot::Door { code: Code::UnknownNode };
             }
-            let code = check_event(&batch.rules, self.catalogue.sku_count(), event, batch.now);
+            let code = check_event(&batch.rules, self.catalogue.sku_count(), event, batch.wall);
             if code != Code::Ok {
                 return Slot::Door { code };
             }
         }
         let lsn = self.stamp(principal, command);
-        match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.now) {
+        match check(&batch.rules, self.catalogue.sku_count(), &command.body, lines, batch.wall) {
             Code::Ok => {
                 if let Body::Reserve(reserve) = &command.body
                     && self.shards > 1
@@ -241,6 +263,10 @@ impl Sequencer {
             }
             code => Slot::Refused { lsn, code },
         }
+    }
+
+    fn is_administrator(&self, principal: PrincipalId) -> bool {
+        self.catalogue.principal(principal).is_none_or(|principal| principal.role == Role::Admin)
     }
 
     /// Whether a principal may say what happened at a node, with its rights as they are now. The system may, and whoever

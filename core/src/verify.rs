@@ -5,7 +5,7 @@ use crate::catalogue::{Catalogue, Defined, check};
 use crate::chain::Anchor;
 use crate::checkpoint::CheckpointError;
 use crate::command::Body;
-use crate::id::{ChannelId, Lsn, ShardOf};
+use crate::id::{ChannelId, Lsn, Millis, ShardOf};
 use crate::journal::{self, Decoded, Entry, JournalReader};
 use crate::ledger::{Effects, Ledger, Mark, Moment, Outcome, StateHash, audit, merge_movements};
 use crate::outcome::Code;
@@ -147,7 +147,8 @@ fn execute(
         };
     }
     let rules = catalogue.rules();
-    match check(&rules, catalogue.sku_count(), body, lines, moment.now) {
+    // Which events lay in the future, the wall clock of then knew.
+    match check(&rules, catalogue.sku_count(), body, lines, Millis(u64::MAX)) {
         Code::Ok => {}
         code => return Outcome::of(code),
     }

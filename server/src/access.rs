@@ -68,13 +68,13 @@ impl Present {
 
     /// Whether the token is replaced or revoked, its rights are others, or its time is over.
     pub fn is_over(&self) -> bool {
-        *self.shared.over.borrow() || self.until.is_some_and(|until| self.engine.clock().now() >= until)
+        *self.shared.over.borrow() || self.until.is_some_and(|until| self.engine.clock().wall() >= until)
     }
 
     /// Is over when that is so.
     pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut over = self.shared.over.clone();
-        let left = self.until.map(|until| Duration::from_millis(until.since(self.engine.clock().now())));
+        let left = self.until.map(|until| Duration::from_millis(until.since(self.engine.clock().wall())));
         async move {
             let end = async {
                 match left {
@@ -211,7 +211,8 @@ pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Re
         }
     };
     if !allowed {
-        let text = format!("a {:?} may not send {kind:?} frames", principal.role);
+        let role = format!("{:?}", principal.role).to_lowercase();
+        let text = format!("a {role} may not do this");
         return Err(Turned { code: Code::Forbidden, text });
     }
     let own = |node| principal.role != Role::Warehouse || principal.nodes.contains(&node);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use stockline_core::id::PrincipalId;
+use stockline_core::limit;
 
 #[derive(Debug)]
 pub struct Budget {
@@ -67,6 +68,36 @@ impl Drop for Charge {
         self.budget.used.fetch_sub(self.units, Ordering::Relaxed);
         self.budget.by.alter(&self.principal, |_, own| own.saturating_sub(self.units));
         self.budget.by.remove_if(&self.principal, |_, own| *own == 0);
+    }
+}
+
+/// What principals share, each with what the others need left to them.
+#[derive(Debug)]
+pub struct Budgets {
+    /// Bytes of HTTP bodies that are read.
+    pub bodies: Arc<Budget>,
+    /// Bytes of HTTP answers that wait to be taken.
+    pub answers: Arc<Budget>,
+    /// Bytes of replies over QUIC that are made or wait.
+    pub replies: Arc<Budget>,
+    /// HTTP connections.
+    pub connections: Arc<Budget>,
+}
+
+impl Default for Budgets {
+    fn default() -> Budgets {
+        Budgets::new()
+    }
+}
+
+impl Budgets {
+    pub fn new() -> Budgets {
+        Budgets {
+            bodies: Budget::new(limit::HTTP_BODIES_BYTES_MAX),
+            answers: Budget::new(limit::HTTP_ANSWERS_BYTES_MAX),
+            replies: Budget::new(limit::QUIC_REPLIES_BYTES_MAX),
+            connections: Budget::new(crate::http::connections_max()),
+        }
     }
 }
 

@@ -47,6 +47,22 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "STOCKLINE_SERVER_NAME")]
     #[serde(default)]
     pub server_name: Vec<String>,
+    /// Origins whose pages may call over HTTP from a browser, with commas, as https://desk.example [default: none]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', env = "STOCKLINE_CORS_ORIGIN")]
+    #[serde(default)]
+    pub cors_origin: Vec<String>,
+    /// Seconds by which the clock may be ahead of when the data directory was last in use [default: 3600]
+    #[arg(long, value_name = "SECONDS", env = "STOCKLINE_CLOCK_AHEAD_MAX")]
+    pub clock_ahead_max: Option<u64>,
+    /// The clock is right, however far it is ahead [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        env = "STOCKLINE_ACCEPT_CLOCK"
+    )]
+    pub accept_clock: Option<bool>,
     /// Log lines as text or JSON [default: text]
     #[arg(long, value_name = "FORMAT", env = "STOCKLINE_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -80,6 +96,10 @@ pub struct ServeConfig {
     pub retain_journal: bool,
     #[serde(rename = "server-name")]
     pub server_names: Vec<String>,
+    #[serde(rename = "cors-origin")]
+    pub cors_origins: Vec<String>,
+    pub clock_ahead_max: u64,
+    pub accept_clock: bool,
     pub log_format: LogFormat,
     pub log: String,
     #[serde(skip)]
@@ -97,6 +117,8 @@ pub enum ConfigError {
     Shards(u32),
     #[error("jwt-key and jwt-audience are given together: a key, and whom its tokens must be for")]
     Jwt,
+    #[error("cors-origin {0:?}: an origin is a scheme and a host, as https://desk.example")]
+    Origin(String),
     #[error("log {filter:?}: {reason}; say error, warn, info or debug, or by target as in info,http=debug")]
     Log { filter: String, reason: String },
 }
@@ -121,6 +143,7 @@ impl ServeConfig {
             }
         };
         let server_names = if typed.server_name.is_empty() { file.server_name } else { typed.server_name };
+        let cors_origins = if typed.cors_origin.is_empty() { file.cors_origin } else { typed.cors_origin };
         let config = ServeConfig {
             data: typed.data.or(file.data).unwrap_or_else(|| DEFAULT_DATA.into()),
             quic: typed.quic.or(file.quic).unwrap_or_else(|| DEFAULT_QUIC.into()),
@@ -131,6 +154,9 @@ impl ServeConfig {
             shards: typed.shards.or(file.shards).unwrap_or(1),
             retain_journal: typed.retain_journal.or(file.retain_journal).unwrap_or(false),
             server_names,
+            cors_origins,
+            clock_ahead_max: typed.clock_ahead_max.or(file.clock_ahead_max).unwrap_or(3_600),
+            accept_clock: typed.accept_clock.or(file.accept_clock).unwrap_or(false),
             log_format: typed.log_format.or(file.log_format).unwrap_or_default(),
             log: typed.log.or(file.log).unwrap_or_else(|| "info".into()),
             window: WindowSize::default(),
@@ -140,6 +166,13 @@ impl ServeConfig {
         }
         if config.jwt_key.is_some() != config.jwt_audience.is_some() {
             return Err(ConfigError::Jwt);
+        }
+        let is_origin = |origin: &String| {
+            let rest = origin.strip_prefix("https://").or(origin.strip_prefix("http://"));
+            rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
+        };
+        if let Some(wrong) = config.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigError::Origin(wrong.clone()));
         }
         crate::log::filter(&config.log)
             .map_err(|reason| ConfigError::Log { filter: config.log.clone(), reason })?;

@@ -22,6 +22,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 use stockline_client::Profile;
+use stockline_core::id::Millis;
 
 use crate::principal::new_token;
 
@@ -120,6 +121,21 @@ impl Origin {
     }
 }
 
+/// Removes files that another start began to make, and that was cut off.
+pub fn remove_unfinished(data: &Path) {
+    let files = std::fs::read_dir(data).into_iter().flatten().flatten();
+    // Another process may begin one at this moment, and be told that the directory is in use.
+    let is_unfinished = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let pid = extension.strip_prefix("new-").and_then(|pid| pid.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    };
+    for path in files.map(|file| file.path()).filter(|path| is_unfinished(path)) {
+        // It takes room, and harms nobody.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Copies certificate, key and administrator's token, as far as they are there.
 pub fn copy_identity(from: &Path, to: &Path, with_token: bool) -> Result<(), DataError> {
     let (from, to) = (DataDir { path: from.to_owned() }, DataDir { path: to.to_owned() });
@@ -131,6 +147,10 @@ pub fn copy_identity(from: &Path, to: &Path, with_token: bool) -> Result<(), Dat
     Ok(())
 }
 
+/// What sources of stock events did lately, for metrics and alerts.
+const SOURCES: &str = "sources.json";
+/// When a server last used the directory, in milliseconds since 1970.
+const LAST_USE: &str = "last-use";
 /// Names of tokens that are revoked at the next start, one a line: a restore writes it.
 const REVOKE: &str = "revoke-at-start";
 
@@ -290,6 +310,26 @@ impl DataDir {
         let token = new_token().map_err(DataError::Random)?;
         self.write("admin.token", &format!("{token}\n"))?;
         Ok(token)
+    }
+
+    /// Keeps what is known of sources of stock events.
+    pub fn keep_sources(&self, text: &str) -> Result<(), DataError> {
+        self.write(SOURCES, text)
+    }
+
+    pub fn sources(&self) -> Result<String, DataError> {
+        Ok(self.read(SOURCES)?.unwrap_or_default())
+    }
+
+    /// Notes that a server uses the directory.
+    pub fn note_use(&self, now: Millis) -> Result<(), DataError> {
+        self.write(LAST_USE, &format!("{now}\n"))
+    }
+
+    /// When a server last used it, as far as it was noted.
+    pub fn last_use(&self) -> Result<Millis, DataError> {
+        let text = self.read(LAST_USE)?;
+        Ok(text.and_then(|text| text.trim().parse().ok()).map_or(Millis(0), Millis))
     }
 
     /// The tokens to be revoked before anybody is served.

@@ -14,6 +14,7 @@ mod bell;
 mod checkpoint;
 mod clock;
 mod decoded;
+mod found;
 mod journal;
 mod lanes;
 mod pause;
@@ -22,7 +23,7 @@ mod sync;
 mod trail;
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -38,7 +39,7 @@ use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
 use stockline_core::feed;
-use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId, SkuId};
+use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Decoded, Entry, Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -56,17 +57,18 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::damage;
-use crate::data::{DataDir, DataError};
+use crate::data::{self, DataDir, DataError};
 use crate::jwt::Jwts;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::principal::Principals;
 pub use backup::backup_files;
 use bell::Bell;
-pub use clock::Clock;
+pub use clock::{Clock, at_start as wall_clock};
 use decoded::DecodedRecords;
+pub use found::Found;
 use lanes::Lanes;
 pub use trail::{AuditEntry, Trail, note, open_trail};
 
@@ -80,6 +82,8 @@ pub struct EngineConfig {
     pub window: WindowSize,
     /// Calls a second over HTTP that each token may make; 0: no limit.
     pub http_rate: u32,
+    /// By how many milliseconds the wall clock may be ahead of when the directory was last in use; `None` for any.
+    pub clock_ahead_ms_max: Option<u64>,
     /// The public key that JWTs are signed against, and whom they must be for.
     pub jwt: Option<(PathBuf, String)>,
 }
@@ -97,6 +101,11 @@ pub enum StartError {
     AuditTrail(#[from] AuditTrailError),
     #[error(transparent)]
     Recovery(#[from] CheckpointError),
+    #[error(
+        "the clock is {ahead_s} s ahead of when this directory was last in use: what is written with a clock that is wrong \
+         stays wrong; set the clock, or start once with --accept-clock if it is right"
+    )]
+    ClockAhead { ahead_s: u64 },
     #[error(transparent)]
     Data(#[from] DataError),
     #[error("{0}")]
@@ -116,43 +125,6 @@ pub enum StartError {
 pub struct Failure {
     pub exit: i32,
     pub reason: String,
-}
-
-/// What principals share, each with what the others need left to them.
-#[derive(Debug)]
-pub struct Budgets {
-    /// Bytes of HTTP bodies that are read.
-    pub bodies: Arc<Budget>,
-    /// Bytes of HTTP answers that wait to be taken.
-    pub answers: Arc<Budget>,
-    /// Bytes of replies over QUIC that are made or wait.
-    pub replies: Arc<Budget>,
-    /// HTTP connections.
-    pub connections: Arc<Budget>,
-}
-
-impl Budgets {
-    fn new() -> Budgets {
-        Budgets {
-            bodies: Budget::new(limit::HTTP_BODIES_BYTES_MAX),
-            answers: Budget::new(limit::HTTP_ANSWERS_BYTES_MAX),
-            replies: Budget::new(limit::QUIC_REPLIES_BYTES_MAX),
-            connections: Budget::new(crate::http::connections_max()),
-        }
-    }
-}
-
-/// Removes files that another start began to make, and that was cut off.
-fn remove_unfinished(data: &Path) {
-    let files = std::fs::read_dir(data).into_iter().flatten().flatten();
-    let is_unfinished = |path: &Path| {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        extension.strip_prefix("new-").is_some_and(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
-    };
-    for path in files.map(|file| file.path()).filter(|path| is_unfinished(path)) {
-        // It takes room, and harms nobody.
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// Whom to answer. Sent back with the reply.
@@ -185,18 +157,6 @@ pub enum Refused {
     /// Its principal has as much waiting as it may: offer it again a little later, and nothing behind it before.
     LaneFull(Box<Frame<Tag>>),
     Turned(Code),
-}
-
-/// What happened, as the journal says it.
-#[derive(Default, Debug)]
-pub struct Found {
-    /// The first LSN that was not looked at.
-    pub next: Lsn,
-    pub notices: Vec<NoticeRec>,
-    /// Skus of which there may be more or less.
-    pub skus: Vec<SkuId>,
-    /// Any sku may be another, because something was defined.
-    pub redefined: bool,
 }
 
 /// A frame's replies, with the mark it came with.
@@ -317,6 +277,8 @@ pub struct Gauges {
     pub oldest: Millis,
     pub started_at: Millis,
     pub dead_letters: u64,
+    pub clock_jumps: u64,
+    pub clock_offset_s: f64,
 }
 
 /// A cheap way to the engine for the faces.
@@ -359,7 +321,7 @@ impl RunningEngine {
         let journal =
             damage::reading(JOURNAL_FILE, || FileJournal::open(&journal_file, config.retain_journal))?;
         // The directory is ours: what an earlier start left that was cut off is nobody's.
-        remove_unfinished(&config.data);
+        data::remove_unfinished(&config.data);
         let trail = damage::reading(AUDIT_FILE, || open_trail(&config.data, had_journal))?;
         let letters_file = config.data.join(LETTERS_FILE);
         if had_journal && !letters_file.exists() {
@@ -384,6 +346,15 @@ impl RunningEngine {
             })?;
             Ok::<_, StartError>((snapshot, recovered))
         })?;
+        if recovered.last > Lsn::NONE
+            && let Some(most) = config.clock_ahead_ms_max
+        {
+            let last = DataDir::open(&config.data)?.last_use()?.max(recovered.now);
+            let ahead = clock::at_start().since(last);
+            if ahead > most {
+                return Err(StartError::ClockAhead { ahead_s: ahead / 1_000 });
+            }
+        }
         if let Some(broken) = audit(&recovered.ledgers).into_iter().next() {
             return Err(StartError::Broken(broken));
         }
@@ -583,6 +554,25 @@ impl Engine {
         &self.shared.view
     }
 
+    /// Follows the wall clock for as long as the engine runs, and notes when the directory was in use.
+    pub async fn keep_clock(self, data: DataDir) {
+        let mut noted = 0;
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+            if let Some(set_ms) = self.shared.clock.follow() {
+                tracing::warn!(set_ms, "the wall clock was set; commands go on by elapsed time");
+            }
+            let now = self.clock().now();
+            if now.since(Millis(noted)) >= limit::CLOCK_NOTED_MS {
+                noted = now.0;
+                let kept = data.keep_sources(&self.metrics().sources.save());
+                if let Err(error) = data.note_use(now).and(kept) {
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+    }
+
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
@@ -780,6 +770,8 @@ impl Engine {
             oldest: Millis(oldest.unwrap_or(0)),
             started_at: shared.clock.started_at(),
             dead_letters: shared.letters.count(),
+            clock_jumps: shared.clock.jumps(),
+            clock_offset_s: shared.clock.offset_ms() as f64 / 1e3,
         }
     }
 

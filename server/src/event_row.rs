@@ -267,9 +267,20 @@ pub fn key_of(source: &str, id: &str) -> Key {
 
 /// A moment as text has it, in milliseconds since 1970.
 pub fn moment(field: &str, text: &str) -> Result<u64, String> {
-    let moment: jiff::Timestamp =
-        text.parse().map_err(|_| wrong(field, text, "is no RFC 3339 time such as 2026-01-31T12:00:00Z"))?;
+    // In a query `+` means a space: an offset that came as one is meant as written.
+    let fixed = text.contains('T').then(|| text.replace(' ', "+"));
+    let moment: Result<jiff::Timestamp, _> = fixed.as_deref().unwrap_or(text).parse();
+    let moment =
+        moment.map_err(|_| wrong(field, text, "is no RFC 3339 time such as 2026-01-31T12:00:00Z"))?;
     u64::try_from(moment.as_millisecond()).map_err(|_| wrong(field, text, "lies before 1970"))
+}
+
+/// The same, or a day: its last moment, UTC.
+pub fn moment_or_day(field: &str, text: &str) -> Result<u64, String> {
+    match text.parse::<jiff::civil::Date>() {
+        Ok(_) if text.len() == 10 => moment(field, &format!("{text}T23:59:59.999Z")),
+        _ => moment(field, text),
+    }
 }
 
 fn bucket(field: &str, text: Option<&str>) -> Result<Bucket, String> {

@@ -139,11 +139,19 @@ impl Asked {
             tokio::pin!(moved);
             moved.as_mut().enable();
             if next <= engine.view().durable() {
-                if !gathered {
-                    gathered = true;
+                // Who is far behind has enough to be told, and waits for no more.
+                let behind = engine.view().durable().0 + 1 - next.0;
+                if !gathered && behind < limit::FOLLOW_GATHER_COMMANDS {
                     sleep(self.gather).await;
                 }
-                let found = self.read(engine, turn, next).await?;
+                gathered = true;
+                let mut found = self.read(engine, turn, next).await?;
+                // It reads until it has caught up, and of each sku the last number is told.
+                let goal = engine.view().durable();
+                while found.next <= goal && found.has_room() {
+                    let more = self.read(engine, turn, found.next).await?;
+                    found.append(more);
+                }
                 next = found.next;
                 told.up_to(engine, next);
                 let changes = self.changes(engine, found, told).await?;

@@ -29,7 +29,7 @@ pub(crate) use dead_letter::keep_refused;
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with};
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -37,6 +37,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tower_http::cors::CorsLayer;
 
 use crate::engine::Engine;
 use crate::metrics;
@@ -57,6 +58,7 @@ async fn ready(State(engine): State<Engine>) -> Result<Response, Problem> {
         "status": "ready",
         "durable_lsn": engine.view().durable().0,
         "self_audit": { "slices": slices, "wrong": wrong },
+        "clock": { "offset_ms": engine.clock().offset_ms(), "jumps": engine.clock().jumps() },
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response())
 }
@@ -103,6 +105,10 @@ fn calls() -> ApiRouter<Engine> {
             .get_with(stock::allocations, call("Stock", "A sku's", "allocations", &[404]));
     let router = ApiRouter::new()
         .api_route("/v1/events", post_with(stock::tell, call("Stock", "Tell", "stock events", &[404])))
+        .api_route(
+            "/v1/positions/{sku}",
+            get_with(stock::positions, call("Stock", "All positions of a", "sku", &[])),
+        )
         .api_route(
             "/v1/positions/{sku}/{node}",
             get_with(stock::position, call("Stock", "A", "position", &[410])),
@@ -194,6 +200,27 @@ fn calls() -> ApiRouter<Engine> {
     entries::<RuleBody>(router, "/v1/rules", "rule")
 }
 
+/// Lets pages of some origins call from a browser; of none, where none is configured.
+fn with_cors(router: Router, origins: Vec<HeaderValue>) -> Router {
+    if origins.is_empty() {
+        return router;
+    }
+    let methods = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+    let cors = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(methods)
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER]);
+    router.layer(cors)
+}
+
 fn routes(engine: Engine) -> Router {
     let (router, document) = openapi::document(calls);
     let document = Bytes::from(document);
@@ -219,10 +246,12 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     engine: Engine,
+    origins: &[String],
     stop: watch::Receiver<bool>,
 ) {
     let webhooks = tokio::spawn(webhook::run(engine.clone(), stop.clone()));
-    accept::serve(listener, tls, routes(engine), stop).await;
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    accept::serve(listener, tls, with_cors(routes(engine), origins), stop).await;
     // It has been told to stop, too.
     let _ = webhooks.await;
 }

@@ -330,6 +330,12 @@ impl Collector for Engine {
         let problems = metrics.problems.iter().map(|one| ([one.key().clone()], *one.value()));
         let codes = codes.chain(problems.collect::<Vec<_>>());
         out.counters("stockline_refusals", "Commands and requests refused, by code", ["code"], codes)?;
+        out.counter("stockline_clock_jumps", "Times that the wall clock was set", state.clock_jumps)?;
+        out.gauge(
+            "stockline_clock_offset_seconds",
+            "By how much the wall clock is ahead of that of commands",
+            state.clock_offset_s,
+        )?;
         out.counter("stockline_log_lines_lost", "Log lines that could not be written", crate::log::lost())?;
         out.counter("stockline_commands", "Commands that got a place in the order", load(&metrics.commands))?;
         out.histogram("stockline_batch_commands", "Commands made durable together", &metrics.batch_commands)?;

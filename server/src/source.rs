@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{Millis, PrincipalId};
 use stockline_core::limit;
@@ -18,13 +19,14 @@ const OTHERS: &str = "others";
 const LATE: u64 = 1_000;
 
 /// What one source did lately.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Source {
     pub applied: u64,
     pub refused: u64,
     /// Adjustments, and counts that found another number than was known.
     pub exceptions: u64,
     /// When its last event came, and how many milliseconds before it had happened; of events that are new.
+    #[serde(with = "millis")]
     pub told_at: Millis,
     pub late_ms: u64,
     numbers: Numbers,
@@ -56,7 +58,7 @@ impl Source {
 }
 
 /// The numbers that a source gives its events, in whatever order they come, once or several times.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Numbers {
     highest: Option<u64>,
     /// First and last of those that did not come, from the lowest.
@@ -128,6 +130,21 @@ impl Sources {
         }
     }
 
+    /// All as text, for the next start.
+    pub fn save(&self) -> String {
+        let all = self.list();
+        let all: Vec<_> = all.iter().map(|(id, name, source)| (id.0, &**name, source)).collect();
+        serde_json::to_string(&all).unwrap_or_default()
+    }
+
+    /// Takes over what an earlier run knew: a source that was silent before a start is silent after it.
+    pub fn load(&self, text: &str) {
+        let all: Vec<(u32, String, Source)> = serde_json::from_str(text).unwrap_or_default();
+        for (id, name, source) in all {
+            self.all.entry(PrincipalId(id)).or_default().insert(name.into(), source);
+        }
+    }
+
     /// All as they are, in order: whose, what they are called, and what they did.
     pub fn list(&self) -> Vec<(PrincipalId, Arc<str>, Source)> {
         let of = |id: PrincipalId, sources: &HashMap<Arc<str>, Source>| -> Vec<_> {
@@ -136,6 +153,20 @@ impl Sources {
         let mut all: Vec<_> = self.all.iter().flat_map(|one| of(*one.key(), one.value())).collect();
         all.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
         all
+    }
+}
+
+/// A moment as its number.
+mod millis {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use stockline_core::id::Millis;
+
+    pub(super) fn serialize<S: Serializer>(at: &Millis, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(at.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Millis, D::Error> {
+        u64::deserialize(from).map(Millis)
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn keep(engine: Engine) {
     loop {
         tokio::time::sleep(EVERY).await;
         for entry in engine.names().entries(EntryKind::Node) {
-            let Ok(now) = resolved(Definition::clone(&entry), engine.clock().now()) else { continue };
+            let Ok(now) = resolved(Definition::clone(&entry), engine.clock().wall()) else { continue };
             if now != *entry {
                 put(&engine, &entry, now).await;
             }

@@ -444,3 +444,89 @@ fn a_flipped_bit_is_found_by_verify_and_by_the_server() {
     check("stockline", &["verify", "--data", path(&data)], 1, "dead letters");
     check("stockline", &["serve", "--data", path(&data)], 3, "dead letters");
 }
+
+#[test]
+fn the_lines_of_the_readme_run_as_they_stand() {
+    let readme = include_str!("../../README.md");
+    let lines =
+        readme.split("## Use it").nth(1).and_then(|rest| rest.split("```sh\n").nth(1)).expect("a block");
+    let lines = lines.split("```").next().expect("it ends");
+    assert!(lines.lines().count() >= 15);
+    let dir = tempfile::tempdir().expect("a directory");
+    let serving = serve(&dir.path().join("stockline-data"), &[]);
+    let programs = program("stockline").parent().expect("a folder").to_owned();
+    let search = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a path"));
+    for line in lines.lines() {
+        let output =
+            Command::new("sh").args(["-c", line]).current_dir(dir.path()).env("PATH", &search).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{line}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+    serving.terminate();
+}
+
+/// Sends one receipt that happens now by the true clock; answers what became of it.
+fn receipt_of_now(shop: &Shop, id: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = jiff::Timestamp::from_millisecond(now.as_millis() as i64).expect("a moment");
+    let event = json!({ "id": id, "source": "s", "type": "receipt", "occurred_at": now.to_string(), "sku": "A", "node": "n",
+                        "quantity": 5 });
+    let told = shop.put("POST", "/v1/events", json!({ "events": [event] }));
+    let told = &told["results"][0];
+    told["code"].as_str().or(told["status"].as_str()).expect("text").to_owned()
+}
+
+#[test]
+fn a_clock_that_is_wrong_poisons_nothing_and_one_that_is_set_right_is_followed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let file = dir.path().join("clock");
+    let year = 365 * 86_400_000i64;
+    std::fs::write(&file, "0").expect("written");
+    let environment = || [("STOCKLINE_CLOCK_FILE", path(&file).to_owned())];
+    let shop = Shop::around(crate::binary::serve_with(&data, &[], &environment()), &data);
+    shop.put("PUT", "/v1/nodes/n", json!({}));
+    shop.put("PUT", "/v1/channels/web", json!({}));
+    assert_eq!(receipt_of_now(&shop, "1"), "applied");
+    shop.serving.terminate();
+    // A year ahead it does not start, unless somebody says that this is right.
+    let start = |clock: i64, more: &[&str]| {
+        let mut command = Command::new(program("stockline"));
+        command
+            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .args(more);
+        command.env("STOCKLINE_CLOCK_MS", clock.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = command.output().expect("it runs");
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = start(year, &[]);
+    assert!(code == Some(3) && said.contains("--accept-clock"), "{code:?} {said}");
+    let (code, said) = start(2 * 3_600_000, &[]);
+    assert!(
+        code == Some(3) && said.contains("7199 s ahead") || said.contains("7200 s ahead"),
+        "{code:?} {said}"
+    );
+    // An hour slow, then set right while it runs.
+    std::fs::write(&file, "-3600000").expect("written");
+    let shop = Shop::around(crate::binary::serve_with(&data, &[], &environment()), &data);
+    let hold = json!({ "id": "00000000-0000-4000-8000-000000000001", "channel": "web", "ttl_ms": 1_800_000,
+                       "lines": [{ "sku": "A", "quantity": 1 }] });
+    shop.put("POST", "/v1/reservations", hold);
+    std::fs::write(&file, "3600000").expect("written");
+    let clock = || {
+        let mut ready = shop.send("GET", "/readyz", &[], None);
+        serde_json::from_str::<Value>(&ready.body_mut().read_to_string().expect("text")).expect("JSON")["clock"].clone()
+    };
+    while clock()["jumps"].as_u64().expect("a number") == 0 {
+        std::thread::yield_now();
+    }
+    assert!(clock()["offset_ms"].as_i64().expect("a number") > 3_000_000, "{}", clock());
+    // The wall clock says what is now, and no hold ends early.
+    std::fs::write(&file, "0").expect("written");
+    assert_eq!(receipt_of_now(&shop, "2"), "applied");
+    let held = shop.put("GET", "/v1/reservations/00000000-0000-4000-8000-000000000001", Value::Null);
+    assert_eq!(held["state"], "held");
+    shop.serving.terminate();
+    check("stockline", &["verify", "--data", path(&data)], 0, "last_lsn=");
+}

@@ -34,6 +34,7 @@ impl Server {
     pub(crate) async fn start(dir: &Path, shards: u32, address: Option<SocketAddr>) -> Server {
         let window = WindowSize { commands: 10_000, ms: 60_000 };
         let config = EngineConfig {
+            clock_ahead_ms_max: None,
             data: dir.to_owned(),
             shards,
             retain_journal: true,

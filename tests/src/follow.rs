@@ -241,6 +241,7 @@ async fn a_cursor_outlives_a_restart_and_a_forgotten_one_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let window = WindowSize { commands: 8, ms: 60_000 };
     let config = EngineConfig {
+        clock_ahead_ms_max: None,
         data: dir.path().to_owned(),
         shards: 1,
         retain_journal: false,

@@ -230,3 +230,112 @@ fn a_dead_letter_is_driven_again_with_its_senders_rights() {
     );
     shop.serving.terminate();
 }
+
+#[test]
+fn a_3pl_that_counts_what_it_shipped_is_counted_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    let at = |ms: i64| json!({ "occurred_at": from_now(ms) });
+    applied(&shop, event("1", "receipt", 120, at(-3_600_000)));
+    let id = "00000000-0000-4000-8000-000000000007";
+    let reserve =
+        json!({ "id": id, "channel": "web", "ttl_ms": 60_000, "lines": [{ "sku": "A", "quantity": 5 }] });
+    shop.put("POST", "/v1/reservations", reserve);
+    shop.put("POST", &format!("/v1/reservations/{id}/confirm"), json!({}));
+    applied(&shop, event("2", "count", 115, at(-1_000)));
+    applied(&shop, with(event("3", "ship", 5, at(-2_000)), json!({ "reservation": id })));
+    assert_eq!(position(&shop, "A", "berlin")["on_hand"], 115);
+    let done = shop.put("POST", &format!("/v1/reservations/{id}/fulfil"), json!({}));
+    assert_eq!(done["state"], "fulfilled");
+    assert_eq!(position(&shop, "A", "berlin")["on_hand"], 115);
+    // A sku at all its nodes.
+    applied(&shop, event("4", "receipt", 3, json!({ "node": "paris" })));
+    let all = shop.put("GET", "/v1/positions/A", Value::Null);
+    let nodes: Vec<_> =
+        all["items"].as_array().expect("items").iter().map(|item| (&item["node"], &item["free"])).collect();
+    assert_eq!(nodes, [(&json!("berlin"), &json!(115)), (&json!("paris"), &json!(3))]);
+    shop.serving.terminate();
+}
+
+#[test]
+fn what_has_ended_claims_nothing_and_keys_are_each_ones_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    shop.put("PUT", "/v1/channels/edi", json!({}));
+    let token = |name: &str| {
+        let body = json!({ "role": "channel", "channel": name });
+        shop.put("PUT", &format!("/v1/tokens/{name}"), body)["token"].as_str().expect("a token").to_owned()
+    };
+    let (web, edi) = (token("web"), token("edi"));
+    applied(&shop, event("1", "receipt", 20, json!({})));
+    let reserve = |bearer: &str, channel: &str, key: &str| {
+        let bearer = format!("Bearer {bearer}");
+        let body = json!({ "channel": channel, "ttl_ms": 60_000, "lines": [{ "sku": "A", "quantity": 4 }] })
+            .to_string();
+        let headers = [("authorization", &*bearer), ("idempotency-key", key)];
+        let mut response = shop.send("POST", "/v1/reservations", &headers, Some(&body));
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), serde_json::from_str::<Value>(&text).expect("JSON"))
+    };
+    // What a rival can compute of another's key is worth nothing; the same text is another key for each.
+    let guess = xxhash_rust::xxh3::xxh3_128(b"2\0order-4712");
+    for number in [guess, xxhash_rust::xxh3::xxh3_128(b"order-4712")] {
+        let text = format!("{number:032x}");
+        let uuid =
+            format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]);
+        assert_eq!(reserve(&edi, "edi", &uuid).0, 201);
+    }
+    let (status, made) = reserve(&web, "web", "order-4712");
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(reserve(&edi, "edi", "order-4712").0, 201);
+    // By its key it is found again, by its owner.
+    let (_, found) = shop.call(&web, "GET", "/v1/reservations/order-4712", Value::Null);
+    assert_eq!((&found["id"], &found["lines"][0]["held"]), (&made["id"], &json!(4)));
+    let (_, other) = shop.call(&edi, "GET", "/v1/reservations/order-4712", Value::Null);
+    assert_ne!(other["id"], made["id"]);
+    // 32 hex digits are no UUID, but a text like any other.
+    let hex = made["id"].as_str().expect("text").replace('-', "");
+    assert_eq!(shop.call(&web, "GET", &format!("/v1/reservations/{hex}"), Value::Null).0, 404);
+    let (_, released) = shop.call(&web, "POST", "/v1/reservations/order-4712/release", json!({}));
+    let line = &released["lines"][0];
+    assert_eq!(
+        (&line["held"], &line["confirmed"], &line["released"]),
+        (&json!(0), &json!(0), &json!(4)),
+        "{released}"
+    );
+    // What is not its own looks as if it were not there, in the same words.
+    let ask = |channel: &str| {
+        let (status, problem) =
+            shop.call(&web, "GET", &format!("/v1/changes?channel={channel}"), Value::Null);
+        (status, problem["code"].clone(), problem["detail"].as_str().expect("text").replace(channel, "NAME"))
+    };
+    assert_eq!(ask("edi"), ask("nix"));
+    let dry = |channel: &str| {
+        let body = json!({ "channel": channel, "ttl_ms": 1, "lines": [{ "sku": "A", "quantity": 1 }] });
+        let (status, problem) = shop.call(&web, "POST", "/v1/reservations?dry_run=true", body);
+        (status, problem["code"].clone(), problem["detail"].as_str().expect("text").replace(channel, "NAME"))
+    };
+    assert_eq!(dry("edi"), dry("nix"));
+    shop.serving.terminate();
+}
+
+#[test]
+fn an_event_of_long_ago_needs_to_say_when_it_was_sent_once_something_was_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    let dated = |text: &str, more: Value| {
+        event(text, "receipt", 1, with(json!({ "occurred_at": "2026-01-01T00:00:00Z" }), more))
+    };
+    // Nothing was forgotten: what happened long ago is new, and a repeat of it is known.
+    applied(&shop, dated("1", json!({})));
+    assert_eq!(send(&shop, &shop.token, json!([dated("1", json!({}))]))[0]["status"], "duplicate");
+    applied(&shop, dated("2", json!({ "sent_at": from_now(0) })));
+    // A supply may be due on a day, and a date in a query may have lost its plus.
+    let supply = json!({ "supply": "7", "eta": "2035-06-01" });
+    applied(&shop, event("3", "supply", 5, supply));
+    let asked = shop.put("GET", "/v1/availability/A?channel=web&date=2035-06-01T12:00:00+02:00", Value::Null);
+    assert_eq!(asked["items"][0]["available"], 2);
+    let asked = shop.put("GET", "/v1/availability/A?channel=web&date=2035-06-02", Value::Null);
+    assert_eq!(asked["items"][0]["available"], 7);
+    shop.serving.terminate();
+}

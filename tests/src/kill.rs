@@ -147,7 +147,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
     state(held);
     restart(&mut serving, &data, &[], 0);
     state(held);
-    restart(&mut serving, &data, &[], day);
+    restart(&mut serving, &data, &["--accept-clock"], day);
     state(stockline_client::outcome::State::Expired);
     serving.terminate();
 }

@@ -79,6 +79,9 @@ fn restore(options: &Options) -> Result<String, String> {
         let what = format!("restore from {}{at}", options.from.display());
         note(&trail, &what).map_err(|error| said(&error))?;
         data::copy_identity(&options.from, to, !options.revoke_tokens).map_err(|error| said(&error))?;
+        // Who restores it now knows what time it is.
+        let now = crate::engine::wall_clock();
+        data::DataDir::open(to).and_then(|to| to.note_use(now)).map_err(|error| said(&error))?;
         err!("copied; doing it again");
         let journal = FileJournal::open(&journal_to, true).map_err(|error| said(&error))?;
         let snapshot = Snapshot::open(&snapshot_to).map_err(|error| said(&error))?;

@@ -94,6 +94,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         shards: config.shards,
         retain_journal: config.retain_journal,
         window: config.window,
+        clock_ahead_ms_max: (!config.accept_clock).then_some(config.clock_ahead_max.saturating_mul(1_000)),
         http_rate: config.http_rate,
         jwt: config.jwt_key.clone().zip(config.jwt_audience.clone()),
     };
@@ -122,6 +123,7 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     let traces = trace::start(runtime.handle()).map_err(|reason| Stop(exit::USAGE, reason))?;
     let served = runtime.block_on(async {
         let engine = running.handle();
+        engine.metrics().sources.load(&data.sources().map_err(|error| data_error(&error))?);
         let to_revoke = data.to_revoke().map_err(|error| data_error(&error))?;
         revoke(&engine, &to_revoke).await?;
         data.revoked().map_err(|error| data_error(&error))?;
@@ -147,7 +149,9 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
             }
         }
         let (stop_http, stopping) = watch::channel(false);
-        let http = tokio::spawn(http::serve(listener, tls, engine.clone(), stopping));
+        let (engine_of_http, origins) = (engine.clone(), config.cors_origins.clone());
+        let http =
+            tokio::spawn(async move { http::serve(listener, tls, engine_of_http, &origins, stopping).await });
         let mut stop = signal(SignalKind::terminate())
             .map_err(|error| Stop(exit::FAILED, format!("cannot wait for SIGTERM: {error}")))?;
         let quic = std::sync::Arc::new(quic);
@@ -163,6 +167,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
         let _ =
             writeln!(stdout, "ready quic={quic_address} http={http_address}").and_then(|()| stdout.flush());
         tokio::spawn(zone::keep(engine.clone()));
+        let directory = DataDir::open(&config.data).map_err(|error| data_error(&error))?;
+        tokio::spawn(engine.clone().keep_clock(directory));
         tokio::select! {
             _ = stop.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
@@ -189,6 +195,8 @@ fn serve(config: &ServeConfig, with_demo: bool) -> Result<(), Stop> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     // Whatever was said of calls is written down.
     drop(stopped);
+    // It is gone when nobody can be told.
+    let _ = data.note_use(last.clock().now()).and(data.keep_sources(&last.metrics().sources.save()));
     tracing::info!("stopped last_lsn={} in {} ms", last.view().durable(), stopping.elapsed().as_millis());
     Ok(())
 }

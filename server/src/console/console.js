@@ -189,6 +189,9 @@ let older = null;
 
 async function lookAtPosition() {
   const [sku, node] = [$("position-sku").value.trim(), $("position-node").value.trim()];
+  $("nodes-of-sku").hidden = Boolean(node);
+  $("buckets").hidden = !node;
+  if (!node) return lookAtNodes(sku);
   const lsn = $("position-lsn").value.trim();
   const path = `/v1/positions/${part(sku)}/${part(node)}`;
   const position = await get(lsn ? `${path}?at_lsn=${part(lsn)}` : path);
@@ -196,6 +199,21 @@ async function lookAtPosition() {
   $("buckets").replaceChildren(...cards, card("as of LSN", position.as_of_lsn));
   $("history").tBodies[0].replaceChildren();
   await lookFurther(`${path}/history`, lsn ? Number(lsn) + 1 : null);
+}
+
+async function lookAtNodes(sku) {
+  for (const id of ["history", "history-title", "older"]) $(id).hidden = true;
+  $("history-hint").textContent = "";
+  const found = await get(`/v1/positions/${part(sku)}`);
+  const rows = found.items.map(position => {
+    const link = document.createElement("a");
+    link.href = `#position/${part(sku)}/${part(position.node)}`;
+    link.textContent = position.node;
+    const units = ["on_hand", "free", "held", "confirmed", "picked", "allocated", "inbound"];
+    return row(cell(link), ...units.map(name => cell(whole(position[name]), "number")));
+  });
+  $("nodes-of-sku").tBodies[0].replaceChildren(...rows);
+  if (!rows.length) say(`Nothing of ${sku} has been at any node.`);
 }
 
 async function lookFurther(path, before) {
@@ -534,8 +552,8 @@ function show() {
   const given = rest.map(decodeURIComponent);
   if (chosen === "position" && given[0]) {
     $("position-sku").value = given[0];
-    $("position-node").value = given[1] ?? ($("position-node").value || $("node-names").options[0]?.value || "");
-    if ($("position-node").value) lookAtPosition().catch(say);
+    $("position-node").value = given[1] ?? "";
+    lookAtPosition().catch(say);
   }
   if (chosen === "reservations" && given[0]) {
     $("reservation-id").value = given[0];

@@ -32,7 +32,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut sequencer: Sequencer, mut inline: Op
         collect_due(shared, inline.as_mut(), &mut due);
         // Read after the shards told what is over: at this time it is over.
         let now = shared.clock.now();
-        let mut batch: Batch<Tag> = sequencer.open(now);
+        let mut batch: Batch<Tag> = sequencer.open_by(now, shared.clock.wall());
         if !due.is_empty() {
             let commands = due.drain(..).map(|body| Command { key: Key(0), issued_at: now, digest: 0, body });
             let frame = system_frame(commands.collect());

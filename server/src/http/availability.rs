@@ -119,7 +119,7 @@ fn tell(caller: &Caller, question: &Question) -> Result<Told<Availability>, Prob
     }
     let date = match &question.date {
         None => Millis(0),
-        Some(text) => Millis(event_row::moment("date", text).map_err(Problem::invalid)?),
+        Some(text) => Millis(event_row::moment_or_day("date", text).map_err(Problem::invalid)?),
     };
     let group = match &question.group {
         None => GroupId::ANY,

@@ -294,7 +294,10 @@ impl Caller {
     /// The id behind a name.
     pub(super) fn id(&self, kind: NameKind, name: &str) -> Result<u32, Problem> {
         let text = || format!("no {} {name:?}", kind.name());
-        self.engine.names().id(kind, name).ok_or_else(|| Problem::of(kind.unknown(), text()))
+        // What is none of a channel's business looks as if it were not there.
+        let mut shown: Box<str> = name.into();
+        access::hide_name(&self.engine, &self.principal, kind, &mut shown);
+        self.engine.names().id(kind, &shown).ok_or_else(|| Problem::of(kind.unknown(), text()))
     }
 
     pub(super) fn sku(&self, name: &str) -> Result<SkuId, Problem> {
@@ -355,7 +358,7 @@ impl Caller {
     ) -> Result<FrameReply, Problem> {
         let (engine, principal) = (&self.engine, &self.principal);
         // The body may have taken its time: what was revoked meanwhile does nothing any more.
-        let ended = self.until.is_some_and(|until| engine.clock().now() >= until);
+        let ended = self.until.is_some_and(|until| engine.clock().wall() >= until);
         if ended || !engine.principals().is_current(principal) {
             return Err(Problem::of(Code::Unauthenticated, access::REVOKED));
         }

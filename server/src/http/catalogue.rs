@@ -177,7 +177,7 @@ pub(super) async fn put_entry(
     Condition(condition): Condition,
     definitions: Vec<Definition>,
 ) -> Result<Versioned<Done>, Problem> {
-    let now = caller.engine.clock().now();
+    let now = caller.engine.clock().wall();
     let resolve = |definition| zone::resolved(definition, now).map_err(Problem::invalid);
     let definitions: Vec<Definition> = definitions.into_iter().map(resolve).collect::<Result<_, _>>()?;
     let last = definitions.last().expect("something is put");

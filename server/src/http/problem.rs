@@ -126,6 +126,12 @@ pub(super) fn meaning(code: Code) -> &'static str {
         Code::EventInFuture => "occurred_at lies more than 300 s ahead of the server's clock",
         Code::UnknownNode => "no such node, or none of this token's",
         Code::UnknownSku => "no such sku",
+        Code::PartlyPicked => {
+            "some of it was picked or shipped and some was not: fulfil what was, line by line, or all of it with all"
+        }
+        Code::TooManySkus => {
+            "this token has made as many skus as it may; an administrator's token may make more"
+        }
         _ => "it was refused",
     }
 }

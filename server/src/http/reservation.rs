@@ -115,6 +115,7 @@ pub(super) struct Reserved {
     lines: Vec<Promised>,
     /// Filled partly: what is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     short: Vec<Short>,
 }
 
@@ -187,6 +188,7 @@ pub(super) struct Standing {
     lines: Option<Vec<ClaimOf>>,
     /// The confirmation came late, and took what there was.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
     reacquired: bool,
 }
 
@@ -388,7 +390,8 @@ fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Explanation
         days_late: trace.late,
     };
     Explanation {
-        as_of_lsn: reply.as_of.0,
+        // What is refused before the ledger is asked is refused in any state.
+        as_of_lsn: if reply.as_of == Lsn::NONE { caller.engine.view().durable().0 } else { reply.as_of.0 },
         code: reply.replies[0].outcome.code.name(),
         lines: parts,
         short,

@@ -149,7 +149,7 @@ async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>
     });
     let fates: Vec<Fate> = fates.collect();
     dead_letter::keep(caller, &sent, &fates).await?;
-    let now = caller.engine.clock().now();
+    let now = caller.engine.clock().wall();
     let results = sent.iter().zip(&fates).map(|(sent, fate)| EventResult {
         id: sent.id(),
         status: match (fate.code, fate.is_repeat) {
@@ -223,7 +223,7 @@ async fn make_skus(caller: &Caller, rows: &[&ParsedRow]) -> Result<(), Problem> 
     if new.is_empty() {
         return Ok(());
     }
-    let now = caller.engine.clock().now();
+    let now = caller.engine.clock().wall();
     let busy = |_| Problem::of(Code::Overloaded, "configuration changes too fast; send it again");
     let Principal { role, nodes, id, .. } = &*caller.principal;
     let is_sound = |rules: &Rules, row: &ParsedRow| {
@@ -276,6 +276,28 @@ pub(super) struct Position {
     on_hand: i64,
     /// On its way here.
     inbound: i64,
+}
+
+impl Position {
+    fn new(as_of: Lsn, sku: String, node: String, units: &[i64; 10]) -> Position {
+        let of = |bucket: Bucket| place_of(bucket).map_or(0, |at| units[at]);
+        Position {
+            as_of_lsn: as_of.0,
+            sku,
+            node,
+            free: of(Bucket::Free),
+            held: of(Bucket::Held),
+            confirmed: of(Bucket::Confirmed),
+            picked: of(Bucket::Picked),
+            safety: of(Bucket::Safety),
+            damaged: of(Bucket::Damaged),
+            quality: of(Bucket::Quality),
+            blocked: of(Bucket::Blocked),
+            allocated: of(Bucket::Allocated),
+            on_hand: ON_HAND.into_iter().map(of).sum(),
+            inbound: of(Bucket::Inbound),
+        }
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -339,23 +361,51 @@ pub(super) async fn position(
         }
         next = stretch.next;
     }
-    let of = |bucket: Bucket| place_of(bucket).map_or(0, |at| units[at]);
-    Ok(Told(Position {
-        as_of_lsn: as_of.0,
-        sku,
-        node,
-        free: of(Bucket::Free),
-        held: of(Bucket::Held),
-        confirmed: of(Bucket::Confirmed),
-        picked: of(Bucket::Picked),
-        safety: of(Bucket::Safety),
-        damaged: of(Bucket::Damaged),
-        quality: of(Bucket::Quality),
-        blocked: of(Bucket::Blocked),
-        allocated: of(Bucket::Allocated),
-        on_hand: ON_HAND.into_iter().map(of).sum(),
-        inbound: of(Bucket::Inbound),
-    }))
+    Ok(Told(Position::new(as_of, sku, node, &units)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct OfSku {
+    sku: String,
+}
+
+/// A sku at all the nodes where it has been.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Positions {
+    as_of_lsn: u64,
+    items: Vec<Position>,
+}
+
+/// A sku at all nodes that the caller may look at, those with nothing left out.
+pub(super) async fn positions(
+    caller: Caller,
+    At(OfSku { sku }): At<OfSku>,
+) -> Result<Told<Positions>, Problem> {
+    if caller.principal.role == Role::Channel {
+        return Err(Problem::of(Code::Forbidden, "a channel may not look at positions"));
+    }
+    let id = caller.sku(&sku)?;
+    let all = caller.engine.names().count(NameKind::Node) as u16;
+    let mut nodes: Vec<NodeId> = (0..all).map(NodeId).collect();
+    if caller.principal.role == Role::Warehouse {
+        nodes.retain(|node| caller.principal.nodes.contains(node));
+    }
+    let looks = nodes.iter().map(|node| {
+        let look = Read::Position { sku: id, node: *node };
+        caller.command(Key(0), Body::Read(look), &[])
+    });
+    let looks: Vec<Command> = looks.collect();
+    if looks.is_empty() {
+        let text = "there are no nodes yet: create one with PUT /v1/nodes/{node}";
+        return Err(Problem::of(Code::UnknownNode, text));
+    }
+    let reply = caller.submit(FrameType::ReadPositions, looks, vec![]).await?;
+    let found = nodes.iter().zip(&reply.positions).filter(|(_, position)| position.units != [0; 10]);
+    let items = found.map(|(node, position)| {
+        let node = caller.name(NameKind::Node, u32::from(node.0)).to_string();
+        Position::new(reply.as_of, sku.clone(), node, &position.units)
+    });
+    Ok(Told(Positions { as_of_lsn: reply.as_of.0, items: items.collect() }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -392,6 +442,7 @@ struct MovedAt {
     #[serde(skip_serializing_if = "Option::is_none")]
     reservation: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(default)]
     reason: String,
     /// A dead letter: who drove it again, with the rights of `principal`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -412,6 +463,7 @@ struct MovementOf {
     channel: Option<Name>,
     /// The units are still to come: it is a claim on a supply.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
     to_come: bool,
 }
 

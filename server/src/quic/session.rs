@@ -365,7 +365,7 @@ impl Session {
             match &mut command.body {
                 Body::Event(event) => zone::resolve_eta(&self.engine, event),
                 Body::Define(definition) => {
-                    let resolved = zone::resolved(Definition::clone(definition), self.engine.clock().now());
+                    let resolved = zone::resolved(Definition::clone(definition), self.engine.clock().wall());
                     let wrong =
                         |reason| Turned::new(Code::InvalidRule, format!("definition {index}: {reason}"));
                     **definition = resolved.map_err(wrong)?;
