@@ -31,6 +31,8 @@ pub enum Admission {
 const NONE: u32 = u32::MAX;
 /// Records given up after which it is looked again which is the oldest, and who has most.
 const LOOK_EVERY: u64 = 4_096;
+/// Records of one principal that are given up in one step.
+const GIVEN_UP_AT_ONCE: u64 = 64;
 
 /// What is kept of a command.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,6 +201,7 @@ impl Window {
         self.by_number.find(hash, |place| is(self.at(place.record()))).map(|place| self.at(place.record()))
     }
 
+    /// Whether a command is new. Whether it was issued before its time is not looked at here.
     pub fn admit(&self, principal: PrincipalId, command: &Command, now: Millis) -> Admission {
         let asked = Record::of(principal, command);
         let same = |record: &Record| record.has_key_of(&asked) || record.has_id_of(&asked);
@@ -215,9 +218,7 @@ impl Window {
         }
         let issued_at = command.issued();
         let is_old = !command.is_bound() && now.since(issued_at) > self.size.ms;
-        if issued_at > now.plus(limit::ISSUED_AHEAD_MS_MAX) {
-            Admission::Refused(Code::ClockAhead)
-        } else if issued_at <= self.floor(principal) || is_old {
+        if issued_at <= self.floor(principal) || is_old {
             Admission::Refused(Code::KeyTooOld)
         } else {
             Admission::New
@@ -281,7 +282,10 @@ impl Window {
 
     /// Gives up what is too old of one principal.
     fn give_up_old(&mut self, principal: PrincipalId, now: Millis) {
-        while let Some(share) = self.shares.get(&principal)
+        // A burst of an hour ago is not given up at once: nothing is ordered meanwhile.
+        let until = self.given_up + GIVEN_UP_AT_ONCE;
+        while self.given_up < until
+            && let Some(share) = self.shares.get(&principal)
             && share.oldest != NONE
             && self.is_old(self.at(share.oldest), now)
         {
@@ -296,6 +300,9 @@ impl Window {
         for principal in all {
             self.give_up_old(principal, now);
         }
+        // Where more is old than was given up, the next command looks again.
+        let is_left = |share: &&Share| share.oldest != NONE && self.is_old(self.at(share.oldest), now);
+        self.given_up = self.shares.values().find(is_left).map_or(0, |_| LOOK_EVERY);
         let oldest =
             self.shares.values().filter(|share| share.oldest != NONE).map(|share| self.at(share.oldest).lsn);
         self.first = oldest.min().unwrap_or(self.next).max(self.first);

@@ -53,10 +53,13 @@ pub fn fold(snapshot: &Snapshot, reader: &dyn JournalReader) -> Result<(Covered,
     let Some(last) = chunk.last().and_then(|decoded| decoded.entries.last()) else {
         return Ok((covered, false));
     };
-    let keyed = chunk.iter().flat_map(|decoded| &decoded.entries).map(|entry| &entry.command);
-    let keyed = keyed.filter(|command| command.key != Key(0)).map(|command| command.issued());
-    let issued = keyed.max().unwrap_or_default().max(covered.issued);
-    let reached = Covered { lsn: last.lsn, now: last.now, issued, chain };
+    let (mut issued, mut ahead_ms) = (covered.issued, covered.ahead_ms);
+    let keyed = chunk.iter().flat_map(|decoded| &decoded.entries).filter(|entry| entry.command.key != Key(0));
+    for entry in keyed {
+        issued = issued.max(entry.command.issued());
+        ahead_ms = ahead_ms.max(entry.command.issued().since(entry.now));
+    }
+    let reached = Covered { lsn: last.lsn, now: last.now, issued, ahead_ms, chain };
 
     let (skus, reservations) = touched(&chunk);
     let step = snapshot.step()?;

@@ -157,8 +157,8 @@ pub enum Redrive {
     No,
     /// That principal drove it again, with the rights of its sender.
     By(PrincipalId),
-    /// Whose it is now adopted it; that principal had sent it.
-    Of(PrincipalId),
+    /// That principal made it its own, with its own rights; who had sent it remains the one whose key it has.
+    Adopted(PrincipalId),
 }
 
 impl StockEvent {

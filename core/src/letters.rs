@@ -1,7 +1,8 @@
 //! Dead letters: what was told and could not be applied, kept in a redb file of its own until somebody applies it or
 //! lets it go. What a letter says is its keeper's business; here it is bytes behind a key.
 //!
-//! One that is settled leaves a mark, so that a repeat of what it was about does not bring it back.
+//! One that is settled leaves a mark, so that a repeat of what it was about does not bring it back. What says something
+//! else than before is no repeat: it takes the place of what is there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use redb::{
 };
 
 use hashbrown::HashMap;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::id::{Key, Millis, PrincipalId};
 use crate::journal::file::open_or_create;
@@ -24,6 +25,8 @@ use crate::outbox::Outbox;
 const OPEN: TableDefinition<u128, (u64, u32, &[u8])> = TableDefinition::new("letters");
 /// By owner: how many there are.
 const OWNED: TableDefinition<u32, u64> = TableDefinition::new("owned");
+/// By key: the hash of what a letter said when it came, as long as it is there or its mark.
+const SAID: TableDefinition<u128, u64> = TableDefinition::new("said");
 /// By key: when it was settled.
 const SETTLED: TableDefinition<u128, u64> = TableDefinition::new("settled");
 const CACHE_BYTES: usize = 8 << 20;
@@ -87,6 +90,19 @@ pub struct Letter {
     pub says: Vec<u8>,
 }
 
+/// What becomes of a letter that came.
+enum Arrival {
+    /// It said so before.
+    Known,
+    /// It is there, and said something else.
+    Says,
+    /// It is new; its owner has so many.
+    New {
+        own: u64,
+    },
+    NoRoom,
+}
+
 /// All of them.
 pub struct Letters {
     db: Arc<Database>,
@@ -105,6 +121,7 @@ impl Letters {
         let count = write.open_table(OPEN).map_err(storage)?.len().map_err(storage)?;
         write.open_table(SETTLED).map_err(storage)?;
         write.open_table(OWNED).map_err(storage)?;
+        write.open_table(SAID).map_err(storage)?;
         Outbox::make_tables(&write)?;
         write.commit().map_err(storage)?;
         let letters = Letters { db: Arc::new(db), count: AtomicU64::new(count) };
@@ -130,8 +147,10 @@ impl Letters {
         if let Some(owner) = owned.keys().next() {
             return Err(LettersError::Damaged(format!("owner {owner}")));
         }
-        for pair in read.open_table(SETTLED).map_err(storage)?.iter().map_err(storage)? {
-            pair.map_err(storage)?;
+        for table in [SETTLED, SAID] {
+            for pair in read.open_table(table).map_err(storage)?.iter().map_err(storage)? {
+                pair.map_err(storage)?;
+            }
         }
         Outbox::check(&read)
     }
@@ -141,33 +160,76 @@ impl Letters {
         Outbox::new(Arc::clone(&self.db))
     }
 
-    /// Keeps letters, in one durable step: those that are there, or were settled, are left as they are. Answers how
-    /// many found no room.
+    /// What is to be done with a letter that came.
+    fn fate(
+        letter: &Letter,
+        open: &impl ReadableTable<u128, (u64, u32, &'static [u8])>,
+        owned: &impl ReadableTable<u32, u64>,
+        said: &impl ReadableTable<u128, u64>,
+    ) -> Result<Arrival, LettersError> {
+        let before = said.get(letter.key.0).map_err(storage)?.map(|hash| hash.value());
+        if before == Some(xxh3_64(&letter.says)) {
+            return Ok(Arrival::Known);
+        }
+        if open.get(letter.key.0).map_err(storage)?.is_some() {
+            return Ok(Arrival::Says);
+        }
+        let own = owned.get(letter.owner.0).map_err(storage)?.map_or(0, |count| count.value());
+        let is_full =
+            open.len().map_err(storage)? >= limit::LETTERS_MAX || own >= limit::LETTERS_PER_OWNER_MAX;
+        Ok(if is_full { Arrival::NoRoom } else { Arrival::New { own } })
+    }
+
+    /// How many of these find no room, where there is nothing to write.
+    fn refused(&self, letters: &[Letter]) -> Result<Option<usize>, LettersError> {
+        let read = self.db.begin_read().map_err(storage)?;
+        let open = read.open_table(OPEN).map_err(storage)?;
+        let owned = read.open_table(OWNED).map_err(storage)?;
+        let said = read.open_table(SAID).map_err(storage)?;
+        let mut dropped = 0;
+        for letter in letters {
+            match Self::fate(letter, &open, &owned, &said)? {
+                Arrival::Known => {}
+                Arrival::NoRoom => dropped += 1,
+                Arrival::Says | Arrival::New { .. } => return Ok(None),
+            }
+        }
+        Ok(Some(dropped))
+    }
+
+    /// Keeps letters, in one durable step. One that is there is replaced where it says something else now; one that was
+    /// settled comes back only then. Answers how many found no room. Where nothing changes nothing is written.
     pub fn keep(&self, letters: &[Letter]) -> Result<usize, LettersError> {
+        if let Some(dropped) = self.refused(letters)? {
+            return Ok(dropped);
+        }
         let write = self.db.begin_write().map_err(storage)?;
         let (mut dropped, mut kept) = (0, 0);
         {
             let mut open = write.open_table(OPEN).map_err(storage)?;
-            let settled = write.open_table(SETTLED).map_err(storage)?;
+            let mut settled = write.open_table(SETTLED).map_err(storage)?;
+            let mut said = write.open_table(SAID).map_err(storage)?;
             let mut owned = write.open_table(OWNED).map_err(storage)?;
             for letter in letters {
-                let known = open.get(letter.key.0).map_err(storage)?.is_some()
-                    || settled.get(letter.key.0).map_err(storage)?.is_some();
-                if known {
-                    continue;
+                match Self::fate(letter, &open, &owned, &said)? {
+                    Arrival::Known => continue,
+                    Arrival::NoRoom => {
+                        dropped += 1;
+                        continue;
+                    }
+                    Arrival::Says => {}
+                    Arrival::New { own } => {
+                        settled.remove(letter.key.0).map_err(storage)?;
+                        owned.insert(letter.owner.0, own + 1).map_err(storage)?;
+                        kept += 1;
+                    }
                 }
-                let own = owned.get(letter.owner.0).map_err(storage)?.map_or(0, |count| count.value());
-                if open.len().map_err(storage)? >= limit::LETTERS_MAX || own >= limit::LETTERS_PER_OWNER_MAX {
-                    dropped += 1;
-                    continue;
-                }
-                owned.insert(letter.owner.0, own + 1).map_err(storage)?;
+                said.insert(letter.key.0, xxh3_64(&letter.says)).map_err(storage)?;
                 open.insert(
                     letter.key.0,
                     (letter.at.0, letter.owner.0, &*sealed(letter.key.0, &letter.says)),
                 )
                 .map_err(storage)?;
-                kept += 1;
             }
         }
         write.commit().map_err(storage)?;
@@ -215,6 +277,17 @@ impl Letters {
             if settled.len().map_err(storage)? > limit::LETTERS_MAX {
                 let since = now.0.saturating_sub(limit::IDEMPOTENCY_MS);
                 settled.retain(|_, at| at >= since).map_err(storage)?;
+                let mut said = write.open_table(SAID).map_err(storage)?;
+                let mut gone = Vec::new();
+                for pair in said.iter().map_err(storage)? {
+                    let key = pair.map_err(storage)?.0.value();
+                    let stays = open.get(key).map_err(storage)?.is_some()
+                        || settled.get(key).map_err(storage)?.is_some();
+                    gone.extend((!stays).then_some(key));
+                }
+                for key in gone {
+                    said.remove(key).map_err(storage)?;
+                }
             }
         }
         write.commit().map_err(storage)?;
@@ -241,6 +314,7 @@ impl Letters {
         copy_table(&read, &write, OPEN).map_err(storage)?;
         copy_table(&read, &write, OWNED).map_err(storage)?;
         copy_table(&read, &write, SETTLED).map_err(storage)?;
+        copy_table(&read, &write, SAID).map_err(storage)?;
         Outbox::copy(&read, &write).map_err(storage)?;
         write.commit().map_err(storage)
     }

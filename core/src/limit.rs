@@ -55,8 +55,12 @@ pub const COUNT_LATE_MS_MAX: u64 = 24 * 3_600 * 1_000;
 pub const RECENT_MOVEMENTS_PER_SKU: usize = 128;
 /// How far ahead of the server the moment of a stock event may lie.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Bytes of an event that a dead letter keeps.
+pub const LETTER_BYTES_MAX: usize = 16 << 10;
 /// How far ahead of the server `issued_at` may lie; senders learn the time at sign-in.
 pub const ISSUED_AHEAD_MS_MAX: u64 = 5_000;
+/// How far ahead of the server the clock of a sender may be that says when it sent an event.
+pub const SENT_AHEAD_MS_MAX: u64 = 60_000;
 
 /// Idempotency: a repeat is answered while its first command is among this many, of which each principal has its share, ...
 pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 21;

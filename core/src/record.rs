@@ -450,11 +450,11 @@ impl EventRec {
             redrive: match event.redrive {
                 Redrive::No => 0,
                 Redrive::By(_) => 1,
-                Redrive::Of(_) => 2,
+                Redrive::Adopted(_) => 2,
             },
             other: match event.redrive {
                 Redrive::No => 0,
-                Redrive::By(other) | Redrive::Of(other) => other.0,
+                Redrive::By(other) | Redrive::Adopted(other) => other.0,
             },
         }
     }
@@ -489,7 +489,7 @@ impl ArchivedEventRec {
             redrive: match (self.redrive, PrincipalId(self.other.to_native())) {
                 (0, _) => Redrive::No,
                 (1, other) => Redrive::By(other),
-                (2, other) => Redrive::Of(other),
+                (2, other) => Redrive::Adopted(other),
                 _ => return Err("redrive must be 0 to 2"),
             },
         };

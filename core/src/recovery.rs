@@ -55,7 +55,8 @@ pub fn recover(
     let take = |decoded: &Decoded, entry: &Entry| {
         if std::mem::take(&mut forgot_some) {
             // What is no longer in the journal was received before this, and folded.
-            window.forget(entry.now.plus(limit::ISSUED_AHEAD_MS_MAX).min(covered.issued));
+            let ahead_ms = covered.ahead_ms.max(limit::ISSUED_AHEAD_MS_MAX);
+            window.forget(entry.now.plus(ahead_ms).min(covered.issued));
         }
         window.record(entry.lsn, entry.principal, &entry.command, entry.now);
         if entry.lsn <= covered.lsn {

@@ -14,6 +14,7 @@ use crate::catalogue::{
 };
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
+use crate::event::Redrive;
 use crate::id::{Key, Lsn, Millis, NodeId, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
@@ -209,6 +210,9 @@ impl Sequencer {
         }
         if command.key != Key(0) {
             match self.window.admit(principal, command, batch.now) {
+                Admission::New if self.is_ahead(command, batch.now, batch.wall) => {
+                    return Slot::Door { code: Code::ClockAhead };
+                }
                 Admission::New => {}
                 Admission::Repeat(lsn) => return Slot::Repeat { lsn },
                 Admission::Refused(code) => return Slot::Door { code },
@@ -243,7 +247,8 @@ impl Sequencer {
         }
         if let Body::Event(event) = &command.body {
             // A fact that cannot be taken in as it is may be sent again, or corrected under its key.
-            if !self.may_tell_of(principal, event.node) {
+            let by = if let Redrive::Adopted(by) = event.redrive { by } else { principal };
+            if !self.may_tell_of(by, event.node) {
                 return Slot::Door { code: Code::UnknownNode };
             }
             let code = check_event(&batch.rules, self.catalogue.sku_count(), event, batch.wall);
@@ -267,6 +272,13 @@ impl Sequencer {
 
     fn is_administrator(&self, principal: PrincipalId) -> bool {
         self.catalogue.principal(principal).is_none_or(|principal| principal.role == Role::Admin)
+    }
+
+    /// Whether a command was issued before its time: by this clock, or where a moment outside binds it, by the wall clock
+    /// where that is ahead.
+    fn is_ahead(&self, command: &Command, now: Millis, wall: Millis) -> bool {
+        let now = if command.is_bound() { now.max(wall) } else { now };
+        command.issued() > now.plus(limit::ISSUED_AHEAD_MS_MAX)
     }
 
     /// Whether a principal may say what happened at a node, with its rights as they are now. The system may, and whoever

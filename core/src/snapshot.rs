@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | name | `version`, `covered` (LSN), `now_ms`, `issued_ms`, `chain_0` to `chain_3`, outside accounts, sums |
+//! | meta | name | `version`, `covered` (LSN), `now_ms`, `issued_ms`, `ahead_ms`, `chain_0` to `chain_3`, outside accounts, sums |
 //! | skus | sku id | everything known of the sku ([`SkuState`]) |
 //! | reservations | id | claims and state, ended ones as long as they are remembered |
 //! | ended | LSN, id | order in which ended reservations are forgotten |
@@ -309,6 +309,8 @@ pub struct Covered {
     pub now: Millis,
     /// The latest `issued_at` of any command with a key up to there.
     pub issued: Millis,
+    /// By how much any of them was issued ahead of its own time, as where the clock was set right by a leap.
+    pub ahead_ms: u64,
     /// The chain behind it; `None` before anything is covered.
     pub chain: Option<Chain>,
 }
@@ -591,6 +593,7 @@ fn covered(meta: &redb::ReadOnlyTable<&str, u64>) -> Result<Covered, SnapshotErr
         lsn: Lsn(number("covered")?),
         now: Millis(number("now_ms")?),
         issued: Millis(number("issued_ms")?),
+        ahead_ms: number("ahead_ms")?,
         chain,
     })
 }
@@ -725,6 +728,7 @@ impl SnapshotStep {
             meta.insert("covered", covered.lsn.0).map_err(storage)?;
             meta.insert("now_ms", covered.now.0).map_err(storage)?;
             meta.insert("issued_ms", covered.issued.0).map_err(storage)?;
+            meta.insert("ahead_ms", covered.ahead_ms).map_err(storage)?;
             for (part, name) in covered.chain.iter().flat_map(|chain| chain.0.chunks_exact(8)).zip(CHAIN) {
                 let part = u64::from_le_bytes(part.try_into().expect("chunks of eight"));
                 meta.insert(name, part).map_err(storage)?;

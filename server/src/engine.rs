@@ -39,7 +39,7 @@ use stockline_core::checkpoint::CheckpointError;
 use stockline_core::command::{Body, Frame};
 use stockline_core::commit::Commit;
 use stockline_core::feed;
-use stockline_core::id::{ChannelId, Lsn, Millis, NodeId, PrincipalId};
+use stockline_core::id::{ChannelId, Key, Lsn, Millis, NodeId, PrincipalId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{Decoded, Entry, Journal, JournalError, JournalReader};
 use stockline_core::ledger::audit;
@@ -166,6 +166,8 @@ pub struct Answered {
     pub audited: u64,
     pub begun: Instant,
     pub commands: usize,
+    /// The keys of its stock events, as far as there are dead letters that one of them may settle.
+    pub events: Vec<Key>,
     pub reply: FrameReply,
 }
 

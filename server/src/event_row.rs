@@ -299,12 +299,14 @@ impl ParsedRow {
     /// With the ids behind its names; `node` answers the one that nobody has for a name without, so that the
     /// refusal is the ledger's, and recorded.
     pub fn event(&self, sku: SkuId, node: impl Fn(&str) -> NodeId) -> StockEvent {
+        // A name that nobody has is given all the same.
+        let to_node = |name: &str| Some(node(name)).filter(|id| *id != NodeId::ANY).unwrap_or(NodeId::LATER);
         StockEvent {
             reservation: self.reservation,
             source: self.source,
             supply: self.supply,
             supply_source: self.supply_source,
-            to_node: self.to_node.as_deref().map_or(NodeId::ANY, &node),
+            to_node: self.to_node.as_deref().map_or(NodeId::ANY, to_node),
             eta: Millis(self.eta_ms),
             damaged: self.damaged,
             expected: self.expected,
@@ -450,7 +452,7 @@ impl EventRow {
                 None => 0,
             },
             not_before: match given(&self.sent_at) {
-                Some(text) => Millis(moment("sent_at", text)?),
+                Some(text) => Millis(moment("sent_at", text)?.saturating_sub(limit::SENT_AHEAD_MS_MAX)),
                 // What has not happened was not sent, but for a clock that is ahead.
                 None => Millis(
                     moment("occurred_at", &self.occurred_at)?.saturating_sub(limit::CLOCK_AHEAD_MS_MAX),

@@ -22,6 +22,9 @@ use crate::access::Turned;
 use crate::availability::{self, Status};
 use crate::engine::{Engine, Found};
 
+/// How long an answer reads on towards what is now, whatever its asker's patience: from one that takes longer its cursor is
+/// where the next begins.
+const AT_LEAST: Duration = Duration::from_secs(5);
 /// Reading the journal decodes whole records: a few followers at a time, in turns.
 static READERS: Semaphore = Semaphore::const_new(limit::FOLLOW_READERS_MAX);
 
@@ -148,7 +151,12 @@ impl Asked {
                 let mut found = self.read(engine, turn, next).await?;
                 // It reads until it has caught up, and of each sku the last number is told.
                 let goal = engine.view().durable();
-                while found.next <= goal && found.has_room() {
+                let patience = self.until.max(Instant::now() + AT_LEAST);
+                while found.next <= goal
+                    && found.has_room()
+                    && Instant::now() < patience
+                    && !engine.is_draining()
+                {
                     let more = self.read(engine, turn, found.next).await?;
                     found.append(more);
                 }

@@ -232,6 +232,61 @@ fn a_dead_letter_is_driven_again_with_its_senders_rights() {
 }
 
 #[test]
+fn a_letter_and_its_sender_apply_an_event_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    let token = shop.put("PUT", "/v1/tokens/dock", json!({ "role": "warehouse", "nodes": ["berlin"] }));
+    let dock = token["token"].as_str().expect("a token").to_owned();
+    let letters = || shop.put("GET", "/v1/dead-letters", Value::Null);
+    let path = |what: &str| {
+        format!("/v1/dead-letters/{}{what}", letters()["items"][0]["id"].as_str().expect("an id"))
+    };
+    let at = from_now(0);
+    let unknown = |quantity: i64| {
+        event("1", "receipt", quantity, json!({ "node": "nowhere", "occurred_at": at.clone() }))
+    };
+    // Corrected and still refused, the letter is the corrected one.
+    for quantity in [5, 5, 50] {
+        assert_eq!(send(&shop, &dock, json!([unknown(quantity)]))[0]["code"], "UNKNOWN_NODE");
+        assert_eq!(
+            (&letters()["total"], &letters()["items"][0]["event"]["quantity"]),
+            (&json!(1), &json!(quantity))
+        );
+    }
+    // Discarded it does not come back, unless it says something else.
+    shop.put("DELETE", &path(""), Value::Null);
+    send(&shop, &dock, json!([unknown(50)]));
+    assert_eq!(letters()["total"], 0);
+    send(&shop, &dock, json!([unknown(51)]));
+    assert_eq!(letters()["total"], 1);
+    // Adopted it has its sender's id: sent again, or driven again at the same time, it is a duplicate.
+    shop.put("PUT", "/v1/nodes/nowhere", json!({}));
+    let redrive = path("/redrive");
+    let told = std::thread::scope(|scope| {
+        let adopt = || shop.call(&shop.token, "POST", &redrive, json!({ "adopt": true }));
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(adopt)).collect();
+        all.into_iter().map(|told| told.join().expect("it ran")).collect::<Vec<_>>()
+    });
+    assert!(told.iter().any(|(status, told)| *status == 200 && told["status"] == "applied"), "{told:?}");
+    assert!(told.iter().all(|(status, _)| [200, 404].contains(status)), "{told:?}");
+    assert_eq!(send(&shop, &dock, json!([unknown(51)]))[0]["status"], "duplicate");
+    assert_eq!((&position(&shop, "A", "nowhere")["free"], &letters()["total"]), (&json!(51), &json!(0)));
+    // Refused and corrected at once, it needs nobody; the same the other way round is told.
+    let here = |id: &str, quantity: i64| event(id, "receipt", quantity, json!({ "occurred_at": at.clone() }));
+    let told = send(&shop, &dock, json!([here("2", 0), here("2", 1), here("3", 1), here("3", 2)]));
+    let codes: Vec<_> = told.iter().map(|told| told["code"].as_str().unwrap_or("applied")).collect();
+    assert_eq!(codes, ["INVALID_QUANTITY", "applied", "applied", "KEY_CONFLICT"]);
+    assert_eq!(letters()["total"], 0);
+    // Of what is longer than a letter the beginning is kept.
+    let told = send(&shop, &dock, json!([{ "id": "4", "source": "wms", "junk": "x".repeat(20_000) }]));
+    assert_eq!(told[0]["code"], "INVALID_EVENT");
+    assert_eq!(letters()["items"][0]["event"].as_str().expect("a text").len(), 16_384);
+    let (status, told) = shop.call(&shop.token, "POST", &path("/redrive"), json!({}));
+    assert_eq!((status, &told["code"]), (422, &json!("INVALID_EVENT")), "{told}");
+    shop.serving.terminate();
+}
+
+#[test]
 fn a_3pl_that_counts_what_it_shipped_is_counted_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let shop = shop(dir.path());
@@ -283,16 +338,21 @@ fn what_has_ended_claims_nothing_and_keys_are_each_ones_own() {
         let text = format!("{number:032x}");
         let uuid =
             format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]);
-        assert_eq!(reserve(&edi, "edi", &uuid).0, 201);
+        let (status, guessed) = reserve(&edi, "edi", &uuid);
+        assert_eq!(status, 201, "{guessed}");
     }
     let (status, made) = reserve(&web, "web", "order-4712");
     assert_eq!(status, 201, "{made}");
-    assert_eq!(reserve(&edi, "edi", "order-4712").0, 201);
+    for (token, channel) in [(&edi, "edi"), (&web, "web")] {
+        let (status, made) = reserve(token, channel, "order-4711");
+        assert_eq!(status, 201, "{made}");
+    }
     // By its key it is found again, by its owner.
     let (_, found) = shop.call(&web, "GET", "/v1/reservations/order-4712", Value::Null);
     assert_eq!((&found["id"], &found["lines"][0]["held"]), (&made["id"], &json!(4)));
-    let (_, other) = shop.call(&edi, "GET", "/v1/reservations/order-4712", Value::Null);
-    assert_ne!(other["id"], made["id"]);
+    assert_eq!(shop.call(&edi, "GET", "/v1/reservations/order-4712", Value::Null).0, 404);
+    let same = [&edi, &web].map(|token| shop.call(token, "GET", "/v1/reservations/order-4711", Value::Null));
+    assert!(same.iter().all(|(status, _)| *status == 200) && same[0].1["id"] != same[1].1["id"], "{same:?}");
     // 32 hex digits are no UUID, but a text like any other.
     let hex = made["id"].as_str().expect("text").replace('-', "");
     assert_eq!(shop.call(&web, "GET", &format!("/v1/reservations/{hex}"), Value::Null).0, 404);
@@ -331,6 +391,7 @@ fn an_event_of_long_ago_needs_to_say_when_it_was_sent_once_something_was_forgott
     assert_eq!(send(&shop, &shop.token, json!([dated("1", json!({}))]))[0]["status"], "duplicate");
     applied(&shop, dated("2", json!({ "sent_at": from_now(0) })));
     // A supply may be due on a day, and a date in a query may have lost its plus.
+    shop.put("PUT", "/v1/rules/late", json!({ "skus": "*", "channel": "web", "backorder": 25 }));
     let supply = json!({ "supply": "7", "eta": "2035-06-01" });
     applied(&shop, event("3", "supply", 5, supply));
     let asked = shop.put("GET", "/v1/availability/A?channel=web&date=2035-06-01T12:00:00+02:00", Value::Null);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use stockline_client::{Client, Profile};
 use stockline_core::catalogue::{Day, Definition, NameKind};
+use stockline_core::command::{Body, Command};
 use stockline_core::event::{EventKind, StockEvent};
 use stockline_core::id::{Key, Millis, NodeId, SkuId};
 use stockline_core::outcome::Code;
@@ -73,11 +74,12 @@ pub(super) async fn fill(profile: &Path, data: &Path) -> Result<(), String> {
 
 /// An event as it goes over the wire.
 pub(super) fn event_record(key: Key, event: &StockEvent) -> EventRec {
-    let command = stockline_core::command::Command {
+    let command = Command {
         key,
-        issued_at: Millis(0),
+        // A repeat of the demo is known, or refused.
+        issued_at: Command::not_before(event.occurred_at),
         digest: 0,
-        body: stockline_core::command::Body::Event(event.clone()),
+        body: Body::Event(event.clone()),
     };
     EventRec::new(&command, event)
 }

@@ -14,8 +14,10 @@ use std::time::Instant;
 
 use stockline_client::{Client, ClientError, EventStream, Outcome};
 use stockline_core::catalogue::NameKind;
+use stockline_core::command::Command;
 use stockline_core::id::{NodeId, SkuId};
 use stockline_core::outcome::Code;
+use stockline_core::record::EventRec;
 
 use crate::command::demo::event_record;
 use crate::command::{ProfileOption, with_client};
@@ -207,8 +209,13 @@ impl Ids {
         let new: Vec<&str> = new.into_iter().collect();
         let found = client.resolve(self.kind, &new, self.kind == NameKind::Sku).await?;
         for (name, id) in new.iter().zip(found) {
-            if let Ok(id) = id {
-                self.known.insert((*name).to_owned(), id);
+            match id {
+                Ok(id) => drop(self.known.insert((*name).to_owned(), id)),
+                Err(code @ Code::TooManySkus) => {
+                    let text = format!("no sku {name:?} is made: this token has made as many as it may");
+                    return Err(ClientError::Refused { code, text });
+                }
+                Err(_) => {}
             }
         }
         Ok(())
@@ -218,6 +225,10 @@ impl Ids {
         self.known.get(name).copied()
     }
 }
+
+/// Rows later in a file count as sent a little later, so that a file of one moment that is longer than the window of known keys
+/// is taken whole, and a repeat of it still refused. The allowance for clocks that are ahead has room for 300 million rows.
+const ROWS_PER_MS: u64 = 1_024;
 
 /// What is said of a row if it is refused.
 struct Sent {
@@ -254,6 +265,9 @@ fn advice(code: Code) -> &'static str {
     match code {
         Code::UnknownNode => ": the node is unknown, or none of this token's; it is kept as a dead letter",
         Code::EventInFuture => ": occurred_at is more than 300 s ahead of the server's clock",
+        Code::KeyTooOld => {
+            ": the server no longer knows what it took of this token then, this row perhaps; where it is new, give it a sent_at"
+        }
         Code::KeyConflict => ": another event came under this source and id",
         _ => "",
     }
@@ -297,7 +311,10 @@ async fn send<R: io::BufRead>(
             let event = row.event(sku, |name| NodeId(nodes.get(name).map_or(NodeId::ANY.0, |id| id as u16)));
             let text = format!("{} of {:?} at {:?}", row.kind.name(), row.sku, row.node);
             waiting.push_back(Sent { line: *line, text });
-            stream.push(event_record(row.key, &event)).await?;
+            // Bound to its file: a repeat is known, or refused where it is so long ago that it no longer could be.
+            let not_before = row.not_before.plus(line / ROWS_PER_MS);
+            let issued_at_ms = Command::not_before(not_before).0;
+            stream.push(EventRec { issued_at_ms, ..event_record(row.key, &event) }).await?;
             tally.take(name, &mut waiting, stream.take_results());
             sent += 1;
             progress.at(|| format!("{sent} of {total} events sent, {} answered", sent - waiting.len()));

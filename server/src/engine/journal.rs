@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stockline_core::batch::{Batch, Slot};
-use stockline_core::command::Body;
+use stockline_core::command::{Body, Command};
 use stockline_core::commit::{Commit, Done};
-use stockline_core::id::Lsn;
+use stockline_core::id::{Key, Lsn};
 use stockline_core::journal::Journal;
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -67,7 +67,7 @@ pub(super) fn run(
         for done in commit.finish() {
             spread(shared, &done);
             count(shared, &done, &nameless);
-            answer(done, &mut unfinished);
+            answer(done, &mut unfinished, shared.letters.count() > 0);
         }
         shared.followers.notify_waiters();
     }
@@ -140,19 +140,25 @@ fn count(shared: &Shared, done: &Done<Tag>, nameless: &Arc<str>) {
 
 /// Sends replies to whoever waits. A frame that went in pieces is answered whole: its pieces come one after the
 /// other in its lane, and `unfinished` has, by lane, what is there of it.
-fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>]) {
+fn answer(done: Done<Tag>, unfinished: &mut [Option<Answered>], has_letters: bool) {
     for (stamped, reply) in done.batch.frames.iter().zip(done.replies) {
         let frame = &stamped.frame;
         let Tag { reply_to: Some(reply_to), mark, audited, more, begun, .. } = &frame.tag else { continue };
         let commands = frame.commands.len();
+        let is_event = |command: &&Command| has_letters && matches!(command.body, Body::Event(_));
+        let mut events: Vec<Key> =
+            frame.commands.iter().take_while(is_event).map(|command| command.key).collect();
         let before = &mut unfinished[lane_of(frame.principal)];
         let answered = match before.take() {
             Some(mut whole) => {
+                // Of pieces before the first letter nothing is known.
+                whole.events.resize(whole.commands, Key(0));
+                whole.events.append(&mut events);
                 whole.commands += commands;
                 whole.reply.append(reply);
                 whole
             }
-            None => Answered { mark: *mark, audited: *audited, begun: *begun, commands, reply },
+            None => Answered { mark: *mark, audited: *audited, begun: *begun, commands, events, reply },
         };
         if *more {
             *before = Some(answered);

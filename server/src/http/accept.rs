@@ -18,7 +18,7 @@ use stockline_core::id::PrincipalId;
 use stockline_core::limit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -51,12 +51,32 @@ pub(super) struct Peer {
 
 /// Whose connection it is: that of who calls first.
 #[derive(Default)]
-pub(super) struct Place(OnceLock<Option<Charge>>);
+pub(super) struct Place {
+    charge: OnceLock<Charge>,
+    refused: Notify,
+}
 
 impl Place {
-    /// Counts the connection among those of a principal; `false` where it has as many as it may.
+    /// Counts the connection among those of a principal. Where that has as many as it may, `false`, and the connection
+    /// is closed soon.
     pub(super) fn take(&self, engine: &Engine, principal: PrincipalId) -> bool {
-        self.0.get_or_init(|| engine.budgets().connections.charge(principal, 1)).is_some()
+        if self.charge.get().is_some() {
+            return true;
+        }
+        let charge = engine.budgets().connections.charge(principal, 1);
+        let is_granted = charge.is_some();
+        match charge {
+            // Of two calls at once the later gives its charge back.
+            Some(charge) => drop(self.charge.set(charge)),
+            None => self.refused.notify_one(),
+        }
+        is_granted
+    }
+
+    /// Ends when the refusal had its time to arrive.
+    async fn ended(&self) {
+        self.refused.notified().await;
+        tokio::time::sleep(REFUSAL).await;
     }
 }
 
@@ -70,6 +90,8 @@ pub fn tls(address: IpAddr, certificate: &Certificate) -> Result<Option<TlsAccep
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
+/// What a client has to take the answer that it has too many connections.
+const REFUSAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(limit::SIGN_IN_MS_MAX);
 const SILENCE: Duration = Duration::from_millis(limit::HTTP_IDLE_MS_MAX);
 const STALLED: Duration = Duration::from_millis(limit::STALLED_READER_MS_MAX);
@@ -166,8 +188,10 @@ async fn talk(
     let calls = is_http2.then(Calls::new);
     let (routes, of_calls) = (TowerToHyperService::new(router), calls.clone());
     let place = Arc::new(Place::default());
+    let of_place = Arc::clone(&place);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let peer = Peer { from, calls: of_calls.clone(), known: Known::default(), place: Arc::clone(&place) };
+        let place = Arc::clone(&of_place);
+        let peer = Peer { from, calls: of_calls.clone(), known: Known::default(), place };
         request.extensions_mut().insert(peer);
         routes.call(request)
     });
@@ -186,6 +210,7 @@ async fn talk(
         tokio::select! {
             _ = watcher.watch(connection) => {}
             () = calls.stalled() => {}
+            () = place.ended() => {}
         }
     } else {
         let mut builder = http1::Builder::new();
@@ -194,6 +219,9 @@ async fn talk(
             .header_read_timeout(SILENCE)
             .max_buf_size(limit::HTTP_HEADER_BYTES_MAX);
         let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let _ = watcher.watch(connection).await;
+        tokio::select! {
+            _ = watcher.watch(connection) => {}
+            () = place.ended() => {}
+        }
     }
 }

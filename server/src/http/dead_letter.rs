@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use stockline_core::catalogue::{Principal, Role};
 use stockline_core::command::{Body, Command};
 use stockline_core::event::{Redrive, StockEvent};
@@ -24,7 +24,7 @@ use super::body::Sent;
 use super::call::{Asked, At, Caller, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
-use super::stock::{EventSent, Fate, event_of};
+use super::stock::{EventSent, Fate, event_of, make_skus};
 use super::webhook::{self, Message};
 use crate::engine::Engine;
 use crate::event_row::EventRow;
@@ -169,23 +169,28 @@ fn letter_key(sender: PrincipalId, sent: &EventSent) -> Key {
         Ok((_, row)) => row.key,
         Err(_) => sent.key_given().unwrap_or(Key(xxh3_128(sent.text.get().as_bytes()))),
     };
+    of_sender(sender, key)
+}
+
+/// The letter of an event with this key of its sender's.
+fn of_sender(sender: PrincipalId, key: Key) -> Key {
     Key(xxh3_128(format!("{} {:032x}", sender.0, key.0).as_bytes()).max(1))
+}
+
+/// An event as far as a letter keeps it: what is cut off can be seen, and not be sent.
+fn kept(text: &str) -> String {
+    let end = text.floor_char_boundary(limit::LETTER_BYTES_MAX);
+    text[..end].to_owned()
 }
 
 /// Keeps what could not be applied. A repeat finds its letter there, so one that was lost in a crash comes back.
 pub(super) async fn keep(caller: &Caller, sent: &[EventSent], fates: &[Fate]) -> Result<(), Problem> {
     let at = caller.engine.clock().now();
     let owner = caller.principal.id;
-    // What was sent again and applied needs nobody any more.
-    if caller.engine.letters().count() > 0 {
-        let applied = sent.iter().zip(fates).filter(|(_, fate)| fate.code == Code::Ok && !fate.is_repeat);
-        let applied: Vec<Key> = applied.map(|(sent, _)| letter_key(owner, sent)).collect();
-        with(&caller.engine, move |all| all.settle(&applied, at)).await?;
-    }
     let refused = sent.iter().zip(fates).filter(|(_, fate)| fate.code.may_pass());
     let letters: Vec<Letter> = refused
         .map(|(sent, fate)| {
-            let event = sent.text.get().to_owned();
+            let event = kept(sent.text.get());
             let original = Original::Event { principal: caller.principal.name.clone(), event, record: None };
             let content = Content { code: fate.code.name().into(), tries: 0, original };
             Letter {
@@ -196,27 +201,46 @@ pub(super) async fn keep(caller: &Caller, sent: &[EventSent], fates: &[Fate]) ->
             }
         })
         .collect();
-    keep_all(&caller.engine, &caller.principal, letters).await
+    keep_all(&caller.engine, &caller.principal, letters).await?;
+    let applied = sent.iter().zip(fates).filter(|(_, fate)| fate.code == Code::Ok);
+    settle_applied(&caller.engine, || applied.map(|(sent, _)| letter_key(owner, sent)).collect()).await
+}
+
+/// What was applied, now or before, needs nobody any more.
+async fn settle_applied(engine: &Engine, keys: impl FnOnce() -> Vec<Key>) -> Result<(), Problem> {
+    if engine.letters().count() == 0 {
+        return Ok(());
+    }
+    let (keys, now) = (keys(), engine.clock().now());
+    with(engine, move |all| all.settle(&keys, now)).await
 }
 
 /// The same for events that came over QUIC, where they have numbers instead of names.
-pub(crate) async fn keep_refused(engine: Engine, principal: Arc<Principal>, refused: Vec<(Code, Command)>) {
+/// `applied` are the keys of those that were applied.
+pub(crate) async fn keep_refused(
+    engine: &Engine,
+    principal: &Principal,
+    refused: Vec<(Code, Command)>,
+    applied: Vec<Key>,
+) {
     let (at, owner) = (engine.clock().now(), principal.id);
     let letter = |(code, command): (Code, Command)| {
         let Body::Event(event) = &command.body else { return None };
         let row = EventRow::of(&command, event, |kind, id| engine.names().name(kind, id));
         let original = Original::Event {
             principal: principal.name.clone(),
-            event: serde_json::to_string(&row).unwrap_or_default(),
+            event: kept(&serde_json::to_string(&row).unwrap_or_default()),
             record: event_bytes(&command).map(|bytes| BASE64.encode(bytes)),
         };
         let content = Content { code: code.name().into(), tries: 0, original };
-        let key = Key(xxh3_128(format!("{} {:032x}", owner.0, command.key.0).as_bytes()).max(1));
+        let key = of_sender(owner, command.key);
         Some(Letter { key, at, owner, says: serde_json::to_vec(&content).unwrap_or_default() })
     };
     let letters = refused.into_iter().filter_map(letter).collect();
     // Its sender knows what was refused; a repeat is kept again.
-    let _ = keep_all(&engine, &principal, letters).await;
+    let _ = keep_all(engine, principal, letters).await;
+    let keys = || applied.into_iter().map(|key| of_sender(owner, key)).collect();
+    let _ = settle_applied(engine, keys).await;
 }
 
 async fn keep_all(engine: &Engine, principal: &Principal, letters: Vec<Letter>) -> Result<(), Problem> {
@@ -275,7 +299,9 @@ pub(super) async fn list(
         let (id, at) = (text(letter.key), Moment::of(letter.at));
         let (principal, event, webhook, message) = match original {
             Original::Event { principal, event, .. } => {
-                (Some(principal), RawValue::from_string(event).ok(), None, None)
+                // What was cut off is no JSON any more, and shown as a text.
+                let shown = RawValue::from_string(event.clone()).or_else(|_| to_raw_value(&event));
+                (Some(principal), shown.ok(), None, None)
             }
             Original::Message { webhook, message } => (None, None, Some(webhook), Some(message)),
         };
@@ -342,45 +368,58 @@ async fn drive(
         );
         Problem::of(Code::Forbidden, text)
     };
-    // Whose rights it is applied with: the sender's as they are now, or the administrator's own.
-    let principal = if adopt {
-        Arc::clone(&caller.principal)
-    } else {
-        caller.engine.principals().called(sender).ok_or_else(gone)?
-    };
-    if !adopt && principal.role == Role::Channel {
-        return Err(gone());
-    }
+    // Whose rights it is applied with: the sender's as they are now, or the administrator's own. It has its sender's key
+    // either way, so that it is applied once, whoever sends it.
+    let now_called = caller.engine.principals().called(sender);
+    let may_tell =
+        |sender: &Arc<Principal>| adopt || sender.id == letter.owner && sender.role != Role::Channel;
+    let rights = if adopt { Some(Arc::clone(&caller.principal)) } else { now_called };
+    let rights = rights.filter(may_tell).ok_or_else(gone)?;
+    let sender = letter.owner;
     let first_code =
         CODES.iter().find(|code| code.name() == content.code).copied().unwrap_or(Code::KeyConflict);
     // What left no trace is sent under its own key: its sender's repeat is then a duplicate. Else one try is one command,
     // whoever asks for it: another request for it, or one after a crash, is a repeat.
-    let as_it_came = record.filter(|_| amended.is_none());
-    let as_it_came = as_it_came.and_then(|record| event_of_bytes(&BASE64.decode(record).ok()?));
+    let recorded = record.and_then(|record| event_of_bytes(&BASE64.decode(record).ok()?));
+    let record_key = recorded.as_ref().map(|command| command.key);
+    let as_it_came = recorded.filter(|_| amended.is_none());
     let (own_key, event) = match as_it_came {
-        Some(Command { key, body: Body::Event(event), .. }) => (key, event.told_by(principal.id)),
+        Some(Command { key, body: Body::Event(event), .. }) => (key, event.told_by(sender)),
         _ => {
+            // An amended event stands for the one that was sent, whatever id it has itself.
+            let sent_key = record_key.or_else(|| {
+                let original = EventSent::read(RawValue::from_string(event.clone()).ok()?);
+                original.key_given()
+            });
             let text = amended.map_or_else(|| RawValue::from_string(event), Ok);
-            let text = text.map_err(|error| Problem::of(Code::InvalidEvent, error.to_string()))?;
+            let unreadable = |error| format!("it cannot be read, amend it: {error}");
+            let text = text.map_err(|error| Problem::of(Code::InvalidEvent, unreadable(error)))?;
             let row = EventSent::read(text).row;
             let (_, row) = row.map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
-            (row.key, event_of(&caller.engine, &row, principal.id))
+            make_skus(&caller, &rights, &[&row]).await?;
+            (sent_key.unwrap_or(row.key), event_of(&caller.engine, &row, sender))
         }
     };
-    let key = if !first_code.leaves_no_trace() || adopt {
+    let is_own_key = first_code.leaves_no_trace();
+    let key = if !is_own_key {
         Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1))
     } else {
         own_key
     };
-    let redrive = if adopt { Redrive::Of(letter.owner) } else { Redrive::By(caller.principal.id) };
+    let redrive = if adopt { Redrive::Adopted } else { Redrive::By }(caller.principal.id);
     let command = caller.command(key, Body::Event(StockEvent { redrive, ..event }), &[]);
-    let reply = caller.submit_as(principal.id, vec![command], vec![]).await?;
+    let reply = caller.submit_as(sender, vec![command], vec![]).await?;
     let told = reply.replies[0];
     let code = told.outcome.code;
     let now = caller.engine.clock().now();
     if code == Code::Ok {
         with(&caller.engine, move |all| all.settle(&[letter.key], now)).await?;
         return Ok(Told(Redriven::new(id, "applied", told.lsn)));
+    }
+    if is_own_key && matches!(code, Code::KeyConflict | Code::KeyTooOld) {
+        let text = "its sender, or somebody here, had something else applied under its id meanwhile, or may have: look at the \
+                    history of its position, then discard it or send it under an id of its own";
+        return Err(Problem::of(code, text));
     }
     // The same try was made before its names meant what they mean now: the next one is another.
     if !code.may_pass() && code != Code::KeyConflict && code != Code::KeyTooOld {

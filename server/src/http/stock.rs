@@ -1,5 +1,7 @@
 //! Stock: events as warehouses tell them, positions, and allocations of channels.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -125,7 +127,7 @@ pub(super) async fn tell(
 
 async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>, Problem> {
     let parsed: Vec<&ParsedRow> = sent.iter().filter_map(|sent| Some(&sent.row.as_ref().ok()?.1)).collect();
-    make_skus(caller, &parsed).await?;
+    let not_made = make_skus(caller, &caller.principal, &parsed).await?;
     let events: Vec<StockEvent> =
         parsed.iter().map(|row| event_of(&caller.engine, row, caller.principal.id)).collect();
     let commands = parsed.iter().zip(&events);
@@ -142,9 +144,13 @@ async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>
     let mut of_parsed = replies.iter();
     let fates = sent.iter().map(|sent| match &sent.row {
         Err(reason) => Fate { code: code_of(reason), is_repeat: false, lsn: Lsn::NONE },
-        Ok(_) => {
+        Ok((_, row)) => {
             let reply = of_parsed.next().expect("each command has its reply");
-            Fate { code: reply.outcome.code, is_repeat: reply.repeat, lsn: reply.lsn }
+            let code = match reply.outcome.code {
+                Code::UnknownSku if not_made.contains(&row.sku) => Code::TooManySkus,
+                code => code,
+            };
+            Fate { code, is_repeat: reply.repeat, lsn: reply.lsn }
         }
     });
     let fates: Vec<Fate> = fates.collect();
@@ -216,16 +222,21 @@ fn count(caller: &Caller, sent: &[EventSent], events: &[StockEvent], replies: &[
     }
 }
 
-/// Skus come into being with their first event, if nothing else is wrong with it.
-async fn make_skus(caller: &Caller, rows: &[&ParsedRow]) -> Result<(), Problem> {
+/// Skus come into being with their first event, if nothing else is wrong with it. Answers those that the caller may
+/// not make any more.
+pub(super) async fn make_skus(
+    caller: &Caller,
+    of: &Principal,
+    rows: &[&ParsedRow],
+) -> Result<HashSet<String>, Problem> {
     let is_new = |row: &&&ParsedRow| caller.engine.names().id(NameKind::Sku, &row.sku).is_none();
     let new: Vec<&ParsedRow> = rows.iter().filter(is_new).copied().collect();
     if new.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let now = caller.engine.clock().wall();
     let busy = |_| Problem::of(Code::Overloaded, "configuration changes too fast; send it again");
-    let Principal { role, nodes, id, .. } = &*caller.principal;
+    let Principal { role, nodes, id, .. } = of;
     let is_sound = |rules: &Rules, row: &ParsedRow| {
         let event = event_of(&caller.engine, row, *id);
         (*role == Role::Admin || nodes.contains(&event.node))
@@ -239,14 +250,15 @@ async fn make_skus(caller: &Caller, rows: &[&ParsedRow]) -> Result<(), Problem> 
     new.sort_unstable();
     new.dedup();
     if new.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let define = |name: &&str| {
         let definition = Definition::Sku { name: (*name).to_owned() };
         caller.command(Key(0), Body::Define(Box::new(definition)), &[])
     };
-    caller.submit(FrameType::Resolve, new.iter().map(define).collect(), vec![]).await?;
-    Ok(())
+    let told = caller.submit(FrameType::Resolve, new.iter().map(define).collect(), vec![]).await?;
+    let full = new.iter().zip(&told.replies).filter(|(_, reply)| reply.outcome.code == Code::TooManySkus);
+    Ok(full.map(|(name, _)| (*name).to_owned()).collect())
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -494,22 +506,27 @@ pub(super) async fn history(
             .then(|| caller.name(NameKind::Channel, u32::from(movement.pool.0))),
         to_come: movement.pool.is_supply(),
     };
-    let item = |moved: &Moved| MovedAt {
-        lsn: moved.lsn.0,
-        at: Moment::of(moved.at),
-        principal: principal(moved.principal),
-        what: moved.what,
-        reservation: moved.reservation.filter(|_| sees_all).map(|id| uuid::Uuid::from_u128(id.0).to_string()),
-        reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
-        redriven_by: match moved.redrive {
-            Redrive::By(id) => Some(principal(id)),
-            _ => None,
-        },
-        sent_by: match moved.redrive {
-            Redrive::Of(id) => Some(principal(id)),
-            _ => None,
-        },
-        movements: moved.movements.iter().map(movement).collect(),
+    let item = |moved: &Moved| {
+        // Whose it is, and who else had a hand in it.
+        let (who, redriven_by, sent_by) = match moved.redrive {
+            Redrive::No => (moved.principal, None, None),
+            Redrive::By(id) => (moved.principal, Some(principal(id)), None),
+            Redrive::Adopted(id) => (id, None, Some(principal(moved.principal))),
+        };
+        MovedAt {
+            lsn: moved.lsn.0,
+            at: Moment::of(moved.at),
+            principal: principal(who),
+            what: moved.what,
+            reservation: moved
+                .reservation
+                .filter(|_| sees_all)
+                .map(|id| uuid::Uuid::from_u128(id.0).to_string()),
+            reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
+            redriven_by,
+            sent_by,
+            movements: moved.movements.iter().map(movement).collect(),
+        }
     };
     Ok(Told(History {
         as_of_lsn: now.0,

@@ -579,6 +579,21 @@ impl Session {
             });
             return;
         }
+        // It is in flight until what is to be kept of it is kept: that bounds what waits for the disk.
+        if !answered.reply.refused.is_empty() || !answered.events.is_empty() {
+            let (engine, answers) = (self.engine.clone(), self.answers.clone());
+            let principal = Arc::clone(&self.principal);
+            let mut answered = answered;
+            tokio::spawn(async move {
+                let refused = std::mem::take(&mut answered.reply.refused);
+                let told = std::mem::take(&mut answered.events).into_iter().zip(&answered.reply.replies);
+                let applied = told.filter(|(_, told)| told.outcome.code == Code::Ok).map(|(key, _)| key);
+                let applied = applied.collect();
+                crate::http::keep_refused(&engine, &principal, refused, applied).await;
+                let _ = answers.send(answered);
+            });
+            return;
+        }
         self.frames_in_flight -= 1;
         self.commands_in_flight -= answered.commands;
         let refused =
@@ -594,11 +609,6 @@ impl Session {
         let request = (answered.mark >> 8) as u32;
         self.reply_is_made(answered.mark);
         let mut reply: FrameReply = answered.reply;
-        if !reply.refused.is_empty() {
-            let refused = std::mem::take(&mut reply.refused);
-            let (engine, principal) = (self.engine.clone(), Arc::clone(&self.principal));
-            tokio::spawn(crate::http::keep_refused(engine, principal, refused));
-        }
         match kind {
             Some(FrameType::ReadPositions) => {
                 wire::encode(&mut self.out, FrameType::Positions, request, &Positions::of(&reply));
