@@ -41,7 +41,7 @@ fn live(bench: &mut Bench, from: u128) {
         }
     }
     let mut leave = bench.make(EventKind::TransferDispatched, 1, 1, 4);
-    (leave.to_node, leave.supply) = (NodeId(0), Some(SupplyId(from as u128)));
+    (leave.to_node, leave.supply) = (NodeId(0), Some(SupplyId(from)));
     bench.event(leave);
     let count = bench.make(EventKind::Count, 2, 2, 17);
     bench.event(count);

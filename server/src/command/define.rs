@@ -308,7 +308,7 @@ impl What {
 
     /// What it was, with what is given.
     fn applied_to(&self, before: Option<Definition>) -> Definition {
-        let mut definition = before.unwrap_or_else(|| self.new());
+        let mut definition = before.unwrap_or_else(|| self.blank());
         match (self, &mut definition) {
             (
                 What::Node {
@@ -414,7 +414,7 @@ impl What {
     }
 
     /// An entry with nothing but its name.
-    fn new(&self) -> Definition {
+    fn blank(&self) -> Definition {
         let (kind, name) = self.entry();
         match kind {
             EntryKind::Group => Definition::Group { name: name.into(), nodes: Vec::new() },

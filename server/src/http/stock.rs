@@ -243,7 +243,7 @@ pub(super) async fn make_skus(
             && check_event(rules, 1, &StockEvent { sku: SkuId(0), ..event }, now) == Code::Ok
     };
     let sound = caller.engine.view().read(|reader| {
-        let sound = new.iter().filter(|row| is_sound(&reader.rules, row)).map(|row| &*row.sku);
+        let sound = new.iter().filter(|row| is_sound(reader.rules, row)).map(|row| &*row.sku);
         Ok(sound.collect::<Vec<&str>>())
     });
     let (_, mut new) = sound.map_err(busy)?;
