@@ -14,7 +14,7 @@ use redb::{
 };
 
 use hashbrown::HashMap;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::id::{Key, Millis, PrincipalId};
 use crate::journal::file::open_or_create;
@@ -25,7 +25,7 @@ use crate::outbox::Outbox;
 const OPEN: TableDefinition<u128, (u64, u32, &[u8])> = TableDefinition::new("letters");
 /// By owner: how many there are.
 const OWNED: TableDefinition<u32, u64> = TableDefinition::new("owned");
-/// By key: the hash of what a letter said when it came, as long as it is there or its mark.
+/// By key: the hash of what was told, as long as a letter of it is there or its mark.
 const SAID: TableDefinition<u128, u64> = TableDefinition::new("said");
 /// By key: when it was settled.
 const SETTLED: TableDefinition<u128, u64> = TableDefinition::new("settled");
@@ -87,6 +87,8 @@ pub struct Letter {
     pub at: Millis,
     /// Whose it is: the sender of an event, the system for messages of webhooks.
     pub owner: PrincipalId,
+    /// Of what was told, whatever became of it since; of no meaning in a letter that was read.
+    pub hash: u64,
     pub says: Vec<u8>,
 }
 
@@ -168,7 +170,7 @@ impl Letters {
         said: &impl ReadableTable<u128, u64>,
     ) -> Result<Arrival, LettersError> {
         let before = said.get(letter.key.0).map_err(storage)?.map(|hash| hash.value());
-        if before == Some(xxh3_64(&letter.says)) {
+        if before == Some(letter.hash) {
             return Ok(Arrival::Known);
         }
         if open.get(letter.key.0).map_err(storage)?.is_some() {
@@ -224,7 +226,7 @@ impl Letters {
                         kept += 1;
                     }
                 }
-                said.insert(letter.key.0, xxh3_64(&letter.says)).map_err(storage)?;
+                said.insert(letter.key.0, letter.hash).map_err(storage)?;
                 open.insert(
                     letter.key.0,
                     (letter.at.0, letter.owner.0, &*sealed(letter.key.0, &letter.says)),
@@ -326,7 +328,7 @@ impl Letters {
         let letter = |row: redb::AccessGuard<'_, (u64, u32, &'static [u8])>| {
             let (at, owner, says) = row.value();
             let says = unsealed(key.0, says)?.to_vec();
-            Ok(Letter { key, at: Millis(at), owner: PrincipalId(owner), says })
+            Ok(Letter { key, at: Millis(at), owner: PrincipalId(owner), hash: 0, says })
         };
         found.map(letter).transpose()
     }
@@ -356,7 +358,7 @@ impl Letters {
                 if bytes > limit::LETTERS_TOLD_BYTES_MAX && !letters.is_empty() {
                     break;
                 }
-                letters.push(Letter { key: Key(key), at: Millis(at), owner, says });
+                letters.push(Letter { key: Key(key), at: Millis(at), owner, hash: 0, says });
             }
         }
         Ok(letters)

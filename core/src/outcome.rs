@@ -125,10 +125,10 @@ codes! {
     UnknownToken = 58, "UNKNOWN_TOKEN";
     /// Some of it was picked or shipped and some was not: fulfil lines, or say that it is all of it.
     PartlyPicked = 59, "PARTLY_PICKED";
-    /// The token has made as many skus as it may until the server starts again; an administrator's may make more.
-    TooManySkus = 61, "TOO_MANY_SKUS";
     /// An expiry that found its hold confirmed, extended or gone.
     NotDue = 60, "NOT_DUE";
+    /// The token has made as many skus as it may until the server starts again; an administrator's may make more.
+    TooManySkus = 61, "TOO_MANY_SKUS";
 }
 
 impl Code {

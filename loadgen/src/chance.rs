@@ -17,7 +17,8 @@ pub struct Chance {
     pub claimed: Vec<u16>,
     pub channels: Vec<u16>,
     pub zones: Vec<u16>,
-    /// Longest time to live.
+    /// Shortest and longest time to live.
+    pub ttl_least_ms: u32,
     pub ttl_ms: u32,
     /// Whoever checks knows when each command takes effect: counts and moments far away are told too.
     pub clock_known: bool,
@@ -41,7 +42,7 @@ impl Chance {
                 // So that steps of some lines know what to ask for.
                 lines[0].sku =
                     if lines[0].sku == 60_000_000 { 60_000_000 } else { self.sku_of(base + *last) };
-                let ttl = pick(dice, u64::from(self.ttl_ms)) as u32 + 1;
+                let ttl = self.ttl_least_ms + pick(dice, u64::from(self.ttl_ms)) as u32 + 1;
                 let ttl_ms = if pick(dice, 60) == 0 { 0 } else { ttl };
                 let (channel, partial) = (one(dice, &self.channels), pick(dice, 3) == 0);
                 let customer = pick(dice, 3);
@@ -56,7 +57,7 @@ impl Chance {
                 } else {
                     last.saturating_sub(u128::from(pick(dice, 12))).max(1)
                 };
-                let ttl_ms = pick(dice, u64::from(self.ttl_ms) + 1_000) as u32 + 1;
+                let ttl_ms = self.ttl_least_ms + pick(dice, u64::from(self.ttl_ms) + 1_000) as u32 + 1;
                 let verb = pick(dice, 5) as u8 + 1;
                 let ttl_ms = if verb == 4 { pick(dice, 2) as u32 } else { ttl_ms };
                 let by_line = verb == 5 || (verb != 3 && pick(dice, 2) == 0);

@@ -32,6 +32,7 @@ const SHARE: u8 = 30;
 /// Holds that a customer may have open.
 const CUSTOMER_HOLDS: u32 = 40;
 /// Nothing expires: who only sees answers does not know when.
+const TTL_LEAST_MS: u32 = 3 * 24 * 3_600_000;
 const TTL_MS: u32 = 20 * 24 * 3_600_000;
 /// How long to wait for a server that is down at the beginning.
 const REACH: Duration = Duration::from_secs(60);
@@ -174,6 +175,7 @@ async fn ground(client: &Client, settings: &TortureSettings) -> Result<Ground, L
         nodes,
         channels,
         zones: Vec::new(),
+        ttl_least_ms: TTL_LEAST_MS,
         ttl_ms: TTL_MS,
         clock_known: false,
     };

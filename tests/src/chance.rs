@@ -143,6 +143,7 @@ pub fn chance() -> Chance {
         claimed: vec![0, 1, ANY],
         channels: vec![0, 1, 2, 3],
         zones: vec![0, 1],
+        ttl_least_ms: 0,
         ttl_ms: 2_000,
         clock_known: true,
     }

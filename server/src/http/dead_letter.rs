@@ -17,7 +17,7 @@ use stockline_core::letters::{Letter, Letters, LettersError};
 use stockline_core::limit;
 use stockline_core::outcome::{CODES, Code};
 use stockline_core::record::{event_bytes, event_of_bytes};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::answer::{Moment, Told};
 use super::body::Sent;
@@ -190,6 +190,7 @@ pub(super) async fn keep(caller: &Caller, sent: &[EventSent], fates: &[Fate]) ->
     let refused = sent.iter().zip(fates).filter(|(_, fate)| fate.code.may_pass());
     let letters: Vec<Letter> = refused
         .map(|(sent, fate)| {
+            let hash = xxh3_64(sent.text.get().as_bytes());
             let event = kept(sent.text.get());
             let original = Original::Event { principal: caller.principal.name.clone(), event, record: None };
             let content = Content { code: fate.code.name().into(), tries: 0, original };
@@ -197,6 +198,7 @@ pub(super) async fn keep(caller: &Caller, sent: &[EventSent], fates: &[Fate]) ->
                 key: letter_key(owner, sent),
                 at,
                 owner,
+                hash,
                 says: serde_json::to_vec(&content).unwrap_or_default(),
             }
         })
@@ -234,7 +236,13 @@ pub(crate) async fn keep_refused(
         };
         let content = Content { code: code.name().into(), tries: 0, original };
         let key = of_sender(owner, command.key);
-        Some(Letter { key, at, owner, says: serde_json::to_vec(&content).unwrap_or_default() })
+        Some(Letter {
+            key,
+            at,
+            owner,
+            hash: command.digest,
+            says: serde_json::to_vec(&content).unwrap_or_default(),
+        })
     };
     let letters = refused.into_iter().filter_map(letter).collect();
     // Its sender knows what was refused; a repeat is kept again.
@@ -276,7 +284,8 @@ pub(super) async fn keep_message(engine: &Engine, webhook: &str, why: &str, mess
     let original = Original::Message { webhook: webhook.to_owned(), message };
     let content = Content { code: UNDELIVERED.into(), tries: 0, original };
     let says = serde_json::to_vec(&content).unwrap_or_default();
-    let letter = Letter { key, at: engine.clock().now(), owner: PrincipalId::SYSTEM, says };
+    let (at, hash) = (engine.clock().now(), 0);
+    let letter = Letter { key, at, owner: PrincipalId::SYSTEM, hash, says };
     let kept = matches!(with(engine, move |all| all.keep(&[letter])).await, Ok(0));
     if kept {
         tracing::error!(webhook, id, "a message could not be delivered, and is a dead letter: {why}");
