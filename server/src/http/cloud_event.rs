@@ -30,8 +30,7 @@ pub(super) struct CloudEvent {
     source: String,
     /// The event's type, perhaps behind `stockline.`.
     r#type: String,
-    /// When it happened.
-    #[schemars(extend("format" = "date-time"))]
+    /// When it happened (RFC 3339); an event that says it otherwise is rejected by itself.
     time: String,
     data: Map<String, Value>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stockline_core::bucket::{Bucket, Movement, ON_HAND};
@@ -26,11 +26,17 @@ use crate::event_row::{EventRow, ParsedRow, key_of, wrong};
 use crate::history::{self, Moved};
 use crate::zone;
 
+/// Events as they should be; what is none is rejected by itself, and the others are taken.
+fn judged_one_by_one(generator: &mut SchemaGenerator) -> Schema {
+    let event = generator.subschema_for::<EventRow>();
+    json_schema!({ "type": "array", "items": { "anyOf": [event, { "description": "is rejected by itself" }] } })
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Events {
     /// At most 8,192. Each is judged by itself.
-    #[schemars(with = "Vec<EventRow>")]
+    #[schemars(schema_with = "judged_one_by_one")]
     pub(super) events: Vec<Box<RawValue>>,
 }
 
