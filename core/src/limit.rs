@@ -67,7 +67,7 @@ pub const IDEMPOTENCY_COMMANDS: u64 = 1 << 21;
 /// ... and not older than this.
 pub const IDEMPOTENCY_MS: u64 = 3_600 * 1_000;
 
-/// Commands behind which nothing is known of any more, whoever sent it: so many the journal keeps for repeats at most.
+/// Repeats of a command are known for at most this many commands after it: the journal keeps no more for them.
 pub const IDEMPOTENCY_LSNS: u64 = 1 << 25;
 
 /// Bytes of one frame after its length prefix.

@@ -76,8 +76,7 @@ pub fn verify(
             let foreign =
                 matches!(body, Body::Transition(_)) && entry.outcome.code == Code::UnknownReservation;
             // What lay in the future, the wall clock of then knew; it moved nothing.
-            let early = entry.outcome.code == Code::EventInFuture
-                && matches!(recorded, ref told if told.movements.is_empty());
+            let early = entry.outcome.code == Code::EventInFuture && recorded.movements.is_empty();
             // Whose reservation it was, journals of formats 1 and 2 do not say.
             let known = entry.outcome.channel != ChannelId::SHARED;
             let channel = if known { outcome.channel } else { ChannelId::SHARED };

@@ -217,8 +217,8 @@ async fn settle_applied(engine: &Engine, keys: impl FnOnce() -> Vec<Key>) -> Res
     with(engine, move |all| all.settle(&keys, now)).await
 }
 
-/// The same for events that came over QUIC, where they have numbers instead of names.
-/// `applied` are the keys of those that were applied.
+/// The same for events that came over QUIC, where they have ids instead of names. `applied` are the keys of those that
+/// were applied.
 pub(crate) async fn keep_refused(
     engine: &Engine,
     principal: &Principal,
@@ -410,10 +410,10 @@ async fn drive(
         }
     };
     let is_own_key = first_code.leaves_no_trace();
-    let key = if !is_own_key {
-        Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1))
-    } else {
+    let key = if is_own_key {
         own_key
+    } else {
+        Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1))
     };
     let redrive = if adopt { Redrive::Adopted } else { Redrive::By }(caller.principal.id);
     let command = caller.command(key, Body::Event(StockEvent { redrive, ..event }), &[]);
