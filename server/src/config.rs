@@ -47,7 +47,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "STOCKLINE_SERVER_NAME")]
     #[serde(default)]
     pub server_name: Vec<String>,
-    /// Origins whose pages may call over HTTP from a browser, with commas, as https://desk.example [default: none]
+    /// Origins whose pages may call over HTTP from a browser, with commas, as `https://desk.example` [default: none]
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', env = "STOCKLINE_CORS_ORIGIN")]
     #[serde(default)]
     pub cors_origin: Vec<String>,
