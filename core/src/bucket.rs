@@ -139,6 +139,16 @@ impl Movement {
         Place { sku: self.sku, node: self.node, pool: self.pool }
     }
 
+    /// Whether units go out of a bucket or into it.
+    pub fn touches(&self, bucket: Bucket) -> bool {
+        self.from == bucket || self.to == bucket
+    }
+
+    /// Units by which the movement raises what stands in a bucket.
+    pub fn change_of(&self, bucket: Bucket) -> i64 {
+        (i64::from(self.to == bucket) - i64::from(self.from == bucket)) * i64::from(self.quantity)
+    }
+
     /// Units by which the movement raises what is physically at the node.
     pub fn on_hand_change(&self) -> i64 {
         if self.pool.is_supply() {

@@ -66,6 +66,23 @@ impl LateConfirm {
     }
 }
 
+/// Whom units serve that come to a node without a supply that announced them. Numbers are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Unannounced {
+    /// The channel's orders that wait for supplies there.
+    #[default]
+    Waiting = 0,
+    /// Whoever comes first: its orders wait for what they are promised.
+    All = 1,
+}
+
+impl Unannounced {
+    pub fn from_number(number: u8) -> Option<Unannounced> {
+        [Unannounced::Waiting, Unannounced::All].get(number as usize).copied()
+    }
+}
+
 /// What a channel may do besides, and how it is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
@@ -80,6 +97,7 @@ pub struct Policy {
     pub strategy: Strategy,
     /// Whose customers are served first of those who wait: the lower number's.
     pub priority: u16,
+    pub unannounced: Unannounced,
     /// Nodes that one line is split over at most; 0 for [`limit::LINE_SPLITS_MAX`].
     pub splits_max: u8,
     /// A line may be served with a substitute of its sku.

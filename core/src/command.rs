@@ -234,7 +234,7 @@ impl Body {
                     _ => true,
                 };
                 let fits = |line: &StepLine| match step.verb {
-                    Verb::Move => line.to_node != NodeId::ANY && line.to_node != line.node,
+                    Verb::Move => line.to_node != NodeId::ANY,
                     _ => line.to_node == NodeId::ANY,
                 };
                 lines && step.lines.iter().all(fits)

@@ -29,6 +29,8 @@ bugs! {
     IgnoreOverlap = "ignore-overlap";
     /// 1: what has come for those who wait is given to whoever asks.
     StealOwed = "steal-owed";
+    /// 1: units that come unannounced are for whoever asks first.
+    PassWaiting = "pass-waiting";
     /// 2: a commit does not wait for the disk.
     AckBeforeSync = "ack-before-sync";
     /// 2 and 9: a failed append counts as done.

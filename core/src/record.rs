@@ -351,11 +351,11 @@ impl ArchivedTransitionRec {
             return Err("move needs lines");
         }
         let to_nodes_fit = |line: &StepLine| match verb {
-            Verb::Move => line.to_node != NodeId::ANY && line.to_node != line.node,
+            Verb::Move => line.to_node != NodeId::ANY,
             _ => line.to_node == NodeId::ANY,
         };
         if !lines.iter().all(to_nodes_fit) {
-            return Err("to_node must be another node for a move, and 65535 else");
+            return Err("to_node must be a node for a move, and 65535 else");
         }
         Ok(Command {
             key: Key(self.key.to_native()),

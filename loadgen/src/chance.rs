@@ -119,7 +119,10 @@ impl Chance {
         };
         let to_node = match verb {
             5 => {
-                *self.nodes.iter().cycle().skip(pick(dice, 8) as usize).find(|to| **to != node).expect("two")
+                // Now and then to the same: what waits there gets what is there.
+                let stays = pick(dice, 6) == 0;
+                let mut others = self.nodes.iter().cycle().skip(pick(dice, 8) as usize);
+                *others.find(|to| stays || **to != node).expect("two")
             }
             _ => ANY,
         };

@@ -138,6 +138,8 @@ pub struct ChannelSetup {
     pub splits_max: usize,
     /// Of those who wait, the lower is served first.
     pub priority: u16,
+    /// Units that no supply announced serve all, not those who wait.
+    pub passes: bool,
     /// Lines may be served with substitutes of their skus.
     pub substitutes: bool,
 }
@@ -222,6 +224,8 @@ pub struct Model {
     picked_for: HashMap<(u32, u16), i64>,
     supplies: BTreeMap<(u32, u16, u128), i64>,
     dates: BTreeMap<(u32, u16, u128), promise::Date>,
+    /// Units that came of no supply and that who waits was not promised yet.
+    unannounced: BTreeMap<(u32, u16), i64>,
     /// Supplies in the order of their pools.
     numbers: Vec<u128>,
     /// Sku, node, reservation; the oldest first.
@@ -381,7 +385,8 @@ impl Model {
             }
             Act::Balance { sku } => {
                 let told = self.promise_again(now_ms.unwrap_or(0), *sku);
-                if told { bare(Code::Ok) } else { self.balance(now_ms.unwrap_or(0), *sku) }
+                let due = if told { bare(Code::Ok) } else { self.balance(now_ms.unwrap_or(0), *sku) };
+                if self.forget_unannounced(*sku) { bare(Code::Ok) } else { due }
             }
             Act::SkuRule { at, rule } => {
                 self.setup.rules[*at] = rule.clone();

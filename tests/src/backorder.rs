@@ -1,6 +1,7 @@
 //! Backorders and preorders: claims on supplies, their dates, limits, and promises made anew.
 
-use stockline_core::catalogue::{Effect, Policy};
+use stockline_core::bucket::Bucket;
+use stockline_core::catalogue::{Effect, Policy, Unannounced};
 use stockline_core::checkpoint::fold;
 use stockline_core::command::{Fill, Line, StepLine, Verb};
 use stockline_core::event::EventKind;
@@ -185,7 +186,7 @@ fn what_waits_lives_as_other_claims_do_but_is_not_taken_before_it_is_there() {
         let told = bench.step(1, Verb::Fulfil, 0).reply.outcome;
         assert_eq!((told.code, told.state), (Code::Backordered, State::Confirmed), "{shards} shards");
         assert_eq!(step(&mut bench, Verb::Fulfil, 3, any), (Code::InsufficientClaim, State::Confirmed));
-        let mut ship = bench.make(EventKind::Ship, 1, 0, 3);
+        let mut ship = bench.make(EventKind::Ship, 1, 0, 5);
         ship.reservation = Some(ReservationId(1));
         assert_eq!(bench.event(ship).reply.outcome.code, Code::InsufficientClaim);
         assert_eq!(step(&mut bench, Verb::Fulfil, 2, any), (Code::Ok, State::Confirmed));
@@ -241,24 +242,24 @@ fn promises_are_made_anew_by_priority_then_age() {
     let told = promised(&mut bench);
     assert_eq!(told[..2], [(3, Reason::Arrived, 5, 0), (1, Reason::Arrived, 2, 0)]);
     assert_eq!(bench.units(1, 0)[..2], [0, 7]);
-    // What comes without a supply is for those that no supply serves, then for everybody.
+    // What comes without a supply is for them too, and the supply has units left for others.
     bench.receive(1, 0, 5);
     assert_eq!(
         promised(&mut bench),
-        [(1, Reason::Arrived, 2, 0), (2, Reason::Arrived, 1, 0), (4, Reason::Sooner, 3, 25)]
+        [(1, Reason::Arrived, 2, 0), (2, Reason::Arrived, 3, 0), (4, Reason::Sooner, 3, 25)]
     );
-    assert_eq!(bench.units(1, 0)[..2], [2, 10]);
-    assert_eq!(claim(&mut bench, 5, 2, 2), (Code::Ok, vec![(0, 2, 0)]));
+    assert_eq!(bench.units(1, 0)[..2], [0, 12]);
+    assert_eq!(claim(&mut bench, 18, 2, 3).1, [(u16::MAX, 2, 0)]);
     // A supply that is called off.
     assert_eq!(supply(&mut bench, 0, 2, 0, day(25)), Code::Ok);
-    assert_eq!(promised(&mut bench), [(2, Reason::Lost, 5, 1_000), (4, Reason::Lost, 5, 1_000)]);
+    assert_eq!(promised(&mut bench), [(2, Reason::Lost, 3, 1_000), (4, Reason::Lost, 5, 1_000)]);
     // One that is new; and one that comes before it.
     assert_eq!(supply(&mut bench, 0, 3, 7, day(40)), Code::Ok);
-    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 5, 40), (4, Reason::Sooner, 2, 40)]);
+    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 3, 40), (4, Reason::Sooner, 4, 40)]);
     assert_eq!(supply(&mut bench, 0, 4, 2, day(30)), Code::Ok);
-    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 2, 30), (4, Reason::Sooner, 2, 40)]);
-    assert_eq!(waits(&bench, 2), [(0, 30, 2, 2), (0, 40, 3, 3)]);
-    assert_eq!(waits(&bench, 4), [(0, 40, 4, 4), (0, 1_000, 1, 1)]);
+    assert_eq!(promised(&mut bench), [(2, Reason::Sooner, 2, 30), (4, Reason::Sooner, 1, 40)]);
+    assert_eq!(waits(&bench, 2), [(0, 30, 2, 2), (0, 40, 1, 1)]);
+    assert_eq!(waits(&bench, 4), [(0, 40, 5, 5)]);
 }
 
 /// What readers are told that each channel could have of sku 1 is what a reservation of all there is would be told.
@@ -389,8 +390,8 @@ fn a_supply_without_a_date_is_promised_to_nobody_and_a_late_one_keeps_its_own() 
     assert_eq!(promised(&mut bench), []);
     assert_eq!(claim(&mut bench, 3, 0, 1), (Code::Ok, vec![(0, 1, 20)]));
     receive(&mut bench, 0, 1, 10);
-    assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 4, 0)]);
-    assert_eq!(bench.units(1, 0)[..3], [6, 0, 4]);
+    assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 4, 0), (3, Reason::Arrived, 1, 0)]);
+    assert_eq!(bench.units(1, 0)[..3], [5, 1, 4]);
 }
 
 #[test]
@@ -460,4 +461,129 @@ fn the_checkpoint_keeps_who_waits_when_something_is_said_of_others_only() {
     bench.step(2, Verb::Release, 0);
     check(&mut bench);
     assert_eq!(waits(&bench, 1), []);
+}
+
+/// An event that frees so many units of sku 1 at node 0, of no supply that is claimed.
+fn come(bench: &mut Bench, kind: EventKind, units: i64) {
+    let mut event = bench.make(kind, 1, 0, units);
+    if kind == EventKind::StatusChange {
+        (event.from, event.to) = (Bucket::Quality, Bucket::Free);
+    }
+    assert_eq!(bench.event(event).reply.outcome.code, Code::Ok, "{kind:?}");
+    bench.assert_sound();
+}
+
+#[test]
+fn unannounced_units_serve_who_waits_the_oldest_first() {
+    use EventKind::{Adjustment, Count, Receipt, Return, StatusChange};
+    for (shards, kind) in [(1, Receipt), (4, Adjustment), (1, Count), (4, Return), (1, StatusChange)] {
+        let mut bench = bench(shards);
+        let mut checked = bench.make(Receipt, 1, 0, if kind == StatusChange { 15 } else { 0 });
+        checked.to = Bucket::Quality;
+        if checked.quantity > 0 {
+            assert_eq!(bench.event(checked).reply.outcome.code, Code::Ok);
+        }
+        assert_eq!(supply(&mut bench, 0, 1, 20, day(10)), Code::Ok);
+        for (id, units) in [(1, 6), (2, 3), (3, 4)] {
+            assert_eq!(claim(&mut bench, id, 0, units), (Code::Ok, vec![(0, units, 10)]));
+        }
+        come(&mut bench, kind, 10);
+        // Nobody gets in between, and no reader is shown them.
+        assert_eq!(claim(&mut bench, 14, 1, 1).0, Code::InsufficientStock, "{kind:?}");
+        let told = promised(&mut bench);
+        let arrived = Reason::Arrived;
+        assert_eq!(told, [(1, arrived, 6, 0), (2, arrived, 3, 0), (3, arrived, 1, 0)], "{kind:?}");
+        assert_eq!(waits(&bench, 3), [(0, 10, 3, 3)]);
+        // What they no longer wait for, others may: 20 come, 3 are claimed.
+        assert_eq!(claim(&mut bench, 4, 0, 18).1, [(u16::MAX, 17, 0)]);
+        // More than is wanted is everybody's.
+        come(&mut bench, kind, 5 + if kind == Count { 10 } else { 0 });
+        assert_eq!(promised(&mut bench), [(3, arrived, 3, 0)], "{kind:?}");
+        assert_eq!(claim(&mut bench, 5, 0, 2), (Code::Ok, vec![(0, 2, 0)]), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_supply_that_brings_more_than_is_claimed_of_it_serves_the_rest_of_who_waits() {
+    let mut bench = bench(1);
+    assert_eq!(supply(&mut bench, 0, 1, 4, day(10)), Code::Ok);
+    assert_eq!(supply(&mut bench, 0, 2, 9, day(20)), Code::Ok);
+    assert_eq!(claim(&mut bench, 1, 0, 4), (Code::Ok, vec![(0, 4, 10)]));
+    assert_eq!(claim(&mut bench, 2, 0, 5), (Code::Ok, vec![(0, 5, 20)]));
+    receive(&mut bench, 0, 1, 7);
+    assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 4, 0), (2, Reason::Arrived, 3, 0)]);
+    assert_eq!(waits(&bench, 2), [(0, 20, 2, 2)]);
+}
+
+#[test]
+fn a_channel_may_leave_unannounced_units_to_all_and_a_desk_assigns_them() {
+    for shards in [1, 4] {
+        let mut bench = bench(shards);
+        let policy = Policy { unannounced: Unannounced::All, ..Policy::default() };
+        assert_eq!(bench.define(channel_with("c0", policy)), Code::Ok);
+        assert_eq!(supply(&mut bench, 0, 1, 20, day(10)), Code::Ok);
+        for (id, channel, units) in [(1, 0, 6), (2, 2, 3)] {
+            assert_eq!(claim(&mut bench, id, channel, units), (Code::Ok, vec![(0, units, 10)]));
+        }
+        come(&mut bench, EventKind::Receipt, 10);
+        // The younger wants them, the older does not: 7 are left for all.
+        assert_eq!(promised(&mut bench), [(2, Reason::Arrived, 3, 0)]);
+        assert_eq!(waits(&bench, 1), [(0, 10, 6, 6)]);
+        assert_eq!(claim(&mut bench, 3, 0, 2), (Code::Ok, vec![(0, 2, 0)]));
+        // A desk gives the order what there is: a move to where it is.
+        let stay = |bench: &mut Bench, id, quantity| {
+            let line = StepLine { sku: SkuId(1), node: NodeId(0), to_node: NodeId(0), quantity };
+            let code = bench.step_lines(id, Verb::Move, &[line]).reply.outcome.code;
+            bench.assert_sound();
+            code
+        };
+        assert_eq!(stay(&mut bench, 1, 6), Code::InsufficientStock);
+        assert_eq!(stay(&mut bench, 1, 4), Code::Ok);
+        assert_eq!(waits(&bench, 1), [(0, 10, 2, 2)]);
+        assert_eq!(stay(&mut bench, 1, 3), Code::InsufficientClaim, "two wait");
+        assert_eq!(stay(&mut bench, 3, 1), Code::InsufficientClaim, "what is there stays where it is");
+        assert_eq!(bench.units(1, 0)[..2], [1, 9]);
+        // What its supply brings is its own all the same.
+        receive(&mut bench, 0, 1, 20);
+        assert_eq!(promised(&mut bench), [(1, Reason::Arrived, 2, 0)]);
+    }
+}
+
+#[test]
+fn what_a_node_ships_to_who_waits_is_a_fact() {
+    for shards in [1, 4] {
+        let mut bench = bench(shards);
+        assert_eq!(supply(&mut bench, 0, 1, 20, day(10)), Code::Ok);
+        assert_eq!(claim(&mut bench, 1, 0, 6), (Code::Ok, vec![(0, 6, 10)]));
+        bench.step(1, Verb::Confirm, 0);
+        let policy = Policy { unannounced: Unannounced::All, ..Policy::default() };
+        assert_eq!(bench.define(channel_with("c0", policy)), Code::Ok);
+        let give = |bench: &mut Bench, kind, units| {
+            let mut event = bench.make(kind, 1, 0, units);
+            event.reservation = Some(ReservationId(1));
+            let code = bench.event(event).reply.outcome.code;
+            bench.assert_sound();
+            code
+        };
+        assert_eq!(give(&mut bench, EventKind::Ship, 1), Code::InsufficientOnHand, "nothing is there");
+        come(&mut bench, EventKind::Receipt, 5);
+        promised(&mut bench);
+        // Somebody else claims 4 of the 5; the node gives the order 2 of them, then 3.
+        let told = bench.reserve(3, 0, 60_000, &[node_line(1, 0, 4)]);
+        assert_eq!(told.reply.outcome.code, Code::Ok);
+        assert_eq!(give(&mut bench, EventKind::Pick, 2), Code::Ok);
+        assert_eq!(give(&mut bench, EventKind::Ship, 7), Code::InsufficientClaim);
+        assert_eq!(give(&mut bench, EventKind::Ship, 5), Code::Ok);
+        assert_eq!(waits(&bench, 1), [(0, 10, 1, 0)]);
+        // A shortage that everybody sees: nothing is there, 4 are held.
+        assert_eq!(bench.units(1, 0)[..4], [-4, 4, 0, 0]);
+        assert_eq!(give(&mut bench, EventKind::Ship, 1), Code::InsufficientOnHand);
+        // The supply has 19 that nobody waits for.
+        assert_eq!(claim(&mut bench, 4, 0, 19), (Code::Ok, vec![(0, 19, 10)]));
+        assert_eq!(bench.step(1, Verb::Fulfil, 1).reply.outcome.code, Code::Backordered);
+        receive(&mut bench, 0, 1, 20);
+        promised(&mut bench);
+        assert_eq!(give(&mut bench, EventKind::Ship, 1), Code::Ok);
+        assert_eq!(bench.step(1, Verb::Fulfil, 0).reply.outcome.state, State::Fulfilled);
+    }
 }

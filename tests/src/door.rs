@@ -407,7 +407,6 @@ fn what_the_journal_could_not_be_read_back_with_gets_no_place() {
     let any = u16::MAX;
     for body in [
         step(Verb::Move, &[]),
-        step(Verb::Move, &[line(0)]),
         step(Verb::Move, &[line(any)]),
         step(Verb::Confirm, &[line(1)]),
         step(Verb::Confirm, &[line(0)]),

@@ -187,7 +187,7 @@ fn each_token_may_do_its_own_and_what_is_not_its_own_is_not_there() {
         ),
         (
             "/v1/reservations/01942f5e-7a3c-7e2d-9c1a-5d0f6f6b8a01/move",
-            json!({"lines": [{"sku": "A", "quantity": 1, "node": "n0", "to_node": "n0"}]}),
+            json!({"lines": [{"sku": "A", "quantity": 1, "node": "n0"}]}),
         ),
         (
             "/v1/allocations",

@@ -8,7 +8,7 @@
 mod clients;
 mod engine;
 
-use stockline_core::catalogue::{LateConfirm, Policy};
+use stockline_core::catalogue::{LateConfirm, Policy, Unannounced};
 use stockline_core::id::{Lsn, Millis};
 use stockline_core::journal;
 use stockline_core::ledger::{StateHash, audit};
@@ -377,6 +377,7 @@ fn rule(channel: u16, parent: Option<&str>, buffer: u32, policy: &Policy) -> Act
         strategy: policy.strategy as u8,
         splits_max: usize::from(policy.splits_max),
         priority: policy.priority,
+        passes: policy.unannounced == Unannounced::All,
         substitutes: policy.substitutes,
     };
     Act::Rule { channel, setup }

@@ -174,11 +174,9 @@ impl Ledger {
                     .sum()
             };
             let (all, there) = (came(|_| true), came(|to| to == Bucket::Free));
-            free -= self.due_there(
-                sku,
-                node,
-                self.meant_supply(event, node).ok().flatten().map(|supply| (supply, all, there)),
-            );
+            let supply = self.meant_supply(event, node).ok().flatten();
+            let came = supply.map(|supply| (supply, all, there));
+            free -= self.due_behind(rules, (sku, node), came, (change, free));
         }
         // Nor what claims on groups need.
         let before = position.map_or(0, |position| self.free(sku, position));
@@ -219,7 +217,7 @@ impl Ledger {
         if let Some(profile) = rules.skus.profile(sku).filter(|profile| profile.balances(now)) {
             self.balance_allocations(now, rules, profile, sku, effects);
         }
-        let changed = effects.movements.len() > before.movements;
+        let changed = effects.movements.len() > before.movements || self.has_unannounced(sku);
         Outcome::of(if changed { Code::Ok } else { Code::NotDue })
     }
 

@@ -1,10 +1,12 @@
 //! What each stock event does, as a table of movements.
 //!
-//! Physical facts (counts, losses) are accepted even when they leave less than is promised: free goes
-//! negative, which is a shortage everybody can see. Everything else must find its units.
+//! Physical facts (counts, losses, what goes to an order that waits there) are accepted even when they leave less than
+//! is promised: free goes negative, which is a shortage everybody can see. Everything else must find its units.
 //!
 //! An event that happened before the last count of its node was already seen by that count: its movements
 //! are recorded, and the units go to or come from `loss`, so that on-hand stays what was counted.
+
+use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Movement, ON_HAND};
 use crate::catalogue::Rules;
@@ -196,15 +198,31 @@ impl Ledger {
         let to = if ship { Bucket::Customer } else { Bucket::Picked };
         let sources = if ship { &[Bucket::Picked, Bucket::Confirmed][..] } else { &[Bucket::Confirmed] };
         let mut open = quantity;
+        let mut picked = 0;
         for from in sources.iter().copied() {
             for claim in claims.clone() {
                 let quantity = units(claim, from).min(open);
                 open -= quantity;
+                picked += if from == Bucket::Picked { quantity } else { 0 };
                 draft.push_of(claim.pool, event.node, (from, to), quantity);
             }
         }
+        // A node gives out what it has, also to who waits for what is to come.
+        let waits = part.claims_at(event.sku, event.node).iter().filter(|claim| claim.pool.is_supply());
+        let mut waits: SmallVec<[&Claim; 2]> = waits.collect();
+        waits.sort_by_key(|claim| self.supply_order(claim));
+        draft.here(Bucket::Free, to, open);
+        let waited = open > 0;
+        for claim in waits {
+            let quantity = units(claim, Bucket::Confirmed).min(open);
+            open -= quantity;
+            draft.push_of(claim.pool, event.node, (Bucket::Confirmed, Bucket::Inbound), quantity);
+        }
         if open > 0 {
             return Err(Code::InsufficientClaim);
+        }
+        if waited && quantity - picked > position.on_hand() - position.units(Bucket::Picked) {
+            return Err(Code::InsufficientOnHand);
         }
         Ok(part.outcome())
     }
@@ -261,7 +279,8 @@ fn meant_supply(
 /// Whether every bucket of the position could take the movements, and the position as a whole.
 fn fits(position: &Position, movements: &[Movement]) -> bool {
     let mut units = ON_HAND.map(|bucket| position.units(bucket));
-    for movement in movements.iter().filter(|movement| movement.node == position.node()) {
+    let here = |movement: &&Movement| movement.node == position.node() && !movement.pool.is_supply();
+    for movement in movements.iter().filter(here) {
         for (bucket, sign) in [(movement.from, -1), (movement.to, 1)] {
             if bucket.is_on_hand() {
                 units[bucket.index()] += sign * i64::from(movement.quantity);

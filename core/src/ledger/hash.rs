@@ -73,7 +73,7 @@ impl Ledger {
                 ];
                 sum += fact.of(2, &fields);
             }
-            for open in extra.supplies.iter().filter(|open| open.claimed > 0) {
+            for open in extra.supplies.iter().filter(|open| open.claimed > 0 || open.unannounced() > 0) {
                 let fields = [
                     sku,
                     u128::from(open.node.0),

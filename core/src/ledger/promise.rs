@@ -9,11 +9,15 @@
 //! shrinks or arrives, or a better one has units: by the priority of the channel, then by age. Each gets what is
 //! owed, then of the supplies the earliest that has units left, else [`ChannelId::NO_SUPPLY`]. A new claim takes no
 //! one's promise away. Claims stay at their node.
+//!
+//! Units that come to a node without being for those who claim a supply there are *unannounced*. They are kept for who
+//! waits there until the next promises, made at once behind them, and serve those whose channel wants that
+//! ([`Unannounced`]). They are counted as what came of no supply.
 
 use smallvec::SmallVec;
 
 use crate::bucket::{Bucket, Movement};
-use crate::catalogue::{ChannelRule, Rules};
+use crate::catalogue::{ChannelRule, Rules, Unannounced};
 use crate::command::Line;
 use crate::cover::Cover;
 use crate::drill::{Bug, planted};
@@ -111,7 +115,17 @@ impl SupplyState {
 
     /// Whether nothing is to come of it and nobody waits for it.
     pub(super) fn is_over(&self) -> bool {
-        self.quantity == 0 && self.claimed == 0
+        self.quantity == 0 && self.claimed == 0 && self.unannounced() == 0
+    }
+
+    /// Units that came of no supply, and of which nobody was promised anything yet.
+    pub(super) fn unannounced(&self) -> i64 {
+        if self.pool == ChannelId::NO_SUPPLY { i64::from(self.arrived) } else { 0 }
+    }
+
+    /// Units that came for those who claim it.
+    fn come(&self) -> i64 {
+        if self.pool == ChannelId::NO_SUPPLY { 0 } else { i64::from(self.arrived.min(self.claimed)) }
     }
 
     /// Units that nobody claims; negative where it shrank.
@@ -134,15 +148,16 @@ impl SupplyState {
 
     /// Units claimed of it that it does not bring: it shrank, or has no date any more, or they have come.
     fn over(&self) -> i64 {
-        let come = i64::from(self.arrived.min(self.claimed));
         let missing = if self.eta == THERE { i64::from(self.claimed) } else { -self.open() };
-        come.max(missing)
+        self.come().max(missing).max(0)
     }
 
-    /// Units of it have come. Those claimed are for who claims them, even if others are still to come.
-    pub(super) fn arrive(&mut self, units: i64) {
-        let come = i64::from(self.arrived) + units;
+    /// Units of it have come. Those claimed are for who claims them, even if others are still to come: how many are.
+    pub(super) fn arrive(&mut self, units: i64) -> i64 {
+        let before = self.arrived;
+        let come = i64::from(before) + units;
         self.arrived = come.clamp(0, i64::from(self.claimed)) as u32;
+        i64::from(self.arrived) - i64::from(before)
     }
 
     /// What readers are told of it.
@@ -217,19 +232,86 @@ impl Ledger {
         supplies.find(|open| open.pool == claim.pool).map_or(none, SupplyState::order)
     }
 
-    /// Units claimed at a node that are owed by what is free there, if as many are. `came`: as if so many units of a
-    /// supply had come, and so many of them were free.
-    pub(super) fn due_there(&self, sku: SkuId, node: NodeId, came: Option<(SupplyId, i64, i64)>) -> i64 {
-        let over = |open: &SupplyState| match came {
-            Some((supply, units, free)) if open.is(supply, node) => {
-                let mut then = *open;
+    /// Units claimed at a node that are owed by what is free there, if as many are.
+    fn due_there(&self, sku: SkuId, node: NodeId) -> i64 {
+        let (over, unannounced, claimed) = self.due_units(sku, node);
+        claimed.min(over + unannounced)
+    }
+
+    /// At a node: units claimed that no supply brings or that have come, units that came unannounced, and all claimed.
+    fn due_units(&self, sku: SkuId, node: NodeId) -> (i64, i64, i64) {
+        self.supplies_at(sku, node).fold((0, 0, 0), |(over, unannounced, claimed), open| {
+            (over + open.over(), unannounced + open.unannounced(), claimed + i64::from(open.claimed))
+        })
+    }
+
+    /// What would be due at a node if units of a supply, if any, came, so many of them to be free; and if so many became
+    /// free in all, and as many were free then.
+    pub(super) fn due_behind(
+        &self,
+        rules: &Rules,
+        (sku, node): (SkuId, NodeId),
+        came: Option<(SupplyId, i64, i64)>,
+        (freed, free): (i64, i64),
+    ) -> i64 {
+        let (mut over, mut arrived) = (0, 0);
+        for open in self.supplies_at(sku, node) {
+            let mut then = *open;
+            if let Some((_, units, free)) = came.filter(|(supply, ..)| open.is(*supply, node)) {
                 then.quantity -= units.min(i64::from(then.quantity)) as u32;
-                then.arrive(free);
-                then.over()
+                arrived += then.arrive(free);
             }
-            _ => open.over(),
-        };
-        self.supplies_at(sku, node).map(|open| over(open).max(0)).sum()
+            over += then.over();
+        }
+        let (_, unannounced, claimed) = self.due_units(sku, node);
+        let waiting = self.extras.get(&sku).map_or(&[][..], |extra| &extra.waiting);
+        let wants = waiting.iter().filter(|(at, _)| *at == node).filter_map(|(_, id)| {
+            let part = self.reservations.part(*id)?;
+            let serves = rules.channel(part.channel)?.policy.unannounced == Unannounced::Waiting;
+            let claims = part.claims_at(sku, node).iter().filter(|claim| claim.pool.is_supply());
+            serves.then(|| claims.map(|claim| i64::from(claim.quantity)).sum::<i64>())
+        });
+        let come = unannounced + (freed - arrived).clamp(0, free.max(0));
+        over + come.min(wants.sum()).min(claimed - over).max(0)
+    }
+
+    /// Units have become free at a node where somebody waits, and none of a supply that is claimed.
+    #[cold]
+    pub(super) fn note_unannounced(&mut self, sku: SkuId, node: NodeId, units: i64) {
+        let free = self.position(sku, node).map_or(0, |position| position.free);
+        let (_, known, claimed) = self.due_units(sku, node);
+        let come = known + units.min(free.max(0));
+        let supplies = &mut self.extras.entry(sku).or_default().supplies;
+        let at = SupplyState::find(supplies, node, ChannelId::NO_SUPPLY).unwrap_or_else(|at| {
+            supplies.insert(at, SupplyState::none(node, ChannelId::NO_SUPPLY));
+            at
+        });
+        supplies[at].arrived = come.min(claimed) as u32;
+        if supplies[at].is_over() {
+            supplies.remove(at);
+        }
+    }
+
+    /// Who waits for a sku was promised what came unannounced, as far as they want it. The rest is everybody's.
+    pub(super) fn forget_unannounced(&mut self, sku: SkuId) {
+        let Some(extra) = self.extras.get_mut(&sku) else { return };
+        let mut nodes: SmallVec<[NodeId; 2]> = SmallVec::new();
+        extra.supplies.retain_mut(|open| {
+            if open.unannounced() > 0 {
+                open.arrived = 0;
+                nodes.push(open.node);
+            }
+            !open.is_over()
+        });
+        for node in nodes {
+            self.touch(sku, node);
+        }
+    }
+
+    /// Whether units came unannounced of which nobody was told yet.
+    pub(super) fn has_unannounced(&self, sku: SkuId) -> bool {
+        let extra = self.extras.get(&sku);
+        extra.is_some_and(|extra| extra.supplies.iter().any(|open| open.unannounced() > 0))
     }
 
     /// Units free at a position that are owed to those who wait there.
@@ -240,7 +322,7 @@ impl Ledger {
 
     /// Units that have come for those who wait at a node.
     fn come(&self, sku: SkuId, node: NodeId) -> i64 {
-        self.supplies_at(sku, node).map(|open| i64::from(open.arrived.min(open.claimed))).sum()
+        self.supplies_at(sku, node).map(SupplyState::come).sum()
     }
 
     /// The same of so many units free. What has come for those who wait is theirs. So is what they lack because a supply
@@ -248,11 +330,8 @@ impl Ledger {
     /// no group needs.
     fn owed_of(&self, sku: SkuId, position: &Position, free: i64) -> i64 {
         let node = position.node();
-        let owed = if self.claimed_of_groups(sku) > 0 {
-            self.come(sku, node)
-        } else {
-            self.due_there(sku, node, None)
-        };
+        let owed =
+            if self.claimed_of_groups(sku) > 0 { self.come(sku, node) } else { self.due_there(sku, node) };
         owed.min(free).max(0)
     }
 
@@ -261,7 +340,7 @@ impl Ledger {
     fn there_for_waiting(&self, rules: &Rules, sku: SkuId, node: NodeId, given: &[(NodeId, i64)]) -> i64 {
         let position = self.position(sku, node).expect("who waits has a position");
         let owed = self.owed(sku, position);
-        let lacking = self.due_there(sku, node, None) - self.come(sku, node);
+        let lacking = self.due_there(sku, node) - self.come(sku, node);
         let demands = self.demands(sku, |_| 0);
         if lacking <= 0 || demands.is_empty() {
             return owed;
@@ -371,7 +450,8 @@ impl Ledger {
             // Who waits for nothing goes on doing so until something is there for them.
             ChannelId::NO_SUPPLY => there() > 0,
             _ => open.over() > 0 || open.told != open.eta,
-        }) || self.supplies_at(sku, node).any(better)
+        }) || (self.supplies_at(sku, node).any(|open| open.unannounced() > 0) && there() > 0)
+            || self.supplies_at(sku, node).any(better)
     }
 
     /// Promises anew what waits for a sku, where a supply is not what it was.
@@ -387,9 +467,12 @@ impl Ledger {
             if !self.is_unpromised(now, (sku, node), there) {
                 continue;
             }
-            // What there is: what is there for them, then supplies, the earliest first, then nothing without end.
+            // What there is: what is there for them, unannounced units first, then supplies, the earliest first, then
+            // nothing without end.
             let there = there();
-            let mut pools: Vec<(ChannelId, i64)> = vec![(ChannelId::SHARED, there)];
+            let came = there.min(self.due_units(sku, node).0);
+            let mut pools: Vec<(ChannelId, i64)> =
+                vec![(ChannelId::SHARED, there - came), (ChannelId::SHARED, came)];
             let mut supplies: SmallVec<[&SupplyState; 8]> =
                 self.supplies_at(sku, node).filter(|open| open.quantity > 0 && open.eta > THERE).collect();
             supplies.sort_by_key(|open| open.order());
@@ -399,28 +482,29 @@ impl Ledger {
                 (open.pool, i64::from(most))
             }));
             pools.push((ChannelId::NO_SUPPLY, i64::MAX));
-            let mut waiting: Vec<(u16, usize, ReservationId)> = Vec::new();
+            let mut waiting: Vec<(u16, usize, ReservationId, usize)> = Vec::new();
             for (age, (_, id)) in extra.waiting.iter().enumerate().filter(|(_, waits)| waits.0 == node) {
                 let part = self.reservations.part(*id).expect("who waits has a reservation");
                 let channel = rules.channel(part.channel).expect("a reservation has its channel");
-                waiting.push((channel.policy.priority, age, *id));
+                let passes = channel.policy.unannounced == Unannounced::All;
+                waiting.push((channel.policy.priority, age, *id, usize::from(passes)));
             }
             waiting.sort_unstable();
             let mut next = 0;
-            for (_, _, id) in waiting {
-                self.promise_one((sku, node, id), &mut pools, &mut next, effects);
+            for (_, _, id, first) in waiting {
+                self.promise_one((sku, node, id), &mut pools, (first, &mut next), effects);
             }
-            given.push((node, there - pools[0].1));
+            given.push((node, there - pools[0].1 - pools[1].1));
         }
         merge_movements(&mut effects.movements, first);
     }
 
-    /// Gives a reservation the first of what is left at a node.
+    /// Gives a reservation the first of what is left at a node, from a pool on.
     fn promise_one(
         &self,
         (sku, node, id): (SkuId, NodeId, ReservationId),
         pools: &mut [(ChannelId, i64)],
-        next: &mut usize,
+        (first, next): (usize, &mut usize),
         effects: &mut Effects,
     ) {
         let part = self.reservations.part(id).expect("who waits has a reservation");
@@ -429,18 +513,20 @@ impl Ledger {
         has.sort_by_key(|claim| self.supply_order(claim));
         let mut open: i64 = has.iter().map(|claim| i64::from(claim.quantity)).sum();
         let mut gets: SmallVec<[(ChannelId, i64); 2]> = SmallVec::new();
-        while open > 0 {
-            let (pool, left) = &mut pools[*next];
+        for (pool, left) in &mut pools[first.max(*next)..] {
             let units = open.min(*left);
             open -= units;
             *left -= units;
-            if units > 0 {
-                gets.push((*pool, units));
+            match gets.last_mut() {
+                Some((last, sum)) if last == pool => *sum += units,
+                _ if units > 0 => gets.push((*pool, units)),
+                _ => {}
             }
-            if *left == 0 {
-                *next += 1;
+            if open == 0 {
+                break;
             }
         }
+        *next += pools[*next..].iter().take_while(|(_, left)| *left == 0).count();
         // What stays where it is needs no movement; of the rest, confirmed units get the better part.
         let mut away: SmallVec<[i64; 2]> = SmallVec::new();
         for claim in &has {
@@ -620,6 +706,10 @@ impl Ledger {
             supplies.remove(at);
         }
         let waits = supplies.iter().any(|open| open.node == node && open.claimed > 0);
+        if !waits {
+            // Nobody is left for whom it was kept.
+            supplies.retain(|open| open.node != node || open.unannounced() == 0);
+        }
         let position = self.touch(sku, node);
         position.set_waits(waits);
         position

@@ -331,11 +331,6 @@ impl Reservations {
         self.parts.get_mut(id)
     }
 
-    pub(super) fn claim_mut(&mut self, id: ReservationId, place: Place) -> Option<&mut Claim> {
-        let part = self.parts.get_mut(id)?;
-        part.claims.iter_mut().find(|claim| claim.place() == place)
-    }
-
     /// Open holds of a channel, or of one of its customers.
     pub(super) fn open_holds(&self, channel: ChannelId, customer: u64) -> u32 {
         self.open_holds.get(&(channel, customer)).copied().unwrap_or(0)

@@ -26,6 +26,7 @@ impl Ledger {
         self.reservations.forget(moment.lsn);
         if let Body::Balance(sku) = body {
             self.unbalanced.remove(sku);
+            self.forget_unannounced(*sku);
         }
         if outcome.code != Code::Ok {
             return;
@@ -190,31 +191,27 @@ impl Ledger {
     #[inline(never)]
     fn settle_event(&mut self, moment: Moment, event: &StockEvent, movements: &[Movement]) {
         let supply = self.meant_supply(event, event.node).ok().flatten();
-        let mut change = 0;
+        let (mut change, mut freed) = (0, 0);
+        let issued = event.reservation.filter(|_| matches!(event.kind, EventKind::Pick | EventKind::Ship));
         for movement in movements {
             let position = self.shift(movement);
+            if issued.is_some() {
+                position.picked_claimed += if movement.to == Bucket::Picked { movement.quantity } else { 0 };
+                position.picked_claimed -=
+                    if movement.from == Bucket::Picked { movement.quantity } else { 0 };
+            }
             if movement.node == event.node {
                 change += movement.on_hand_change();
+                freed += movement.change_of(Bucket::Free);
             }
-            let units = movement.quantity;
-            if let Some(id) = event.reservation
-                && matches!(event.kind, EventKind::Pick | EventKind::Ship)
-            {
-                // Pick: confirmed to picked. Ship: picked or confirmed to customer. What a count had already
-                // seen also moves between free and loss, which is no business of the claim.
-                let (picked, unpicked) = match (movement.from, movement.to) {
-                    (Bucket::Confirmed, Bucket::Picked) => (units, 0),
-                    (Bucket::Picked, Bucket::Customer) => (0, units),
-                    _ => (0, 0),
-                };
-                position.picked_claimed = position.picked_claimed + picked - unpicked;
-                let shipped = if movement.to == Bucket::Customer { units } else { 0 };
-                if let Some(claim) = self.reservations.claim_mut(id, movement.place()) {
-                    claim.picked = claim.picked + picked - unpicked;
-                    claim.shipped += shipped;
-                }
-            }
-            self.settle_inbound(event, supply, movement);
+            freed -= self.settle_inbound(event, supply, movement);
+        }
+        if let Some(id) = issued {
+            self.settle_issue(id, movements);
+        }
+        let waits = self.position(event.sku, event.node).is_some_and(Position::waits);
+        if freed > 0 && waits && !planted(Bug::PassWaiting) {
+            self.note_unannounced(event.sku, event.node, freed);
         }
         if event.kind == EventKind::Supply && event.quantity > 0 {
             self.set_eta(event);
@@ -233,13 +230,26 @@ impl Ledger {
         }
     }
 
-    fn settle_inbound(&mut self, event: &StockEvent, supply: Option<SupplyId>, movement: &Movement) {
+    /// What was picked or shipped for a reservation, its claims follow. What a count had already seen also moves
+    /// between free and loss, which is no business of theirs.
+    fn settle_issue(&mut self, id: ReservationId, movements: &[Movement]) {
+        let Some(part) = self.reservations.part_mut(id) else { return };
+        let of_claims = movements.iter().filter(|movement| !movement.touches(Bucket::Loss));
+        part.book_issue(of_claims.copied());
+        let channel = part.channel;
+        if movements.iter().any(|movement| movement.pool.is_supply()) {
+            self.settle_waiting(id, channel, movements);
+        }
+    }
+
+    /// What an event brings or takes of a supply: answers the units that came for those who claim it.
+    fn settle_inbound(&mut self, event: &StockEvent, supply: Option<SupplyId>, movement: &Movement) -> i64 {
         let change = match (movement.from, movement.to) {
             (Bucket::Inbound, _) => -i64::from(movement.quantity),
             (_, Bucket::Inbound) => i64::from(movement.quantity),
-            _ => return,
+            _ => return 0,
         };
-        let Some(supply) = supply else { return };
+        let Some(supply) = supply else { return 0 };
         let supplies = &mut self.extras.entry(event.sku).or_default().supplies;
         let found = supplies.iter().position(|open| open.is(supply, movement.node));
         let at = found.unwrap_or_else(|| {
@@ -255,13 +265,12 @@ impl Ledger {
         let units = i64::from(supplies[at].quantity) + change;
         assert!((0..=limit::BUCKET_UNITS_MAX).contains(&units), "{units} units inbound after {event:?}");
         supplies[at].quantity = units as u32;
-        if movement.to == Bucket::Free {
-            supplies[at].arrive(-change);
-        }
+        let arrived = if movement.to == Bucket::Free { supplies[at].arrive(-change) } else { 0 };
         self.dirty_rows.extend(supplies[at].items().map(|item| item.place(event.sku)));
         if supplies[at].is_over() {
             supplies.remove(at);
         }
+        arrived
     }
 
     fn set_eta(&mut self, event: &StockEvent) {

@@ -393,6 +393,10 @@ fn line_takes(
     if verb == Verb::Fulfil {
         claims.retain(|claim| !claim.pool.is_supply());
     }
+    if line.to_node == node {
+        // At its own node a claim moves only from what is to come to what is there.
+        claims.retain(|claim| claim.pool.is_supply());
+    }
     let gives_back = matches!(verb, Verb::Release | Verb::Move);
     // Of supplies the earliest is used first, and given back last.
     let mut sorted: SmallVec<[_; 2]> = claims.iter().map(|claim| (order(claim), *claim)).collect();
@@ -467,6 +471,7 @@ fn shift_claim(claim: &mut Claim, movement: &Movement) {
     }
     match movement.to {
         Bucket::Held => claim.held += units,
+        Bucket::Picked => claim.picked += units,
         Bucket::Customer => claim.shipped += units,
         Bucket::Free | Bucket::Allocated | Bucket::Inbound => claim.quantity -= units,
         _ => {}
@@ -483,6 +488,12 @@ fn shift_claims(claims: &mut SmallVec<[Claim; 1]>, movement: &Movement) {
 }
 
 impl Reservation {
+    /// Books what a node picked or shipped.
+    pub(super) fn book_issue(&mut self, movements: impl Iterator<Item = Movement>) {
+        movements.for_each(|movement| shift_claims(&mut self.claims, &movement));
+        self.claims.retain(|claim| claim.quantity > 0);
+    }
+
     /// Books the movements of a step: what is no longer claimed goes, but for the memory of what ended as a whole.
     pub(super) fn book(&mut self, outcome: Outcome, movements: impl Iterator<Item = Movement>) {
         if outcome.reacquired && self.state == State::Expired {

@@ -3,7 +3,8 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::catalogue::{
-    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Secret, Strategy, Webhook, When,
+    Amount, Day, Definition, Effect, Lane, LateConfirm, Point, Policy, Role, Secret, Strategy, Unannounced,
+    Webhook, When,
 };
 use crate::record::RecordError;
 
@@ -20,7 +21,8 @@ pub struct DefinitionRec {
     /// 1 sku, 2 node, 3 group, 4 channel, 5 principal, 6 data of a sku, 7 rule, 8 zone, 9 webhook.
     pub kind: u8,
     /// Principal: 1 admin, 2 channel, 3 warehouse. Webhook: a sum of 1 (reservations), 2 (statuses), 4 (numbers), 8
-    /// (envelopes of CloudEvents) and 16 (begins with what is offered).
+    /// (envelopes of CloudEvents) and 16 (begins with what is offered). Channel: whom unannounced units serve, 0 who
+    /// waits, 1 all.
     pub role: u8,
     /// Webhook: times that a message is tried.
     pub priority: u16,
@@ -188,6 +190,7 @@ impl Texts {
                 rec.kind = 4;
                 rec.cap = policy.cap;
                 rec.priority = policy.priority;
+                rec.role = policy.unannounced as u8;
                 rec.strategy = policy.strategy as u8;
                 rec.splits_max = policy.splits_max;
                 rec.substitutes = u8::from(policy.substitutes);
@@ -302,6 +305,8 @@ impl<'a> TextReader<'a> {
                     cap: rec.cap.to_native(),
                     strategy: Strategy::from_number(rec.strategy).ok_or("strategy must be 0 to 4")?,
                     priority: rec.priority.to_native(),
+                    unannounced: Unannounced::from_number(rec.role)
+                        .ok_or("a channel's role must be 0 (unannounced units serve who waits) or 1 (all)")?,
                     splits_max: rec.splits_max,
                     substitutes: match rec.substitutes {
                         0 => false,

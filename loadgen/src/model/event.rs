@@ -54,6 +54,7 @@ impl Model {
         // A clock that is ahead is not believed.
         let at_ms = now_ms.map_or(event.occurred_at_ms, |now| now.min(event.occurred_at_ms));
         let mut due = bare(Code::Ok);
+        let mut arrived = 0;
         match kind {
             EventKind::Receipt | EventKind::TransferReceived => {
                 let damaged = i64::from(event.damaged);
@@ -62,7 +63,7 @@ impl Model {
                     let supply = |node: u16| (sku, node, meant);
                     let expected = self.supplies[&supply(node)];
                     if event.to == 0 {
-                        self.arrive(supply(node), expected.min(units - damaged));
+                        arrived = self.arrive(supply(node), expected.min(units - damaged));
                     }
                     self.set_supply(supply(node), (expected - units).max(0));
                 }
@@ -129,9 +130,14 @@ impl Model {
         } else if changed != 0 && !seen {
             self.remember(now_ms, sku, Change { node, at_ms, units: changed });
         }
+        let freed = |model: &Model| model.at(sku, node)[FREE] - position[FREE];
         if matches!(kind, EventKind::Receipt | EventKind::TransferReceived) {
-            self.share_out(sku, node, self.at(sku, node)[FREE] - position[FREE]);
+            let before = self.unannounced.clone();
+            self.come_unannounced(sku, node, freed(self) - arrived, true);
+            self.share_out(sku, node, freed(self));
+            self.unannounced = before;
         }
+        self.come_unannounced(sku, node, freed(self) - arrived, false);
         Ok(due)
     }
 
@@ -202,13 +208,18 @@ impl Model {
         }
         let claims = || (event.sku, event.node, 0)..=(event.sku, event.node, ANY);
         let there = |spot: &Spot| !promise::is_supply(spot.2);
-        let sum = |of: fn(&Claim) -> i64| {
-            let claims = found.claims.range(claims()).filter(|(spot, _)| there(spot));
+        let sum = |waits: bool, of: fn(&Claim) -> i64| {
+            let claims = found.claims.range(claims()).filter(|(spot, _)| there(spot) != waits);
             claims.map(|(_, claim)| of(claim)).sum::<i64>()
         };
-        let picked = if ship { units.min(sum(|claim| claim.picked)) } else { 0 };
-        if sum(Claim::confirmed) < units - picked {
+        let picked = if ship { units.min(sum(false, |claim| claim.picked)) } else { 0 };
+        let (claimed, waiting) = (sum(false, Claim::confirmed), sum(true, Claim::confirmed));
+        let mut waited = (units - picked - claimed).max(0);
+        if waiting < waited {
             return Err(Code::InsufficientClaim);
+        }
+        if waited > 0 && units - picked > position.iter().sum::<i64>() - position[PICKED] {
+            return Err(Code::InsufficientOnHand);
         }
         let mut open = picked;
         for (_, claim) in found.claims.range_mut(claims()) {
@@ -228,6 +239,28 @@ impl Model {
             }
         }
         let due = told(found, Code::Ok);
+        if waited > 0 {
+            self.add(place, FREE, -waited);
+            self.add(place, CONFIRMED, waited);
+            let mut spots: Vec<Spot> = self.reservations[&event.reservation]
+                .claims
+                .range(claims())
+                .map(|(spot, _)| *spot)
+                .filter(|spot| !there(spot))
+                .collect();
+            spots.sort_by_key(|spot| self.order(*spot));
+            let claims = &mut self.reservations.get_mut(&event.reservation).expect("it is there").claims;
+            let own = claims.entry((event.sku, event.node, ANY)).or_default();
+            own.quantity += waited;
+            *if ship { &mut own.shipped } else { &mut own.picked } += waited;
+            for spot in spots {
+                let claim = claims.get_mut(&spot).expect("it waits");
+                let some = claim.confirmed().min(waited);
+                (waited, claim.quantity) = (waited - some, claim.quantity - some);
+            }
+            claims.retain(|_, claim| claim.quantity > 0);
+            self.note_waiting(event.reservation);
+        }
         *self.picked_for.entry(place).or_default() += if ship { -picked } else { units };
         self.add(place, PICKED, -picked);
         self.add(place, CONFIRMED, picked - units);

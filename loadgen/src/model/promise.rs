@@ -101,11 +101,40 @@ impl Model {
     }
 
     /// Units of a supply have come: those claimed are for who claims them.
-    pub(super) fn arrive(&mut self, key: (u32, u16, u128), units: i64) {
+    pub(super) fn arrive(&mut self, key: (u32, u16, u128), units: i64) -> i64 {
         let pool = self.pool_of(key.2);
         let claimed = self.claimed((key.0, key.1, pool));
         let date = self.dates.get_mut(&key).expect("it is known");
+        let before = date.arrived;
         date.arrived = (date.arrived + units).min(claimed);
+        date.arrived - before
+    }
+
+    /// Units that reservations wait for at a node; those of channels alone that take what comes unannounced.
+    fn wanted(&self, sku: u32, node: u16, taking: bool) -> i64 {
+        let here = self.waiting.iter().filter(|waits| (waits.0, waits.1) == (sku, node));
+        here.map(|(_, _, id)| &self.reservations[id])
+            .filter(|reservation| !taking || !self.setup.channels[&reservation.channel].passes)
+            .flat_map(|reservation| reservation.claims.range((sku, node, FIRST)..(sku, node, ANY)))
+            .map(|(_, claim)| claim.quantity)
+            .sum()
+    }
+
+    /// Units that came of no supply that is claimed; kept for those who wait until they are promised anew.
+    pub(super) fn come_unannounced(&mut self, sku: u32, node: u16, units: i64, taking: bool) {
+        let most = self.wanted(sku, node, taking);
+        let units = units.clamp(0, self.at(sku, node)[FREE].max(0));
+        let known = self.unannounced.get(&(sku, node)).copied().unwrap_or(0);
+        if units > 0 && most > 0 {
+            self.unannounced.insert((sku, node), (known + units).min(most));
+        }
+    }
+
+    /// Says whether there was something.
+    pub(super) fn forget_unannounced(&mut self, sku: u32) -> bool {
+        let before = self.unannounced.len();
+        self.unannounced.retain(|(other, _), _| *other != sku);
+        self.unannounced.len() < before
     }
 
     /// Units claimed of a supply that it does not bring.
@@ -129,7 +158,8 @@ impl Model {
                 if pool == NO_SUPPLY { 0 } else { self.dates[&self.key((sku, node, pool))].arrived };
             came += arrived.min(claimed);
         }
-        (over, came)
+        let unannounced = self.unannounced.get(&(sku, node)).copied().unwrap_or(0);
+        (self.wanted(sku, node, false).min(over + unannounced), came)
     }
 
     /// The same of other units free.
@@ -282,6 +312,8 @@ impl Model {
                 self.waiting.push(waits);
             }
         }
+        let waiting = &self.waiting;
+        self.unannounced.retain(|place, _| waiting.iter().any(|waits| (waits.0, waits.1) == *place));
     }
 
     /// Who waits, with what they claim to come: sku, node, when, units, of these held.
@@ -314,7 +346,7 @@ impl Model {
                 _ => self.over((sku, node, *pool), (*claimed, *come)) > 0 || slipped(),
             };
             *claimed > 0 && bad || come > claimed && better
-        })
+        }) || (self.unannounced.contains_key(&(sku, node)) && self.there_for_waiting(sku, node) > 0)
     }
 
     /// Promises anew who waits for a sku; says whether anybody is told anything.
@@ -337,7 +369,10 @@ impl Model {
         come.retain(|pool| self.date((sku, node, *pool)) < NEVER);
         come.sort_by_key(|pool| self.order((sku, node, *pool)));
         let pools = self.pools_at(sku, node);
-        let mut left = vec![(ANY, self.there_for_waiting(sku, node))];
+        let there = self.there_for_waiting(sku, node);
+        let over = |(pool, units): (&u16, &(i64, i64))| self.over((sku, node, *pool), *units);
+        let came = there.min(pools.iter().map(over).sum());
+        let mut left = vec![(ANY, there - came), (ANY, came)];
         left.extend(come.into_iter().map(|pool| {
             let (claimed, come) = pools[&pool];
             (pool, if self.is_ahead(now_ms, (sku, node, pool)) { come } else { come.min(claimed) })
@@ -357,7 +392,8 @@ impl Model {
             has.sort_by_key(|spot| self.order(*spot));
             let mut open: i64 = has.iter().map(|spot| claims[spot].quantity).sum();
             let mut gets: Vec<(u16, i64)> = Vec::new();
-            for (pool, left) in &mut left {
+            let passes = self.setup.channels[&self.reservations[&id].channel].passes;
+            for (pool, left) in left.iter_mut().skip(usize::from(passes)) {
                 let units = open.min(*left);
                 (open, *left) = (open - units, *left - units);
                 gets.push((*pool, units));

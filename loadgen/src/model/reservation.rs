@@ -458,6 +458,7 @@ impl Model {
             let here = || (line.sku, line.node, 0)..=(line.sku, line.node, ANY);
             let mut spots: Vec<Spot> = claims.range(here()).map(|(spot, _)| *spot).collect();
             spots.retain(|spot| verb != 4 || !is_supply(spot.2));
+            spots.retain(|spot| line.to_node != line.node || is_supply(spot.2));
             // Allocations, what all share, what is to come, the earliest first; given back are those last to come, then
             // what all share, then allocations.
             let order = |spot: &Spot| if is_supply(spot.2) { self.order(*spot) } else { (0, 0) };

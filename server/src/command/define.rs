@@ -2,7 +2,8 @@
 
 use stockline_client::ClientError;
 use stockline_core::catalogue::{
-    Amount, Day, Definition, Effect, EntryKind, Lane, LateConfirm, NameKind, Point, Strategy, UNKNOWN, When,
+    Amount, Day, Definition, Effect, EntryKind, Lane, LateConfirm, NameKind, Point, Strategy, UNKNOWN,
+    Unannounced, When,
 };
 use stockline_core::outcome::Code;
 
@@ -21,6 +22,14 @@ enum Late {
     Refuse,
     /// The units are claimed again if they are there, and the answer says so
     Reacquire,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Serves {
+    /// Its orders that wait for supplies there
+    Waiting,
+    /// Whoever comes first
+    All,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -111,6 +120,9 @@ enum What {
         /// Of customers that wait for supplies, whose are served first: those of the lower number
         #[arg(long)]
         priority: Option<u16>,
+        /// Whom units serve that come to a node without a supply
+        #[arg(long, value_enum)]
+        unannounced: Option<Serves>,
         /// Lines may be served with substitutes of their skus
         #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
         substitutes: Option<bool>,
@@ -352,6 +364,7 @@ impl What {
                     strategy,
                     splits_max,
                     priority,
+                    unannounced,
                     substitutes,
                     ..
                 },
@@ -368,6 +381,7 @@ impl What {
                 set(&mut policy.strategy, &strategy.map(Order::strategy));
                 set(&mut policy.splits_max, splits_max);
                 set(&mut policy.priority, priority);
+                set(&mut policy.unannounced, &unannounced.map(Serves::policy));
                 set(&mut policy.substitutes, substitutes);
             }
             (
@@ -441,6 +455,15 @@ impl What {
                 substitutes: Vec::new(),
                 day: Day::default(),
             },
+        }
+    }
+}
+
+impl Serves {
+    fn policy(self) -> Unannounced {
+        match self {
+            Serves::Waiting => Unannounced::Waiting,
+            Serves::All => Unannounced::All,
         }
     }
 }
@@ -524,6 +547,7 @@ fn fields(definition: &Definition) -> Vec<(&'static str, String)> {
             ("strategy", format!("{:?}", policy.strategy)),
             ("splits-max", policy.splits_max.to_string()),
             ("priority", policy.priority.to_string()),
+            ("unannounced", format!("{:?}", policy.unannounced)),
             ("substitutes", policy.substitutes.to_string()),
         ],
         Definition::SkuData { category, substitutes, .. } => {

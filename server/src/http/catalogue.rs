@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{
     Amount, Catalogue, Day, Definition, Effect, EntryKind, Lane, LateConfirm, NameKind, Point, Policy, Role,
-    Strategy, UNKNOWN, When,
+    Strategy, UNKNOWN, Unannounced, When,
 };
 use stockline_core::command::{Body, Command, Read};
 use stockline_core::id::Key;
@@ -385,8 +385,18 @@ pub(super) struct ChannelBody {
     splits_max: u8,
     /// Whose customers are served first of those who wait: the lower number's.
     priority: u16,
+    /// Whom units serve that come to a node without a supply: its orders that wait there, or all.
+    unannounced: UnannouncedText,
     /// A line may be served with a substitute of its sku.
     substitutes: bool,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema, Default)]
+#[serde(rename_all = "snake_case")]
+enum UnannouncedText {
+    #[default]
+    Waiting,
+    All,
 }
 
 #[derive(Deserialize, Serialize, JsonSchema, Default)]
@@ -429,6 +439,10 @@ impl Entry for ChannelBody {
                 StrategyText::LowestCost => Strategy::LowestCost,
             },
             priority: self.priority,
+            unannounced: match self.unannounced {
+                UnannouncedText::Waiting => Unannounced::Waiting,
+                UnannouncedText::All => Unannounced::All,
+            },
             splits_max: self.splits_max,
             substitutes: self.substitutes,
         };
@@ -460,6 +474,10 @@ impl Entry for ChannelBody {
             },
             splits_max: policy.splits_max,
             priority: policy.priority,
+            unannounced: match policy.unannounced {
+                Unannounced::Waiting => UnannouncedText::Waiting,
+                Unannounced::All => UnannouncedText::All,
+            },
             substitutes: policy.substitutes,
         })
     }

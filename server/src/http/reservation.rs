@@ -506,9 +506,6 @@ pub(super) async fn step(
             (None, None) => NodeId::of_group(GroupId::ANY),
             (Some(_), Some(_)) => return Err(Problem::invalid("a line names a node or a group, not both")),
         };
-        if line.to_node.is_some() && line.to_node == line.node {
-            return Err(Problem::invalid("to_node is another node than node"));
-        }
         if (verb == Verb::Move) != line.to_node.is_some() {
             return Err(Problem::invalid("to_node is for move, and every line of a move has one"));
         }

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stockline_core::catalogue::{Amount, Day, Definition, Effect, LateConfirm, Policy, Strategy};
+use stockline_core::catalogue::{
+    Amount, Day, Definition, Effect, LateConfirm, Policy, Strategy, Unannounced,
+};
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{Decoded, Entry};
@@ -339,6 +341,7 @@ fn changed_policy(dice: &mut Dice) -> Policy {
         cap: if pick(dice, 3) == 0 { pick(dice, 8) as u32 } else { 0 },
         strategy: Strategy::from_number(pick(dice, 5) as u8).expect("five"),
         priority: pick(dice, 3) as u16,
+        unannounced: Unannounced::from_number(pick(dice, 2) as u8).expect("two"),
         splits_max: pick(dice, 3) as u8,
         substitutes: pick(dice, 3) == 0,
     }
