@@ -77,6 +77,7 @@ impl Ground {
                 fill: Fill::All,
                 customer: 0,
                 zone: ZoneId::NONE,
+                labels: stockline_core::label::Labels::NONE,
                 first_line,
                 line_count: 1,
             };

@@ -12,6 +12,7 @@ use stockline_core::chain::Chain;
 use stockline_core::id::{ChannelId, GroupId, Lsn, NodeId, PrincipalId, ShardOf, SkuId};
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal, JournalRecord};
+use stockline_core::label::Whose;
 use stockline_core::ledger::Ledger;
 use stockline_core::merge::merge;
 use stockline_core::outcome::Code;
@@ -108,6 +109,7 @@ fn codec(criterion: &mut Criterion) {
             customer: 0,
             zone: u16::MAX,
             line_count: 1,
+            label_count: 0,
         });
         body.lines.push(LineRec { sku: id as u32, node: u16::MAX, group: u16::MAX, quantity: 1 });
     }
@@ -128,7 +130,7 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| {
             inbox.push(&bytes);
             let raw = inbox.next_frame().expect("sound").expect("whole");
-            let read = wire::read_commands(raw, PrincipalId(7), None, START).expect("valid");
+            let read = wire::read_commands(raw, PrincipalId(7), &Whose::All, START).expect("valid");
             assert_eq!((read.commands.len(), read.lines.len()), (100, 100));
             black_box(read)
         });

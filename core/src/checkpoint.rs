@@ -102,7 +102,11 @@ fn touched(chunk: &[Decoded]) -> (Vec<SkuId>, Vec<ReservationId>) {
                     skus.insert(event.sku);
                     reservations.extend(event.reservation);
                 }
-                Body::Allocate(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => {}
+                // Also one that moves nothing: what came unannounced is everybody's behind it.
+                Body::Balance(sku) => {
+                    skus.insert(*sku);
+                }
+                Body::Allocate(_) | Body::Define(_) | Body::Read(_) => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::catalogue::{Definition, EntryKind, NameKind};
 use crate::event::StockEvent;
 use crate::id::{ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, ZoneId};
+use crate::label::{LabelKind, Labels, Whose};
 
 /// What is wanted of a reservation. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -67,7 +68,7 @@ impl Fill {
 }
 
 /// Lines to be held until `ttl_ms` after it took effect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reserve {
     pub id: ReservationId,
     pub channel: ChannelId,
@@ -77,6 +78,8 @@ pub struct Reserve {
     pub customer: u64,
     /// Where the order goes.
     pub zone: ZoneId,
+    /// What its owner calls it.
+    pub labels: Labels,
     /// Its lines within [`Frame::lines`].
     pub first_line: u32,
     pub line_count: u32,
@@ -145,6 +148,12 @@ pub enum Read {
     Reservation {
         id: ReservationId,
         scope: Option<ChannelId>,
+    },
+    /// Reservations that have a text: as this, or as their key, order or reference.
+    Find {
+        kind: Option<LabelKind>,
+        text: Box<str>,
+        whose: Whose,
     },
     /// A sku's allocations, of all channels or of one.
     Allocations {

@@ -143,8 +143,8 @@ pub struct StockEvent {
     pub from: Bucket,
     /// Status change, return: to here.
     pub to: Bucket,
-    /// A short code of the sender's, kept with the event.
-    pub reason: [u8; 16],
+    /// The sender's own words, kept with the event.
+    pub reason: Box<str>,
     /// How it came out of the dead letters, if it did.
     pub redrive: Redrive,
 }
@@ -214,7 +214,7 @@ impl StockEvent {
             expected: None,
             from: Bucket::Free,
             to: Bucket::Free,
-            reason: [0; 16],
+            reason: Box::default(),
             redrive: Redrive::No,
         }
     }

@@ -196,6 +196,7 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         customer: 0,
         zone: ZoneId::NONE.0,
         line_count: old.line_count,
+        label_count: 0,
     };
     let transition = |old: Transition2| TransitionRec {
         key: old.key,
@@ -214,21 +215,24 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
         to: old.to,
         quantity: old.quantity,
     };
+    let mut text = old.text;
+    let events = old.events.into_iter().map(|old| event(old, &mut text)).collect();
     Some(JournalRecord {
         first: old.first,
         entries: old.entries.into_iter().map(entry).collect(),
         reserves: old.reserves.into_iter().map(reserve).collect(),
+        labels: Vec::new(),
         lines: old.lines,
         transitions: old.transitions.into_iter().map(transition).collect(),
         step_lines: Vec::new(),
-        events: old.events.into_iter().map(event).collect(),
+        events,
         expiries: old.expiries,
         allocations: Vec::new(),
         balances: Vec::new(),
         definitions: old.definitions.into_iter().map(definition).collect(),
         names: old.names,
         numbers: Vec::new(),
-        text: old.text,
+        text,
         movements: old.movements.into_iter().map(movement).collect(),
         shorts: old.shorts,
         promises: Vec::new(),
@@ -236,7 +240,9 @@ pub(crate) fn journal_record(archive: &[u8]) -> Option<JournalRecord> {
 }
 
 /// An event with the fields that its kind takes: others were not looked at.
-fn event(old: Event2) -> EventRec {
+fn event(old: Event2, texts: &mut Vec<u8>) -> EventRec {
+    let end = old.reason.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let text = String::from_utf8_lossy(&old.reason[..end]);
     let kind = EventKind::from_number(old.kind);
     let takes = |field| kind.is_some_and(|kind| kind.takes(field));
     let given = [(1, Field::Reservation), (2, Field::Supply), (4, Field::Expected)];
@@ -266,7 +272,7 @@ fn event(old: Event2) -> EventRec {
         } else {
             0
         },
-        reason: old.reason,
+        reason: TextRec::put(texts, &text),
         redrive: 0,
         other: 0,
     }
@@ -324,6 +330,7 @@ pub(crate) fn reservation(bytes: &[u8]) -> Option<ReservationRow> {
         ended: old.ended,
         counted: 0,
         customer: 0,
+        labels: Vec::new(),
         claims: old.claims.into_iter().map(claim).collect(),
     })
 }

@@ -17,6 +17,7 @@ use crate::command::{Body, Command, Line};
 use crate::drill::{Bug, planted};
 use crate::format2;
 use crate::id::{ChannelId, Key, Lsn, Millis, PrincipalId, ReservationId, SkuId};
+use crate::label::{self, LabelRec};
 use crate::ledger::{Ledger, Mark, Moment, Outcome, Promise, Short, Told};
 use crate::outcome::{Code, State};
 use crate::record::{
@@ -145,6 +146,7 @@ pub struct JournalRecord {
     pub first: u64,
     pub entries: Vec<EntryRec>,
     pub reserves: Vec<ReserveRec>,
+    pub labels: Vec<LabelRec>,
     pub lines: Vec<LineRec>,
     pub transitions: Vec<TransitionRec>,
     pub step_lines: Vec<StepLineRec>,
@@ -168,6 +170,7 @@ impl JournalRecord {
         self.first = first.0;
         self.entries.clear();
         self.reserves.clear();
+        self.labels.clear();
         self.lines.clear();
         self.transitions.clear();
         self.step_lines.clear();
@@ -187,11 +190,12 @@ impl JournalRecord {
     /// A good guess of its size on disk.
     pub fn bytes(&self) -> usize {
         self.entries.len() * 46
-            + self.reserves.len() * 57
+            + self.reserves.len() * 58
+            + self.labels.len() * 7
             + self.lines.len() * 12
             + self.transitions.len() * 47
             + self.step_lines.len() * 12
-            + self.events.len() * 112
+            + self.events.len() * 102
             + self.allocations.len() * 39
             + self.movements.len() * 14
             + self.shorts.len() * 14
@@ -212,6 +216,7 @@ impl JournalRecord {
         let kind = match &command.body {
             Body::Reserve(reserve) => {
                 self.reserves.push(ReserveRec::new(command, reserve));
+                label::put(&reserve.labels, &mut self.labels, &mut self.text);
                 self.lines.extend(reserve.lines(lines).iter().map(|line| LineRec::from(*line)));
                 1
             }
@@ -221,7 +226,7 @@ impl JournalRecord {
                 2
             }
             Body::Event(event) => {
-                self.events.push(EventRec::new(command, event));
+                self.events.push(EventRec::new(command, event, &mut self.text));
                 3
             }
             Body::Expire(id) => {
@@ -407,7 +412,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
     }
     let mut texts = TextReader::new(&record.names, &record.numbers, &record.text);
     let (mut reserves, mut transitions) = (record.reserves.iter(), record.transitions.iter());
-    let mut step_lines = record.step_lines.iter();
+    let (mut step_lines, mut labels) = (record.step_lines.iter(), record.labels.iter());
     let (mut events, mut expiries) = (record.events.iter(), record.expiries.iter());
     let (mut definitions, mut allocations) = (record.definitions.iter(), record.allocations.iter());
     let mut balances = record.balances.iter();
@@ -419,14 +424,15 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
         let system = |body| Command { key: Key(0), issued_at: now, digest, body };
         let command = match entry.kind {
             1 => {
-                let command = reserves.next().ok_or(few)?.command(line as u32, digest)?;
+                let rec = reserves.next().ok_or(few)?;
+                let command = rec.command(line as u32, &mut labels, &texts, digest)?;
                 if let Body::Reserve(reserve) = &command.body {
                     line += reserve.line_count as usize;
                 }
                 command
             }
             2 => transitions.next().ok_or(few)?.command(&mut step_lines, None, digest)?,
-            3 => events.next().ok_or(few)?.command(digest)?,
+            3 => events.next().ok_or(few)?.command(&texts, digest)?,
             4 => system(Body::Expire(ReservationId(expiries.next().ok_or(few)?.to_native()))),
             5 => {
                 let definition = texts.definition(definitions.next().ok_or(few)?)?;
@@ -452,6 +458,7 @@ fn decode_archive(first: Lsn, record: &ArchivedJournalRecord) -> Result<Decoded,
         });
     }
     let sums = step_lines.next().is_none()
+        && labels.next().is_none()
         && line == decoded.lines.len()
         && movement == decoded.movements.len()
         && short == decoded.shorts.len()

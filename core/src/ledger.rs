@@ -28,6 +28,7 @@ use crate::command::{Body, Line, Read};
 use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::label::Labels;
 use crate::later::Item;
 use crate::limit;
 use crate::outcome::{Code, State};
@@ -187,7 +188,10 @@ pub enum Answer {
     Reservation {
         outcome: Outcome,
         claims: Vec<(Claim, Millis)>,
+        labels: Labels,
     },
+    /// Reservations with a part here that have a text, and whether they have ended.
+    Found(Vec<(bool, ReservationId)>),
     Allocations(Vec<Share>),
     Explanation {
         decision: Decision,
@@ -372,7 +376,11 @@ impl Ledger {
                 Some(Answer::Reservation {
                     outcome: reservation.outcome(),
                     claims: reservation.claims.iter().map(|claim| (*claim, self.due(claim))).collect(),
+                    labels: self.reservations.labels(id).clone(),
                 })
+            }
+            Read::Find { kind, ref text, ref whose } => {
+                Some(Answer::Found(self.reservations.with_text(lsn, kind, text, whose)))
             }
             Read::Allocations { sku, channel } => self.shard.owns(sku).then(|| {
                 let shares = self.extras.get(&sku).into_iter().flat_map(|extra| extra.shares.iter());

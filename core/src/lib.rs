@@ -31,6 +31,7 @@ pub mod feed;
 mod format2;
 pub mod id;
 pub mod journal;
+pub mod label;
 pub mod later;
 pub mod ledger;
 pub mod letters;

@@ -8,6 +8,16 @@ pub const QUANTITY_MAX: u32 = 1_000_000_000;
 pub const BUCKET_UNITS_MAX: i64 = 4_000_000_000;
 /// Bytes of a sku, node, channel, group or principal name.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Length of each text that is kept with a reservation, and of an event's reason.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Reservations that one question for a text is answered.
+pub const FOUND_MAX: usize = 100;
+/// Lines of reservations beyond which no more reservations are shown for a text.
+pub const FOUND_LINES_MAX: usize = 8_192;
+/// Reservations of one text that are looked at for who sees only those at its nodes.
+pub const FIND_LOOKS_MAX: usize = 1_024;
+/// Texts that one frame asks for.
+pub const FIND_MAX: usize = 256;
 /// Dense ids ever given to skus.
 pub const SKUS_MAX: usize = 1 << 26;
 /// Skus that one token, not an administrator's, may make between two starts of the server.

@@ -6,12 +6,14 @@
 use crate::batch::{Batch, Slot};
 use crate::bucket::Movement;
 use crate::command::{Body, Command, Read, Reserve};
-use crate::id::{Lsn, Millis, NodeId, SkuId};
+use crate::id::{Lsn, Millis, NodeId, ReservationId, SkuId};
 use crate::journal::{Decoded, Entry, JournalRecord};
+use crate::label::Labels;
 use crate::ledger::{
     Answer, Ballot, Claim, Effects, Ledger, Mark, NEVER, Outcome, PositionAnswer, Promise, Share, THERE,
     Told, Trace, merge_movements,
 };
+use crate::limit;
 use crate::outcome::Code;
 use crate::record::{MovementRec, PromiseRec, ShortRec};
 use crate::shard::Output;
@@ -41,14 +43,24 @@ pub struct Part {
     pub at: Millis,
 }
 
+/// A reservation as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Seen {
+    pub outcome: Outcome,
+    /// Each with when it is there.
+    pub claims: Vec<(Claim, Millis)>,
+    pub labels: Labels,
+}
+
 /// Answers to a frame's commands, in their order.
 #[derive(Default, Debug)]
 pub struct FrameReply {
     pub replies: Vec<Reply>,
     pub parts: Vec<Part>,
     pub positions: Vec<PositionAnswer>,
-    /// Each claim with when it is there.
-    pub reservations: Vec<(Outcome, Vec<(Claim, Millis)>)>,
+    pub reservations: Vec<Seen>,
+    /// Reservations that have a text, by their ids.
+    pub found: Vec<Vec<ReservationId>>,
     pub allocations: Vec<Vec<Share>>,
     /// What was seen for explanations, with the index of the reservation.
     pub traces: Vec<(u32, Trace)>,
@@ -316,14 +328,14 @@ fn explanation(cursors: &mut [Cursor<'_>], at: u32, reserve: &Reserve, reply: &m
     all.promises.sort_unstable();
     traces.sort_unstable_by_key(|trace: &Trace| (trace.line, trace.node));
     let index = reply.replies.len() as u32;
-    push_reply(reply, Lsn::NONE, &Body::Reserve(*reserve), outcome, false, all.told());
+    push_reply(reply, Lsn::NONE, &Body::Reserve(reserve.clone()), outcome, false, all.told());
     reply.traces.extend(traces.into_iter().map(|trace| (index, trace)));
 }
 
 fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &mut FrameReply) {
     let mut position = PositionAnswer::default();
-    let mut reservation: Option<(Outcome, Vec<(Claim, Millis)>)> = None;
-    let mut shares = Vec::new();
+    let mut reservation: Option<Seen> = None;
+    let (mut shares, mut found) = (Vec::new(), Vec::new());
     if let Body::Read(Read::Explain(reserve)) = &command.body {
         return explanation(cursors, at, reserve, reply);
     }
@@ -337,17 +349,32 @@ fn read_answer(cursors: &mut [Cursor<'_>], at: u32, command: &Command, reply: &m
             Answer::Position(found) => position = *found,
             Answer::Allocations(found) => shares.clone_from(found),
             Answer::Explanation { .. } => unreachable!("that was not asked"),
-            Answer::Reservation { outcome, claims } => {
-                reservation.get_or_insert_with(|| (*outcome, Vec::new())).1.extend_from_slice(claims);
+            // Every part has all labels.
+            Answer::Reservation { outcome, claims, labels } => {
+                let empty = || Seen { outcome: *outcome, claims: Vec::new(), labels: labels.clone() };
+                reservation.get_or_insert_with(empty).claims.extend_from_slice(claims);
             }
+            Answer::Found(ids) => found.extend_from_slice(ids),
         }
     }
     match command.body {
         Body::Read(Read::Position { .. }) => reply.positions.push(position),
         Body::Read(Read::Allocations { .. }) => reply.allocations.push(shares),
+        Body::Read(Read::Find { kind, .. }) => {
+            found.sort_unstable();
+            found.dedup();
+            found.truncate(limit::FOUND_MAX);
+            // Where one is meant, it is none that has ended if there is another.
+            if kind.is_none() && found.first().is_some_and(|(ended, _)| !ended) {
+                found.retain(|(ended, _)| !ended);
+            }
+            reply.found.push(found.into_iter().map(|(_, id)| id).collect());
+        }
         _ => {
-            let mut found = reservation.unwrap_or((Outcome::of(Code::UnknownReservation), Vec::new()));
-            found.1.sort_unstable_by_key(|(claim, _)| claim.place());
+            let outcome = Outcome::of(Code::UnknownReservation);
+            let unknown = || Seen { outcome, claims: Vec::new(), labels: Labels::default() };
+            let mut found = reservation.unwrap_or_else(unknown);
+            found.claims.sort_unstable_by_key(|(claim, _)| claim.place());
             reply.reservations.push(found);
         }
     }

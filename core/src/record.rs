@@ -9,6 +9,7 @@ mod definition;
 
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::{Bucket, Movement};
 use crate::command::{Action, Allocate, Body, Command, Fill, Line, Reserve, StepLine, Transition, Verb};
@@ -16,6 +17,7 @@ use crate::event::{EventKind, Redrive, StockEvent};
 use crate::id::{
     ChannelId, GroupId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, SourceId, SupplyId, ZoneId,
 };
+use crate::label::{self, ArchivedLabelRec};
 use crate::ledger::{Promise, Reason, Short};
 
 pub use definition::*;
@@ -43,6 +45,8 @@ pub struct ReserveRec {
     /// Where the order goes; 65535 where that is not known.
     pub zone: u16,
     pub line_count: u16,
+    /// How many of the frame's labels are its own.
+    pub label_count: u8,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -114,10 +118,17 @@ pub struct EventRec {
     pub given: u8,
     pub from: u8,
     pub to: u8,
-    pub reason: [u8; 16],
+    pub reason: TextRec,
     /// 1: it came out of the dead letters, driven by `other`; 2: adopted, and sent by `other`. On the wire 0.
     pub redrive: u8,
     pub other: u32,
+}
+
+/// Events with their text: a frame on the wire, a record of who keeps refused ones.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Events {
+    pub events: Vec<EventRec>,
+    pub text: Vec<u8>,
 }
 
 const GIVEN_RESERVATION: u8 = 1;
@@ -286,13 +297,20 @@ impl ReserveRec {
             customer: reserve.customer,
             zone: reserve.zone.0,
             line_count: reserve.line_count as u16,
+            label_count: reserve.labels.len() as u8,
         }
     }
 }
 
 impl ArchivedReserveRec {
-    /// The command; `first_line` is where its lines begin.
-    pub fn command(&self, first_line: u32, digest: u64) -> Result<Command, &'static str> {
+    /// The command; `first_line` is where its lines begin, and its labels are the next of all.
+    pub fn command<'a>(
+        &self,
+        first_line: u32,
+        labels: &mut impl Iterator<Item = &'a ArchivedLabelRec>,
+        texts: &TextReader<'_>,
+        digest: u64,
+    ) -> Result<Command, &'static str> {
         let fill = Fill::from_number(self.fill)
             .ok_or("fill must be 0 (all lines or none) or 1 (what there is of each)")?;
         if self.id.to_native() == 0 {
@@ -309,6 +327,7 @@ impl ArchivedReserveRec {
                 fill,
                 customer: self.customer.to_native(),
                 zone: ZoneId(self.zone.to_native()),
+                labels: label::take(labels, self.label_count, texts)?,
                 first_line,
                 line_count: u32::from(self.line_count.to_native()),
             }),
@@ -416,7 +435,8 @@ impl ArchivedAllocateRec {
 }
 
 impl EventRec {
-    pub fn new(command: &Command, event: &StockEvent) -> EventRec {
+    /// Its text goes to the end of a text array.
+    pub fn new(command: &Command, event: &StockEvent, texts: &mut Vec<u8>) -> EventRec {
         let mut given = 0;
         if event.reservation.is_some() {
             given |= GIVEN_RESERVATION;
@@ -446,7 +466,7 @@ impl EventRec {
             given,
             from: event.from as u8,
             to: event.to as u8,
-            reason: event.reason,
+            reason: TextRec::put(texts, &event.reason),
             redrive: match event.redrive {
                 Redrive::No => 0,
                 Redrive::By(_) => 1,
@@ -461,8 +481,9 @@ impl EventRec {
 }
 
 impl ArchivedEventRec {
-    pub fn command(&self, digest: u64) -> Result<Command, &'static str> {
+    pub fn command(&self, texts: &TextReader<'_>, digest: u64) -> Result<Command, &'static str> {
         let kind = EventKind::from_number(self.kind).ok_or("kind must be 1 to 10")?;
+        let reason: Box<str> = texts.get(&self.reason)?.into();
         if self.given & !(GIVEN_RESERVATION | GIVEN_SUPPLY | GIVEN_EXPECTED) != 0 {
             return Err("given has bits that mean nothing");
         }
@@ -485,7 +506,7 @@ impl ArchivedEventRec {
             expected: (self.given & GIVEN_EXPECTED != 0).then_some(self.expected.to_native()),
             from: Bucket::from_number(self.from).ok_or("from is no bucket")?,
             to: Bucket::from_number(self.to).ok_or("to is no bucket")?,
-            reason: self.reason,
+            reason,
             redrive: match (self.redrive, PrincipalId(self.other.to_native())) {
                 (0, _) => Redrive::No,
                 (1, other) => Redrive::By(other),
@@ -505,12 +526,15 @@ impl ArchivedEventRec {
 /// An event's record by itself, for whoever keeps events that were refused; `None` for any other command.
 pub fn event_bytes(command: &Command) -> Option<Vec<u8>> {
     let Body::Event(event) = &command.body else { return None };
-    rkyv::to_bytes::<Failure>(&EventRec::new(command, event)).ok().map(|bytes| bytes.to_vec())
+    let mut text = Vec::new();
+    let events = vec![EventRec::new(command, event, &mut text)];
+    rkyv::to_bytes::<Failure>(&Events { events, text }).ok().map(|bytes| bytes.to_vec())
 }
 
 /// The command of such a record.
 pub fn event_of_bytes(bytes: &[u8]) -> Option<Command> {
-    rkyv::access::<ArchivedEventRec, Failure>(bytes).ok()?.command(0).ok()
+    let found = rkyv::access::<ArchivedEvents, Failure>(bytes).ok()?;
+    found.events.first()?.command(&TextReader::new(&[], &[], &found.text), 0).ok()
 }
 
 /// Folds numbers into 64 bits, the same on every machine and in every version.
@@ -533,8 +557,9 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
     let mut digest = Digest(0x5bd1_e995_9d1b_58d3);
     match body {
         Body::Reserve(reserve) => {
-            // A zone must not look like a customer.
-            digest.put(if reserve.zone == ZoneId::NONE { 1 } else { 1 | 1 << 9 });
+            // A zone must not look like a customer, nor a text like a line.
+            let zoned = if reserve.zone == ZoneId::NONE { 0 } else { 1 << 9 };
+            digest.put(1 | zoned | (reserve.labels.len() as u64) << 10);
             digest.put_wide(reserve.id.0);
             let channel = (reserve.fill as u64) << 16 | u64::from(reserve.channel.0);
             digest.put(channel << 32 | u64::from(reserve.ttl_ms));
@@ -543,6 +568,9 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             }
             if reserve.zone != ZoneId::NONE {
                 digest.put(u64::from(reserve.zone.0) + 1);
+            }
+            for label in reserve.labels.iter() {
+                digest.put(xxh3_64(label.text.as_bytes()) ^ label.kind as u64);
             }
             for line in reserve.lines(lines) {
                 digest.put(u64::from(line.sku.0) << 32 | u64::from(line.quantity));
@@ -571,7 +599,14 @@ pub fn digest(body: &Body, lines: &[Line]) -> u64 {
             digest.put(event.expected.map_or(0, |units| (units as u64).wrapping_add(1)));
             digest.put(event.eta.0);
             digest.put((event.kind as u64) << 16 | (event.from as u64) << 8 | event.to as u64);
-            digest.put_wide(u128::from_le_bytes(event.reason));
+            // As when there were 16 bytes: a repeat of then has the same.
+            let (first, rest) = event.reason.as_bytes().split_at(event.reason.len().min(16));
+            let mut short = [0; 16];
+            short[..first.len()].copy_from_slice(first);
+            digest.put_wide(u128::from_le_bytes(short));
+            if !rest.is_empty() {
+                digest.put(xxh3_64(rest));
+            }
         }
         Body::Allocate(allocate) => {
             digest.put(4);

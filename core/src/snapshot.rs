@@ -33,6 +33,7 @@ use crate::chain::Chain;
 use crate::format2;
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::journal::file::open_or_create;
+use crate::label::{LabelKind, Labels};
 use crate::ledger::{Claim, Given, Ledger, PositionState, Reservation, Share, SkuState, SupplyState};
 use crate::limit;
 use crate::limit::QUARTERS_PER_DAY;
@@ -135,6 +136,8 @@ pub(crate) struct ReservationRow {
     pub(crate) counted: u8,
     pub(crate) customer: u64,
     pub(crate) claims: Vec<ClaimRow>,
+    /// Kind and text.
+    pub(crate) labels: Vec<(u8, String)>,
 }
 
 fn archive<T>(row: &T) -> Vec<u8>
@@ -239,7 +242,7 @@ fn decode_sku(bytes: &[u8]) -> Option<SkuState> {
     })
 }
 
-fn encode_reservation(reservation: &Reservation, customer: Option<u64>) -> Vec<u8> {
+fn encode_reservation(reservation: &Reservation, customer: Option<u64>, labels: &Labels) -> Vec<u8> {
     archive(&ReservationRow {
         channel: reservation.channel.0,
         state: reservation.state as u8,
@@ -263,11 +266,12 @@ fn encode_reservation(reservation: &Reservation, customer: Option<u64>) -> Vec<u
                 shipped: claim.shipped,
             })
             .collect(),
+        labels: labels.iter().map(|label| (label.kind as u8, label.text.to_string())).collect(),
     })
 }
 
-/// A reservation, and the customer of a hold that counts.
-fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>)> {
+/// A reservation, the customer of a hold that counts, and its labels.
+fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>, Labels)> {
     let row = rkyv::access::<ArchivedReservationRow, Failure>(bytes).ok()?;
     let claims = row.claims.iter().map(|claim| Claim {
         sku: SkuId(claim.sku.to_native()),
@@ -286,7 +290,9 @@ fn decode_reservation(bytes: &[u8]) -> Option<(Reservation, Option<u64>)> {
         claims.collect(),
     );
     reservation.partly = row.partly != 0;
-    Some((reservation, (row.counted != 0).then_some(row.customer.to_native())))
+    let labels = row.labels.iter().map(|label| Some((LabelKind::from_number(label.0)?, label.1.as_str())));
+    let labels = Labels::of(labels.collect::<Option<Vec<_>>>()?).ok()?;
+    Some((reservation, (row.counted != 0).then_some(row.customer.to_native()), labels))
 }
 
 /// Whether bytes are a sound row of a table: `skus`, `reservations` or `definitions`.
@@ -449,20 +455,20 @@ impl Snapshot {
             let (id, bytes) = pair.map_err(storage)?;
             sum.add(RESERVATIONS, &id.value(), &bytes.value());
             let id = ReservationId(id.value());
-            let (reservation, customer) = decode_reservation(bytes.value())
+            let (reservation, customer, labels) = decode_reservation(bytes.value())
                 .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
             if reservation.state.is_active() {
                 for ledger in ledgers.iter_mut() {
-                    ledger.load_reservation(id, &reservation, customer);
+                    ledger.load_reservation(id, &reservation, customer, &labels);
                 }
             } else {
-                ended.push((id, reservation));
+                ended.push((id, reservation, labels));
             }
         }
-        ended.sort_by_key(|(id, reservation)| (reservation.ended(), *id));
-        for (id, reservation) in &ended {
+        ended.sort_by_key(|(id, reservation, _)| (reservation.ended(), *id));
+        for (id, reservation, labels) in &ended {
             for ledger in ledgers.iter_mut() {
-                ledger.load_reservation(*id, reservation, None);
+                ledger.load_reservation(*id, reservation, None, labels);
             }
         }
         let meta = read.open_table(META).map_err(storage)?;
@@ -623,9 +629,9 @@ impl SnapshotStep {
         let table = self.write.open_table(RESERVATIONS).map_err(storage)?;
         for id in reservations {
             if let Some(bytes) = table.get(id.0).map_err(storage)? {
-                let (reservation, customer) = decode_reservation(bytes.value())
+                let (reservation, customer, labels) = decode_reservation(bytes.value())
                     .ok_or_else(|| SnapshotError::Damaged { table: "reservations", key: id.to_string() })?;
-                ledger.load_reservation(*id, &reservation, customer);
+                ledger.load_reservation(*id, &reservation, customer, &labels);
             }
         }
         Ok(())
@@ -651,7 +657,8 @@ impl SnapshotStep {
         let mut ended = self.write.open_table(ENDED).map_err(storage)?;
         for id in reservations {
             let Some(reservation) = ledger.reservations().find(*id, at) else { continue };
-            let row = encode_reservation(reservation, ledger.reservations().counted(*id));
+            let reservations = ledger.reservations();
+            let row = encode_reservation(reservation, reservations.counted(*id), reservations.labels(*id));
             sum.put(RESERVATIONS, &mut table, id.0, row.as_slice())?;
             if !reservation.state.is_active() {
                 sum.put(ENDED, &mut ended, (reservation.ended().0, id.0), ())?;
@@ -664,7 +671,7 @@ impl SnapshotStep {
             sum.remove(ENDED, &(lsn, id), &());
             let same = match table.get(id).map_err(storage)? {
                 Some(bytes) => {
-                    decode_reservation(bytes.value()).is_some_and(|(found, _)| found.ended() == Lsn(lsn))
+                    decode_reservation(bytes.value()).is_some_and(|(found, ..)| found.ended() == Lsn(lsn))
                 }
                 None => false,
             };

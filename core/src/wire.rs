@@ -42,6 +42,7 @@ pub enum FrameType {
     Explain = 0x0c,
     Follow = 0x0d,
     ReadDefinitions = 0x0e,
+    Find = 0x0f,
     Welcome = 0x81,
     Results = 0x82,
     AvailabilityAnswer = 0x87,
@@ -51,12 +52,13 @@ pub enum FrameType {
     Explanations = 0x8c,
     Changes = 0x8d,
     Definitions = 0x8e,
+    Found = 0x8f,
     /// The whole frame was turned away.
     Refusal = 0xff,
 }
 
 /// Every type, requests first.
-pub const FRAME_TYPES: [FrameType; 24] = [
+pub const FRAME_TYPES: [FrameType; 26] = [
     FrameType::SignIn,
     FrameType::Resolve,
     FrameType::Define,
@@ -71,6 +73,7 @@ pub const FRAME_TYPES: [FrameType; 24] = [
     FrameType::Explain,
     FrameType::Follow,
     FrameType::ReadDefinitions,
+    FrameType::Find,
     FrameType::Welcome,
     FrameType::Results,
     FrameType::AvailabilityAnswer,
@@ -80,6 +83,7 @@ pub const FRAME_TYPES: [FrameType; 24] = [
     FrameType::Explanations,
     FrameType::Changes,
     FrameType::Definitions,
+    FrameType::Found,
     FrameType::Refusal,
 ];
 

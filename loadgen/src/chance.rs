@@ -1,7 +1,7 @@
 //! Random commands of every kind, sound and unsound, over a few skus that everybody wants.
 
 use stockline_client::event::{EventKind, KINDS};
-use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec};
+use stockline_client::record::{AllocateRec, EventRec, LineRec, StepLineRec, TextRec};
 
 use crate::dice::Dice;
 use crate::model::{ANY, Act, LATER, place_of};
@@ -206,7 +206,7 @@ impl Chance {
             given: u8::from(wants_claim) | u8::from(wants_supply) << 1 | u8::from(expects) << 2,
             from: if takes_from { one(dice, &[0, 0, 4, 5, 6, 7]) } else { 0 },
             to: if takes_to { to } else { 0 },
-            reason: [0; 16],
+            reason: TextRec::default(),
             redrive: 0,
             other: 0,
         }

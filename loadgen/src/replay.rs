@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use stockline_client::catalogue::NameKind;
 use stockline_client::event::EventKind;
+use stockline_client::label::Labels;
 use stockline_client::outcome::Code;
 use stockline_client::record::{EventRec, LineRec};
 use stockline_client::wire::PlaceRec;
@@ -235,6 +236,7 @@ async fn play(
         fill: Fill::All,
         customer: 0,
         zone: u16::MAX,
+        labels: Labels::NONE,
         lines: lines.clone(),
     };
     let act = Act::Reserve {

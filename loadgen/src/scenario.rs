@@ -184,6 +184,7 @@ impl Load for Buyer {
                 customer: 0,
                 zone: u16::MAX,
                 line_count: 1,
+                label_count: 0,
             });
             let sku = self.stage.skus[self.sku(request, line)];
             self.body.lines.push(LineRec { sku, node: u16::MAX, group: u16::MAX, quantity: 1 });

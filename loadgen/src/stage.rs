@@ -6,8 +6,9 @@ use std::time::Instant;
 use stockline_client::bucket::Bucket;
 use stockline_client::catalogue::{Definition, NameKind};
 use stockline_client::event::EventKind;
+use stockline_client::label::{LabelKind, Labels};
 use stockline_client::outcome::Code;
-use stockline_client::record::EventRec;
+use stockline_client::record::{EventRec, TextRec};
 use stockline_client::wire::{PlaceRec, PositionRec};
 use stockline_client::{Client, EventStream};
 
@@ -34,7 +35,7 @@ pub fn event(key: u128, kind: EventKind, sku: u32, node: u16, quantity: i64, at_
         given: 0,
         from: Bucket::Free as u8,
         to: Bucket::Free as u8,
-        reason: [0; 16],
+        reason: TextRec::default(),
         redrive: 0,
         other: 0,
     }
@@ -163,4 +164,11 @@ impl Stage {
     pub async fn positions(&self, client: &Client) -> Result<Vec<PositionRec>, LoadError> {
         Ok(client.positions(&self.places()).await?)
     }
+}
+
+/// What some reservations are called, by their ids.
+pub fn labels(id: u128) -> Labels {
+    let order = format!("order {}", id / 2);
+    let texts = [(LabelKind::Order, order.as_str()), (LabelKind::Customer, "Ada")];
+    Labels::of(texts.into_iter().take((id % 3) as usize)).expect("plain texts")
 }

@@ -21,7 +21,7 @@ use crate::error::LoadError;
 use crate::history::{Seen, What, check, is_ordered, leaves_no_trace};
 use crate::model::{ANY, Act, ChannelSetup, Due, Effect, Model, Setup, SkuRule};
 use crate::report::{AuditReport, OpReport, Report};
-use crate::stage::{Progress, resolve};
+use crate::stage::{Progress, labels, resolve};
 
 const SKUS: usize = 8;
 const NODES: usize = 3;
@@ -321,7 +321,16 @@ async fn send(client: &Client, acts: &[Act], next_key: &mut u128) -> Result<Vec<
         match act.clone() {
             Act::Reserve { id, channel, ttl_ms, partial, customer, zone, lines } => {
                 let fill = if partial { Fill::Partial } else { Fill::All };
-                reservations.push(NewReservation { id, channel, ttl_ms, fill, customer, zone, lines });
+                reservations.push(NewReservation {
+                    id,
+                    channel,
+                    ttl_ms,
+                    fill,
+                    customer,
+                    zone,
+                    labels: labels(id),
+                    lines,
+                });
             }
             Act::Step { id, verb, ttl_ms, lines } => {
                 let verb = Verb::from_number(verb).expect("verbs are 1 to 5");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use stockline_core::catalogue::{Definition, NO_TOKEN, NameKind, Principal, Role};
 use stockline_core::command::{Body, Command, Read};
 use stockline_core::id::{ChannelId, GroupId, Millis, NodeId, PrincipalId};
+use stockline_core::label::Whose;
 use stockline_core::ledger::{Trace, Why};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
@@ -193,6 +194,15 @@ pub fn shown(entry: &Definition) -> Definition {
     entry
 }
 
+/// Whose reservations a principal may find.
+pub fn whose(principal: &Principal) -> Whose {
+    match (principal.role, principal.channel) {
+        (Role::Admin, _) => Whose::All,
+        (Role::Channel, Some(channel)) => Whose::Channel(channel),
+        (Role::Channel, None) | (Role::Warehouse, _) => Whose::Nodes(principal.nodes.as_slice().into()),
+    }
+}
+
 /// Whether the principal's role allows all of a frame. What it must not know of looks as if it were not.
 pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Result<(), Turned> {
     let allowed = match principal.role {
@@ -203,11 +213,13 @@ pub fn allow(principal: &Principal, kind: FrameType, commands: &[Command]) -> Re
                 | FrameType::Reserve
                 | FrameType::Transitions
                 | FrameType::ReadReservations
+                | FrameType::Find
                 | FrameType::ReadAllocations
                 | FrameType::Explain
         ),
         Role::Warehouse => {
-            matches!(kind, FrameType::Resolve | FrameType::Events | FrameType::ReadPositions)
+            let may = [FrameType::Resolve, FrameType::Events, FrameType::ReadPositions, FrameType::Find];
+            may.contains(&kind)
         }
     };
     if !allowed {

@@ -192,8 +192,7 @@ impl EventRow {
             sku: name(NameKind::Sku, event.sku.0),
             node: name(NameKind::Node, u32::from(event.node.0)),
             quantity: event.quantity,
-            reason: Some(String::from_utf8_lossy(&event.reason).trim_end_matches('\0').to_owned())
-                .filter(|text| !text.is_empty()),
+            reason: Some(event.reason.to_string()).filter(|text| !text.is_empty()),
             reservation: event.reservation.map(|id| uuid::Uuid::from_u128(id.0).to_string()),
             supply: event.supply.map(|supply| format!("#{}", supply.name())),
             supply_source: (event.supply_source != 0).then(|| format!("#{}", event.supply_source)),
@@ -245,8 +244,8 @@ pub struct ParsedRow {
     pub sku: String,
     pub node: String,
     pub quantity: i64,
-    pub reason: [u8; 16],
-    pub reservation: Option<ReservationId>,
+    pub reason: Box<str>,
+    pub reservation: Option<Called>,
     pub source: SourceId,
     pub supply: Option<SupplyId>,
     pub supply_source: u32,
@@ -258,6 +257,30 @@ pub struct ParsedRow {
     pub expected: Option<i64>,
     pub from: Bucket,
     pub to: Bucket,
+}
+
+/// How an event names its reservation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Called {
+    Id(ReservationId),
+    /// Its key, order or reference: which it is, the server knows.
+    Text(Box<str>),
+}
+
+impl Called {
+    /// Its id; of a text, one that nobody has.
+    fn id(&self) -> Option<ReservationId> {
+        match self {
+            Called::Id(id) => Some(*id),
+            Called::Text(_) => Some(ReservationId(u128::MAX)),
+        }
+    }
+}
+
+/// The number of a UUID as text: 36 characters with hyphens, and nothing else.
+pub fn uuid_number(text: &str) -> Option<u128> {
+    let number = uuid::Uuid::parse_str(text).ok().filter(|_| text.len() == 36).map(|uuid| uuid.as_u128());
+    number.filter(|number| *number > 0)
 }
 
 /// The key of an event: its source and id as one number.
@@ -296,13 +319,21 @@ fn given(text: &Option<String>) -> Option<&str> {
 }
 
 impl ParsedRow {
+    /// The text by which it names its reservation, if it has no id for it.
+    pub fn called(&self) -> Option<&str> {
+        match &self.reservation {
+            Some(Called::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// With the ids behind its names; `node` answers the one that nobody has for a name without, so that the
     /// refusal is the ledger's, and recorded.
     pub fn event(&self, sku: SkuId, node: impl Fn(&str) -> NodeId) -> StockEvent {
         // A name that nobody has is given all the same.
         let to_node = |name: &str| Some(node(name)).filter(|id| *id != NodeId::ANY).unwrap_or(NodeId::LATER);
         StockEvent {
-            reservation: self.reservation,
+            reservation: self.reservation.as_ref().and_then(Called::id),
             source: self.source,
             supply: self.supply,
             supply_source: self.supply_source,
@@ -312,7 +343,7 @@ impl ParsedRow {
             expected: self.expected,
             from: self.from,
             to: self.to,
-            reason: self.reason,
+            reason: self.reason.clone(),
             ..StockEvent::new(self.kind, sku, node(&self.node), self.quantity, Millis(self.occurred_at_ms))
         }
     }
@@ -413,19 +444,14 @@ impl EventRow {
         }
         let reservation = match given(&self.reservation) {
             None => None,
-            Some(text) => {
-                let id = uuid::Uuid::parse_str(text).ok().filter(|_| text.len() == 36);
-                let id = id.ok_or_else(|| wrong("reservation", text, "is no UUID with hyphens"))?;
-                Some(ReservationId(id.as_u128()))
-            }
+            Some(text) => Some(match uuid_number(text) {
+                Some(id) => Called::Id(ReservationId(id)),
+                None => Called::Text(text.into()),
+            }),
         };
-        let mut reason = [0; 16];
-        if let Some(text) = given(&self.reason) {
-            let bytes = text.as_bytes();
-            if bytes.len() > reason.len() {
-                return Err(wrong("reason", text, "is longer than 16 bytes"));
-            }
-            reason[..bytes.len()].copy_from_slice(bytes);
+        let reason = given(&self.reason).unwrap_or_default();
+        if reason.len() > limit::LABEL_BYTES_MAX {
+            return Err(wrong("reason", reason, "is longer than 128 bytes"));
         }
         // Whose it is, who takes it in says.
         let source = SourceId::new(PrincipalId::SYSTEM, SourceId::name(&self.source));
@@ -436,7 +462,7 @@ impl EventRow {
             sku: self.sku.clone(),
             node: self.node.clone(),
             quantity,
-            reason,
+            reason: reason.into(),
             reservation,
             source,
             supply: given(&self.supply).map(|text| SupplyId::new(source, xxh3_64(text.as_bytes()))),

@@ -23,7 +23,7 @@ pub struct Moved {
     pub what: &'static str,
     pub reservation: Option<ReservationId>,
     /// Adjustments: why, as their sender said it.
-    pub reason: [u8; 16],
+    pub reason: Box<str>,
     /// How an event came out of the dead letters.
     pub redrive: Redrive,
     pub movements: Vec<Movement>,
@@ -39,27 +39,28 @@ pub struct Stretch {
     pub kept_from: Lsn,
 }
 
-fn what(body: &Body) -> (&'static str, Option<ReservationId>, [u8; 16]) {
+fn what(body: &Body) -> (&'static str, Option<ReservationId>, &str) {
     match body {
-        Body::Reserve(reserve) => ("reserve", Some(reserve.id), [0; 16]),
-        Body::Transition(step) => (step.verb.name(), Some(step.reservation), [0; 16]),
-        Body::Event(event) => (event.kind.name(), event.reservation, event.reason),
+        Body::Reserve(reserve) => ("reserve", Some(reserve.id), ""),
+        Body::Transition(step) => (step.verb.name(), Some(step.reservation), ""),
+        Body::Event(event) => (event.kind.name(), event.reservation, &event.reason),
         Body::Allocate(allocate) => {
             let name = match allocate.action {
                 Action::Allocate => "allocate",
                 Action::Deallocate => "deallocate",
                 Action::Reallocate => "reallocate",
             };
-            (name, None, [0; 16])
+            (name, None, "")
         }
-        Body::Expire(id) => ("expire", Some(*id), [0; 16]),
-        Body::Balance(_) => ("balance", None, [0; 16]),
-        Body::Define(_) | Body::Read(_) => ("define", None, [0; 16]),
+        Body::Expire(id) => ("expire", Some(*id), ""),
+        Body::Balance(_) => ("balance", None, ""),
+        Body::Define(_) | Body::Read(_) => ("define", None, ""),
     }
 }
 
 fn moved(entry: &Entry, movements: Vec<Movement>) -> Moved {
     let (what, reservation, reason) = what(&entry.command.body);
+    let reason = reason.into();
     let redrive = match &entry.command.body {
         Body::Event(event) => event.redrive,
         _ => Redrive::No,

@@ -9,6 +9,7 @@ mod audit;
 mod availability;
 mod body;
 mod call;
+mod called;
 mod catalogue;
 mod changes;
 mod cloud_event;
@@ -131,7 +132,8 @@ fn calls() -> ApiRouter<Engine> {
             post_with(
                 reservation::reserve,
                 keyed(call("Reservations", "Make a", "reservation", &[404, 409])),
-            ),
+            )
+            .get_with(reservation::find, call("Reservations", "Find", "reservations by a text", &[])),
         )
         .api_route(
             "/v1/reservations/{id}",

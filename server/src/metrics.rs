@@ -78,6 +78,7 @@ impl Operation {
             FrameType::Follow => Operation::Follow,
             FrameType::ReadReservations
             | FrameType::ReadPositions
+            | FrameType::Find
             | FrameType::ReadAllocations
             | FrameType::Explain => Operation::Read,
             _ => Operation::Other,

@@ -89,6 +89,7 @@ impl Ground {
                 fill: Fill::All,
                 customer: 0,
                 zone: u16::MAX,
+                labels: stockline_client::label::Labels::NONE,
                 lines: vec![line],
             };
             let started = Instant::now();

@@ -213,6 +213,7 @@ async fn keys(profile: Profile, number: u64, sku: u32, batch: usize, told: Arc<T
                     customer: 0,
                     zone: u16::MAX,
                     line_count: 1,
+                    label_count: 0,
                 });
                 body.lines.push(LineRec { sku, node: u16::MAX, group: u16::MAX, quantity: 1 });
             }

@@ -324,6 +324,7 @@ impl Bench {
             fill,
             customer: 0,
             zone: stockline_core::id::ZoneId::NONE,
+            labels: stockline_core::label::Labels::NONE,
             first_line: 0,
             line_count: lines.len() as u32,
         };

@@ -153,6 +153,7 @@ async fn replies_that_nobody_reads_are_bounded() {
         fill: Fill::All,
         customer: 0,
         zone: u16::MAX,
+        labels: stockline_client::label::Labels::NONE,
         lines: skus.iter().map(line).collect(),
     };
     assert_eq!(admin.reserve(&[large]).await.expect("ok")[0].code, Code::Ok);
@@ -183,6 +184,7 @@ async fn replies_that_nobody_reads_are_bounded() {
             fill: Fill::All,
             customer: 0,
             zone: u16::MAX,
+            labels: stockline_client::label::Labels::NONE,
             lines: vec![line(&sku)],
         };
         assert_eq!(admin.reserve(&[one]).await.expect("ok")[0].code, Code::Ok);

@@ -16,6 +16,7 @@ use stockline_core::merge::{Part, Reply};
 use stockline_core::wire::PartRec;
 use stockline_loadgen::chance::Chance;
 use stockline_loadgen::model::{ANY, Act, ChannelSetup, DaySetup, Due, Effect, Setup, SkuRule};
+use stockline_loadgen::stage::labels;
 
 use crate::bench::{CUSTOMER_HOLDS_MAX, HOLDS_MAX, sku_rules};
 
@@ -167,6 +168,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
                 fill: if *partial { Fill::Partial } else { Fill::All },
                 customer: *customer,
                 zone: ZoneId(*zone),
+                labels: labels(*id),
                 first_line,
                 line_count: asked.len() as u32,
             })
@@ -202,7 +204,7 @@ pub fn body(act: &Act, lines: &mut Vec<Line>) -> Body {
             expected: (event.given & 4 != 0).then_some(event.expected),
             from: Bucket::from_number(event.from).expect("a bucket"),
             to: Bucket::from_number(event.to).expect("a bucket"),
-            reason: event.reason,
+            reason: Box::default(),
             redrive: Redrive::No,
         }),
         Act::Allocate(allocate) => Body::Allocate(Allocate {

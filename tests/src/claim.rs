@@ -322,6 +322,7 @@ fn hold(bench: &mut Bench, id: u128, customer: u64, lines: &[Line]) -> Code {
         fill: Fill::All,
         customer,
         zone: stockline_core::id::ZoneId::NONE,
+        labels: stockline_core::label::Labels::NONE,
         first_line: 0,
         line_count: lines.len() as u32,
     };

@@ -6,6 +6,7 @@ use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, Policy};
 use stockline_core::id::{Millis, PrincipalId, SourceId};
+use stockline_core::label::{LabelRec, Whose};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 use stockline_core::record::{
@@ -37,8 +38,16 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         customer: 0,
         zone: u16::MAX,
         line_count: 1,
+        label_count: 0,
     };
     let line = LineRec { sku: 3, node: 65_535, group: 65_535, quantity: 2 };
+    let labels = vec![LabelRec { kind: 2, text: TextRec { start: 0, len: 4 } }];
+    let reservations = wire::Reservations {
+        reservations: vec![ReserveRec { label_count: 1, ..reserve }],
+        lines: vec![line],
+        labels: labels.clone(),
+        text: b"4711".to_vec(),
+    };
     let event = EventRec {
         key: 0xe1,
         issued_at_ms: T0,
@@ -58,7 +67,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         given: 0,
         from: 0,
         to: 0,
-        reason: *b"po 4711\0\0\0\0\0\0\0\0\0",
+        reason: TextRec { start: 0, len: 7 },
         redrive: 0,
         other: 0,
     };
@@ -97,15 +106,22 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
         frame(FrameType::SignIn, &SignIn { token: b"secret".to_vec() }),
         frame(FrameType::Resolve, &Resolve { wanted: vec![wanted], text: b"85123A".to_vec() }),
         frame(FrameType::Define, &DefinitionList::of([&channel])),
-        frame(FrameType::Events, &Events { events: vec![event] }),
-        frame(FrameType::Reserve, &wire::Reservations { reservations: vec![reserve], lines: vec![line] }),
+        frame(FrameType::Events, &Events { events: vec![event], text: b"po 4711".to_vec() }),
+        frame(FrameType::Reserve, &reservations),
         frame(FrameType::Transitions, &Transitions { transitions: vec![step], lines: vec![] }),
         frame(FrameType::Availability, &Availability { queries: vec![query], skus: vec![3, 4] }),
         frame(FrameType::ReadPositions, &ReadPositions { places: vec![PlaceRec { sku: 3, node: 1 }] }),
         frame(FrameType::ReadReservations, &ReadReservations { ids: vec![0xa1] }),
         frame(FrameType::Allocate, &wire::Allocations { allocations: vec![allocate] }),
         frame(FrameType::ReadAllocations, &ReadAllocations { channel: 0, skus: vec![3] }),
-        frame(FrameType::Explain, &wire::Reservations { reservations: vec![reserve], lines: vec![line] }),
+        frame(
+            FrameType::Explain,
+            &wire::Reservations {
+                reservations: vec![reserve],
+                lines: vec![line],
+                ..wire::Reservations::default()
+            },
+        ),
         frame(
             FrameType::Follow,
             &Follow { from_lsn: 42, channel: 1, what: 3, wait_ms: 20_000, gather_ms: 0 },
@@ -116,6 +132,10 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                 wanted: vec![EntryRec { kind: 4, name: TextRec { start: 0, len: 3 } }],
                 text: b"web".to_vec(),
             },
+        ),
+        frame(
+            FrameType::Find,
+            &Find { wanted: vec![LabelRec { kind: 0, ..labels[0] }], text: b"4711".to_vec() },
         ),
         frame(
             FrameType::Welcome,
@@ -167,6 +187,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     claim_count: 1,
                     code: 0,
                     state: 1,
+                    label_count: 1,
                 }],
                 claims: vec![ClaimRec {
                     sku: 3,
@@ -178,6 +199,8 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
                     pool: 0,
                     at_ms: 0,
                 }],
+                labels: labels.clone(),
+                text: b"4711".to_vec(),
             },
         ),
         frame(
@@ -232,6 +255,7 @@ fn examples() -> Vec<(FrameType, Vec<u8>)> {
             },
         ),
         frame(FrameType::Definitions, &DefinitionList::of([&channel])),
+        frame(FrameType::Found, &Found { as_of_lsn: 42, counts: vec![1], ids: vec![0xa1] }),
         frame(FrameType::Refusal, &Refusal { code: 3, text: b"no".to_vec() }),
     ]
 }
@@ -333,7 +357,8 @@ fn changed_bytes_never_break_anything() {
                 archive.truncate(dice.roll() as usize % archive.len());
             }
             let raw = RawFrame { kind, request: 1, archive: &archive };
-            understood += usize::from(wire::read_commands(raw, PrincipalId(7), None, Millis(T0)).is_ok());
+            understood +=
+                usize::from(wire::read_commands(raw, PrincipalId(7), &Whose::All, Millis(T0)).is_ok());
             let _ = wire::access::<ArchivedAvailability>(&archive);
             let _ = wire::access::<ArchivedSignIn>(&archive);
         }
@@ -345,7 +370,7 @@ fn changed_bytes_never_break_anything() {
 fn records_that_make_no_command_are_named() {
     let judge = |(kind, bytes): (FrameType, Vec<u8>)| {
         let raw = RawFrame { kind, request: 1, archive: &bytes[HEADER_BYTES..] };
-        wire::read_commands(raw, PrincipalId(7), None, Millis(T0))
+        wire::read_commands(raw, PrincipalId(7), &Whose::All, Millis(T0))
             .map(|_| ())
             .expect_err("refused")
             .to_string()
@@ -367,9 +392,14 @@ fn records_that_make_no_command_are_named() {
         customer: 0,
         zone: u16::MAX,
         line_count: 2,
+        label_count: 0,
     };
     let line = LineRec { sku: 1, node: 0, group: 0, quantity: 1 };
-    let of = |reserve, lines| wire::Reservations { reservations: vec![reserve], lines };
+    let of = |reserve, lines| wire::Reservations {
+        reservations: vec![reserve],
+        lines,
+        ..wire::Reservations::default()
+    };
     let text = judge(frame(FrameType::Reserve, &of(reserve, vec![line])));
     assert!(text.contains("line_count reaches beyond"), "{text}");
     let text = judge(frame(FrameType::Reserve, &of(reserve, vec![line; 3])));

@@ -272,6 +272,7 @@ fn keys_and_ids_of_reservations_guard_each_other() {
         fill: Fill::All,
         customer: 0,
         zone: stockline_core::id::ZoneId::NONE,
+        labels: stockline_core::label::Labels::NONE,
         first_line: 0,
         line_count: 1,
     };
@@ -336,6 +337,7 @@ fn keys_and_ids_are_known_however_often_the_window_turns_over() {
             fill: Fill::All,
             customer: 0,
             zone: stockline_core::id::ZoneId::NONE,
+            labels: stockline_core::label::Labels::NONE,
             first_line: 0,
             line_count: 0,
         }),
@@ -378,6 +380,7 @@ fn a_key_that_was_an_events_is_no_reservations_even_where_its_id_is_the_key() {
             fill: Fill::All,
             customer: 0,
             zone: stockline_core::id::ZoneId::NONE,
+            labels: stockline_core::label::Labels::NONE,
             first_line: 0,
             line_count: 1,
         })

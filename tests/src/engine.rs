@@ -165,6 +165,7 @@ fn new(id: u128, channel: u16, ttl_ms: u32, lines: &[(u32, u32)]) -> NewReservat
         fill: Fill::All,
         customer: 0,
         zone: u16::MAX,
+        labels: stockline_client::label::Labels::NONE,
         lines: lines.collect(),
     }
 }

@@ -19,7 +19,16 @@ const ANY: u16 = u16::MAX;
 
 fn reservation(stage: &Stage, id: u128, sku: u32, quantity: u32, ttl_ms: u32) -> NewReservation {
     let lines = vec![LineRec { sku, node: ANY, group: ANY, quantity }];
-    NewReservation { id, channel: stage.web, ttl_ms, fill: Fill::All, customer: 0, zone: ANY, lines }
+    NewReservation {
+        id,
+        channel: stage.web,
+        ttl_ms,
+        fill: Fill::All,
+        customer: 0,
+        zone: ANY,
+        labels: stockline_client::label::Labels::NONE,
+        lines,
+    }
 }
 
 async fn ok(outcomes: impl Future<Output = Result<Vec<stockline_client::Outcome>, ClientError>>) {

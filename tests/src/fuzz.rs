@@ -7,6 +7,7 @@ use stockline_client::Profile;
 use stockline_core::command::{Body, Command, Frame};
 use stockline_core::id::{Key, Lsn, Millis, PrincipalId};
 use stockline_core::journal::{self, Decoded, JournalRecord};
+use stockline_core::label::Whose;
 use stockline_core::record::digest;
 use stockline_core::snapshot;
 use stockline_core::wire::{
@@ -67,7 +68,8 @@ fn request(raw: wire::RawFrame<'_>) {
         }
         FrameType::SignIn => drop(wire::access::<ArchivedSignIn>(raw.archive)),
         _ => {
-            let Ok(read) = wire::read_commands(raw, PrincipalId(7), None, Millis(1_700_000_000_000)) else {
+            let Ok(read) = wire::read_commands(raw, PrincipalId(7), &Whose::All, Millis(1_700_000_000_000))
+            else {
                 return;
             };
             for command in &read.commands {

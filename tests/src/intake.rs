@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::binary::check as check_program;
 use crate::http::Shop;
 
 /// A moment so many milliseconds from now, as RFC 3339.
@@ -398,5 +399,137 @@ fn an_event_of_long_ago_needs_to_say_when_it_was_sent_once_something_was_forgott
     assert_eq!(asked["items"][0]["available"], 2);
     let asked = shop.put("GET", "/v1/availability/A?channel=web&date=2035-06-02", Value::Null);
     assert_eq!(asked["items"][0]["available"], 7);
+    shop.serving.terminate();
+}
+
+#[test]
+fn a_reservation_is_found_by_what_it_is_called_wherever_an_id_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    shop.put("PUT", "/v1/channels/edi", json!({}));
+    let token = |shop: &Shop, name: &str, body: Value| {
+        shop.put("PUT", &format!("/v1/tokens/{name}"), body)["token"].as_str().expect("a token").to_owned()
+    };
+    let web = token(&shop, "web", json!({ "role": "channel", "channel": "web" }));
+    let edi = token(&shop, "edi", json!({ "role": "channel", "channel": "edi" }));
+    let [berlin, paris] =
+        ["berlin", "paris"].map(|node| token(&shop, node, json!({ "role": "warehouse", "nodes": [node] })));
+    applied(
+        &shop,
+        event("1", "receipt", 20, json!({ "reason": "long enough to say what happened: ".repeat(3) })),
+    );
+    let long = event("2", "receipt", 1, json!({ "reason": "x".repeat(129) }));
+    let told = send(&shop, &shop.token, json!([long]));
+    assert!(told[0]["detail"].as_str().expect("text").ends_with("is longer than 128 bytes"), "{told:?}");
+    let history = shop.put("GET", "/v1/positions/A/berlin/history", Value::Null);
+    assert_eq!(history["items"][0]["reason"].as_str().map(str::len), Some(102), "{history}");
+    let reserve = |shop: &Shop, bearer: &str, key: &str, more: Value| {
+        let bearer = format!("Bearer {bearer}");
+        let body = json!({ "channel": "web", "ttl_ms": 600_000, "lines": [{ "sku": "A", "quantity": 4 }] });
+        let headers = [("authorization", &*bearer), ("idempotency-key", key)];
+        let mut response =
+            shop.send("POST", "/v1/reservations", &headers, Some(&with(body, more).to_string()));
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), serde_json::from_str::<Value>(&text).expect("JSON"))
+    };
+    let texts = json!({ "order": "0017", "customer": "Ada Lovelace", "reference": "project x" });
+    let (status, made) = reserve(&shop, &web, "order-4712", texts.clone());
+    assert_eq!(status, 201, "{made}");
+    // A repeat has the same texts, or it is none.
+    assert_eq!(reserve(&shop, &web, "order-4712", texts).1["lsn"], made["lsn"]);
+    let other = reserve(&shop, &web, "order-4712", json!({ "order": "17" }));
+    assert_eq!((other.0, &other.1["code"]), (409, &json!("KEY_CONFLICT")));
+    let (status, second) = reserve(&shop, &web, "order-4713", json!({ "order": "17", "customer": 42 }));
+    assert_eq!(status, 201, "{second}");
+    let (status, wrong) = reserve(&shop, &web, "order-4714", json!({ "reference": "x".repeat(129) }));
+    assert_eq!(status, 422, "{wrong}");
+    assert!(wrong["detail"].as_str().expect("text").starts_with("reference: "), "{wrong}");
+    let check = |shop: &Shop| {
+        for text in ["order-4712", "0017", "project%20x"] {
+            let (status, found) = shop.call(&web, "GET", &format!("/v1/reservations/{text}"), Value::Null);
+            assert_eq!((status, &found["id"]), (200, &made["id"]), "{text}: {found}");
+            assert_eq!(
+                (&found["key"], &found["order"], &found["customer"], &found["reference"]),
+                (&json!("order-4712"), &json!("0017"), &json!("Ada Lovelace"), &json!("project x"))
+            );
+            // Another channel sees nothing of it, an administrator does.
+            let (status, _) = shop.call(&edi, "GET", &format!("/v1/reservations/{text}"), Value::Null);
+            assert_eq!(status, 404, "{text}");
+            let found = shop.put("GET", &format!("/v1/reservations/{text}"), Value::Null);
+            assert_eq!(found["id"], made["id"]);
+        }
+        for (query, id) in [
+            ("order=0017", Some(&made)),
+            ("customer=Ada%20Lovelace", Some(&made)),
+            ("customer=42", Some(&second)),
+            ("reference=project%20x", Some(&made)),
+            ("key=order-4713", Some(&second)),
+            ("order=order-4712", None),
+            ("reference=", None),
+        ] {
+            let found = shop.put("GET", &format!("/v1/reservations?{query}"), Value::Null);
+            let ids: Vec<&Value> =
+                found["items"].as_array().expect("items").iter().map(|item| &item["id"]).collect();
+            assert_eq!(ids, id.iter().map(|made| &made["id"]).collect::<Vec<_>>(), "{query}: {found}");
+        }
+    };
+    check(&shop);
+    for query in ["", "order=1&customer=2", "colour=blue"] {
+        let (status, _) = shop.call(&web, "GET", &format!("/v1/reservations?{query}"), Value::Null);
+        assert!((400..=422).contains(&status), "{query}: {status}");
+    }
+    // Its warehouse ships by what the order is called; another warehouse sees no such order.
+    let (_, confirmed) = shop.call(&web, "POST", "/v1/reservations/0017/confirm", json!({}));
+    assert_eq!(confirmed["state"], "confirmed");
+    let ship =
+        |id: &str, node: &str, text: &str| event(id, "ship", 1, json!({ "node": node, "reservation": text }));
+    for (id, text) in [("s1", "0017"), ("s2", "order-4712"), ("s3", "project x")] {
+        let told = send(&shop, &berlin, json!([ship(id, "berlin", text)]));
+        assert_eq!(told[0]["status"], "applied", "{told:?}");
+    }
+    let told = send(&shop, &paris, json!([ship("s4", "paris", "0017")]));
+    assert_eq!(told[0]["code"], "UNKNOWN_RESERVATION", "{told:?}");
+    // What two are called names neither.
+    let (status, _) = reserve(&shop, &web, "twin", json!({ "order": "17" }));
+    assert_eq!(status, 201);
+    let (status, problem) = shop.call(&web, "GET", "/v1/reservations/17", Value::Null);
+    assert_eq!(status, 422, "{problem}");
+    assert!(problem["detail"].as_str().expect("text").contains("several reservations"), "{problem}");
+    let told = send(&shop, &berlin, json!([ship("s5", "berlin", "17")]));
+    assert!(told[0]["detail"].as_str().expect("text").contains("several reservations"), "{told:?}");
+    // One that has ended is not meant where another has not.
+    shop.put("POST", "/v1/reservations/twin/release", json!({}));
+    let (_, found) = shop.call(&web, "GET", "/v1/reservations/17", Value::Null);
+    assert_eq!(found["id"], second["id"]);
+    let both = shop.put("GET", "/v1/reservations?order=17", Value::Null);
+    let states: Vec<&Value> =
+        both["items"].as_array().expect("items").iter().map(|item| &item["state"]).collect();
+    assert_eq!(states, ["held", "released"]);
+    // What was refused for a text goes once it names something.
+    let told = send(&shop, &berlin, json!([ship("s6", "berlin", "late order")]));
+    assert_eq!(told[0]["code"], "UNKNOWN_RESERVATION", "{told:?}");
+    let (status, _) = reserve(&shop, &web, "late", json!({ "order": "late order" }));
+    assert_eq!(status, 201);
+    shop.call(&web, "POST", "/v1/reservations/late/confirm", json!({}));
+    let letters = shop.put("GET", "/v1/dead-letters", Value::Null);
+    let letter =
+        letters["items"].as_array().expect("items").iter().find(|letter| letter["event"]["id"] == "s6");
+    let id = letter.expect("it is kept")["id"].as_str().expect("text").to_owned();
+    let driven = shop.put("POST", &format!("/v1/dead-letters/{id}/redrive"), json!({}));
+    assert_eq!(driven["status"], "applied", "{driven}");
+    // A file names reservations so as well; a restart forgets nothing.
+    let file = dir.path().join("ship.csv");
+    let row = |id: &str, text: &str| format!("{id},wms,ship,{},A,berlin,1,{text}\n", from_now(0));
+    let rows = row("f1", "order-4713") + &row("f2", "nobody") + &row("f3", "late order");
+    std::fs::write(&file, format!("id,source,type,occurred_at,sku,node,quantity,reservation\n{rows}"))
+        .expect("written");
+    shop.call(&web, "POST", "/v1/reservations/order-4713/confirm", json!({}));
+    let (file, profile) = (file.to_str().expect("text"), dir.path().join("data/client.toml"));
+    let words = ["import", file, "--profile", profile.to_str().expect("text")];
+    let said = check_program("stockline", &words, 1, "applied=2 duplicates=0 refused=1");
+    assert!(said.contains(":3: UNKNOWN_RESERVATION: no reservation is called \"nobody\""), "{said}");
+    shop.serving.terminate();
+    let shop = Shop::open(&dir.path().join("data"), &["--shards", "2"]);
+    check(&shop);
     shop.serving.terminate();
 }

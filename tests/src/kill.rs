@@ -136,6 +136,7 @@ fn a_wall_clock_a_day_back_ends_no_hold_and_a_day_ahead_ends_it_at_once() {
             fill: stockline_client::Fill::All,
             customer: 0,
             zone: u16::MAX,
+            labels: stockline_client::label::Labels::NONE,
             lines: vec![line],
         };
         let held = client.reserve(&[hold(7, 3_600_000)]).await.expect("answered");

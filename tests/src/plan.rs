@@ -268,10 +268,11 @@ fn an_explanation_goes_by_the_same_plan() {
             fill: Fill::All,
             customer: 0,
             zone: ZoneId::NONE,
+            labels: stockline_core::label::Labels::NONE,
             first_line: 0,
             line_count: 2,
         };
-        let body = Body::Read(Read::Explain(reserve));
+        let body = Body::Read(Read::Explain(reserve.clone()));
         let command = Command { key: Key(0), issued_at: bench.now, digest: 0, body };
         let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: lines.to_vec() };
         let told = bench.send_frames(vec![frame]).remove(0);

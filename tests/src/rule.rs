@@ -272,6 +272,7 @@ fn expiries_and_steps_that_find_something_else() {
         fill: Fill::All,
         customer: 0,
         zone: stockline_core::id::ZoneId::NONE,
+        labels: stockline_core::label::Labels::NONE,
         first_line: 0,
         line_count: 1,
     };
@@ -634,10 +635,11 @@ fn a_million_holds_that_end_together_end_in_turns_and_every_unit_comes_back() {
                 fill: Fill::All,
                 customer: 0,
                 zone: stockline_core::id::ZoneId::NONE,
+                labels: stockline_core::label::Labels::NONE,
                 first_line: frame.lines.len() as u32 - 1,
                 line_count: 1,
             };
-            let body = stockline_core::command::Body::Reserve(reserve);
+            let body = stockline_core::command::Body::Reserve(reserve.clone());
             let line = &frame.lines[frame.lines.len() - 1..];
             let digest = stockline_core::record::digest(
                 &stockline_core::command::Body::Reserve(stockline_core::command::Reserve {

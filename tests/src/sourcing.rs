@@ -43,6 +43,7 @@ fn ask(bench: &mut Bench, zone: ZoneId, quantity: u32) -> (Code, Vec<(u16, u32)>
         fill: Fill::All,
         customer: 0,
         zone,
+        labels: stockline_core::label::Labels::NONE,
         first_line: 0,
         line_count: 1,
     };
@@ -126,6 +127,7 @@ fn an_explanation_tells_what_would_come_of_it_and_why_and_takes_nothing() {
             fill: Fill::Partial,
             customer: 0,
             zone: ZoneId::NONE,
+            labels: stockline_core::label::Labels::NONE,
             first_line: 0,
             line_count: 3,
         };
@@ -135,7 +137,7 @@ fn an_explanation_tells_what_would_come_of_it_and_why_and_takes_nothing() {
             let frame = Frame { tag: (), principal: WHO, commands: vec![command], lines: lines.to_vec() };
             bench.send_frames(vec![frame]).remove(0)
         };
-        let told = ask(&mut bench, reserve, &lines);
+        let told = ask(&mut bench, reserve.clone(), &lines);
         assert_eq!(told.replies[0].outcome.code, Code::Ok);
         assert_eq!(told.replies[0].lsn, Lsn::NONE);
         let traces: Vec<_> = told
@@ -161,16 +163,19 @@ fn an_explanation_tells_what_would_come_of_it_and_why_and_takes_nothing() {
         );
         assert_eq!(bench.hash(), hash, "nothing was taken");
         // The same, made: the same parts.
-        let made = bench.send_body(Body::Reserve(reserve), &lines);
+        let made = bench.send_body(Body::Reserve(reserve.clone()), &lines);
         let parts = told.parts.iter().map(|part| (part.sku.0, part.node.0, part.quantity));
         assert_eq!(parts.collect::<Vec<_>>(), made.parts);
         for (reserve, code) in [
-            (reserve, Code::ReservationExists),
-            (Reserve { id: ReservationId(78), ..reserve }, Code::InsufficientStock),
-            (Reserve { id: ReservationId(78), channel: ChannelId(9), ..reserve }, Code::UnknownChannel),
+            (reserve.clone(), Code::ReservationExists),
+            (Reserve { id: ReservationId(78), ..reserve.clone() }, Code::InsufficientStock),
+            (
+                Reserve { id: ReservationId(78), channel: ChannelId(9), ..reserve.clone() },
+                Code::UnknownChannel,
+            ),
             (Reserve { id: ReservationId(78), line_count: 0, ..reserve }, Code::NoLines),
         ] {
-            let told = ask(&mut bench, reserve, &[any_line(1, 1), any_line(1, 1), any_line(1, 1)]);
+            let told = ask(&mut bench, reserve.clone(), &[any_line(1, 1), any_line(1, 1), any_line(1, 1)]);
             assert_eq!(told.replies[0].outcome.code, code, "{reserve:?}");
         }
         bench.assert_sound();

@@ -118,6 +118,15 @@ impl Ledger {
                 }
             }
         }
+        for (id, labels) in self.reservations.all_labels() {
+            let part = self.reservations.part(id).filter(|part| part.state.is_active());
+            // Several parts have the same: the one that reports the expiry speaks.
+            if part.is_some_and(|part| self.shard().owns(part.anchor)) {
+                for label in labels.iter() {
+                    sum += fact.of(11, &[id.0, label.kind as u128, xxh3_128(label.text.as_bytes())]);
+                }
+            }
+        }
         for (id, customer) in self.reservations.all_counted() {
             sum += fact.of(6, &[id.0, u128::from(customer)]);
         }

@@ -3,16 +3,18 @@
 //! A reservation over several shards has a part in each, with the same head; every step is applied by all
 //! parts at the same LSN, so the heads stay equal without anybody talking.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::bucket::{Bucket, Place};
 use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
+use crate::label::{LabelKind, Labels, Whose};
 use crate::ledger::{Moment, Outcome};
 use crate::limit;
 use crate::outcome::State;
@@ -299,6 +301,10 @@ pub struct Reservations {
     counted: HashMap<ReservationId, u64>,
     /// How many of them are open, by channel and customer; under customer 0 all of the channel.
     open_holds: HashMap<(ChannelId, u64), u32>,
+    /// What reservations are called, of those that are called anything.
+    labels: HashMap<ReservationId, Labels>,
+    /// Who has a text: its hash, the channel, the reservation.
+    by_text: BTreeSet<(u64, ChannelId, ReservationId)>,
 }
 
 impl Reservations {
@@ -367,7 +373,68 @@ impl Reservations {
         }
     }
 
-    pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation) {
+    /// What a reservation is called.
+    pub fn labels(&self, id: ReservationId) -> &Labels {
+        static NONE: Labels = Labels::NONE;
+        self.labels.get(&id).unwrap_or(&NONE)
+    }
+
+    pub fn all_labels(&self) -> impl Iterator<Item = (ReservationId, &Labels)> {
+        self.labels.iter().map(|(id, labels)| (*id, labels))
+    }
+
+    /// Reservations that have a text, as many as are told at once: those that have not ended first, then by their ids.
+    pub(super) fn with_text(
+        &self,
+        at: Lsn,
+        kind: Option<LabelKind>,
+        text: &str,
+        whose: &Whose,
+    ) -> Vec<(bool, ReservationId)> {
+        let naming = [LabelKind::Key, LabelKind::Order, LabelKind::Reference];
+        let kinds = kind.as_ref().map_or(&naming[..], std::slice::from_ref);
+        let mut found = Vec::new();
+        for kind in kinds {
+            let hash = hash_of(*kind, text);
+            let (first, last) = match whose {
+                Whose::Channel(channel) => (*channel, *channel),
+                Whose::All | Whose::Nodes(_) => (ChannelId(0), ChannelId(u16::MAX)),
+            };
+            let range = (hash, first, ReservationId(0))..=(hash, last, ReservationId(u128::MAX));
+            let is_theirs = |part: &Reservation| match whose {
+                Whose::Nodes(nodes) => part.claims.iter().any(|claim| nodes.contains(&claim.node)),
+                Whose::All | Whose::Channel(_) => true,
+            };
+            let ids = self.by_text.range(range).map(|(_, _, id)| *id).take(limit::FIND_LOOKS_MAX);
+            let meant = |id: ReservationId| {
+                let part = self.find(id, at).filter(|part| is_theirs(part))?;
+                (self.labels(id).get(*kind) == Some(text)).then_some((!part.state.is_active(), id))
+            };
+            found.extend(ids.filter_map(meant));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit::FOUND_MAX);
+        found
+    }
+
+    /// Notes what a channel's reservation is called.
+    fn label(&mut self, id: ReservationId, channel: ChannelId, labels: &Labels) {
+        if labels.is_empty() {
+            return;
+        }
+        self.labels.insert(id, labels.clone());
+        self.by_text.extend(labels.iter().map(|label| (hash_of(label.kind, &label.text), channel, id)));
+    }
+
+    /// The same of one that is not remembered any more.
+    fn unlabel(&mut self, id: ReservationId, channel: ChannelId) {
+        for label in self.labels.remove(&id).iter().flat_map(|labels| labels.iter()) {
+            self.by_text.remove(&(hash_of(label.kind, &label.text), channel, id));
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: ReservationId, reservation: Reservation, labels: &Labels) {
         if reservation.state == State::Held {
             self.held += 1;
             if !(planted(Bug::ForgetEnds) && id.0.is_multiple_of(3)) {
@@ -379,7 +446,12 @@ impl Reservations {
         } else {
             self.ended.push_back((reservation.ended(), id));
         }
+        let channel = reservation.channel;
         let old = self.parts.insert(id, reservation);
+        if let Some(old) = &old {
+            self.unlabel(id, old.channel);
+        }
+        self.label(id, channel, labels);
         // Only a part that is no longer remembered may be replaced, and its place in `ended` goes by its LSN.
         assert!(old.is_none_or(|old| !old.state.is_active()), "reservation {id} replaces an active one");
     }
@@ -433,7 +505,8 @@ impl Reservations {
                 break;
             }
             self.ended.pop_front();
-            if self.parts.get(id).is_some_and(|part| part.ended() == ended) {
+            if let Some(part) = self.parts.get(id).filter(|part| part.ended() == ended) {
+                self.unlabel(id, part.channel);
                 self.parts.remove(id);
             }
         }
@@ -477,6 +550,10 @@ impl Reservations {
             self.ends.len = self.ends.ticks.values().map(Vec::len).sum();
         }
     }
+}
+
+fn hash_of(kind: LabelKind, text: &str) -> u64 {
+    xxh3_64_with_seed(text.as_bytes(), kind as u64)
 }
 
 fn ends_in(part: &Reservation, tick: u64) -> bool {

@@ -54,7 +54,7 @@ impl Ledger {
                 );
                 let counts_here = outcome.counted && shard.counts(reserve.channel);
                 if counts_here || !reservation.claims.is_empty() || shard.owns(reservation.anchor) {
-                    self.reservations.insert(reserve.id, reservation);
+                    self.reservations.insert(reserve.id, reservation, &reserve.labels);
                 }
                 if counts_here {
                     self.reservations.count(reserve.id, reserve.channel, reserve.customer);

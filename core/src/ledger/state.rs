@@ -2,6 +2,7 @@
 
 use crate::bucket::{Bucket, ON_HAND};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
+use crate::label::Labels;
 use crate::ledger::{Change, Claim, Ledger, Position, Reservation, Share};
 use crate::outcome::State;
 
@@ -121,7 +122,13 @@ impl Ledger {
 
     /// Takes over a reservation: this shard's claims of it, or nothing unless its expiry is reported here.
     /// `customer` is that of a hold that counts.
-    pub fn load_reservation(&mut self, id: ReservationId, reservation: &Reservation, customer: Option<u64>) {
+    pub fn load_reservation(
+        &mut self,
+        id: ReservationId,
+        reservation: &Reservation,
+        customer: Option<u64>,
+        labels: &Labels,
+    ) {
         let shard = self.shard;
         let mut part = reservation.clone();
         part.claims.retain(|claim: &mut Claim| shard.owns(claim.sku));
@@ -133,7 +140,7 @@ impl Ledger {
                     self.count_backorder(claim.sku, channel, i64::from(claim.quantity));
                 }
             }
-            self.reservations.insert(id, part);
+            self.reservations.insert(id, part, labels);
             if let Some(customer) = customer.filter(|_| counts_here) {
                 self.reservations.count(id, channel, customer);
             }

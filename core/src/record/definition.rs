@@ -15,6 +15,15 @@ pub struct TextRec {
     pub len: u16,
 }
 
+impl TextRec {
+    /// Appends text to a text array.
+    pub fn put(texts: &mut Vec<u8>, text: &str) -> TextRec {
+        let start = texts.len() as u32;
+        texts.extend_from_slice(text.as_bytes());
+        TextRec { start, len: text.len() as u16 }
+    }
+}
+
 /// An entry of the catalogue. `names` lists nodes (group, principal) or one group or channel it refers to.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct DefinitionRec {
@@ -154,9 +163,7 @@ pub struct Texts {
 
 impl Texts {
     pub fn put(&mut self, text: &str) -> TextRec {
-        let start = self.text.len() as u32;
-        self.text.extend_from_slice(text.as_bytes());
-        TextRec { start, len: text.len() as u16 }
+        TextRec::put(&mut self.text, text)
     }
 
     fn put_names<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) -> u16 {

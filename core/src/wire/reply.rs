@@ -3,9 +3,10 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::feed::Notice;
+use crate::label::{self, LabelRec};
 use crate::ledger::Share;
 use crate::limit;
-use crate::merge::FrameReply;
+use crate::merge::{FrameReply, Seen};
 
 /// Answer to a sign-in.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -119,6 +120,8 @@ pub struct ReservationRec {
     /// 0, or 41 where it is not known.
     pub code: u8,
     pub state: u8,
+    /// How many of the frame's labels are its own.
+    pub label_count: u8,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -158,6 +161,27 @@ pub struct ReservationAnswers {
     pub as_of_lsn: u64,
     pub reservations: Vec<ReservationRec>,
     pub claims: Vec<ClaimRec>,
+    pub labels: Vec<LabelRec>,
+    pub text: Vec<u8>,
+}
+
+/// Which reservations have the texts asked for, in the order of the request.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    pub as_of_lsn: u64,
+    /// How many of `ids` belong to each text: 100 at most.
+    pub counts: Vec<u32>,
+    pub ids: Vec<u128>,
+}
+
+impl Found {
+    pub fn of(reply: &FrameReply) -> Found {
+        Found {
+            as_of_lsn: reply.as_of.0,
+            counts: reply.found.iter().map(|ids| ids.len() as u32).collect(),
+            ids: reply.found.iter().flatten().map(|id| id.0).collect(),
+        }
+    }
 }
 
 /// What was seen of one node for one line, when it was the line's turn.
@@ -344,8 +368,10 @@ impl Positions {
 impl ReservationAnswers {
     pub fn of(reply: &FrameReply) -> ReservationAnswers {
         let mut answers = ReservationAnswers { as_of_lsn: reply.as_of.0, ..ReservationAnswers::default() };
-        for (outcome, claims) in &reply.reservations {
+        for Seen { outcome, claims, labels } in &reply.reservations {
+            let label_count = label::put(labels, &mut answers.labels, &mut answers.text);
             answers.reservations.push(ReservationRec {
+                label_count,
                 expires_at_ms: outcome.expires_at.0,
                 claim_count: claims.len() as u32,
                 code: outcome.code as u8,

@@ -5,12 +5,15 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::catalogue::{Definition, EntryKind, NameKind};
 use crate::command::{Body, Command, Line, Read};
 use crate::id::{ChannelId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
+use crate::label::{LabelKind, LabelRec, Labels, Whose};
 use crate::limit;
 use crate::record::{
-    AllocateRec, ArchivedDefinitionList, EventRec, LineRec, RecordError, ReserveRec, StepLineRec, TextReader,
-    TextRec, TransitionRec, digest,
+    AllocateRec, ArchivedDefinitionList, ArchivedEvents, LineRec, RecordError, ReserveRec, StepLineRec,
+    TextReader, TextRec, TransitionRec, digest,
 };
 use crate::wire::{FrameType, RawFrame, WireError, access};
+
+pub use crate::record::Events;
 
 /// Must be the first frame.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -34,17 +37,14 @@ pub struct Resolve {
     pub text: Vec<u8>,
 }
 
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Events {
-    pub events: Vec<EventRec>,
-}
-
-/// Reservations to be made, or to be explained; the lines of all stand in one list, in their order. What is explained
-/// needs no key and no time of issue.
+/// Reservations to be made, or to be explained; the lines of all stand in one list, in their order, and so do their
+/// labels. What is explained needs no key and no time of issue.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Reservations {
     pub reservations: Vec<ReserveRec>,
     pub lines: Vec<LineRec>,
+    pub labels: Vec<LabelRec>,
+    pub text: Vec<u8>,
 }
 
 /// Steps; the lines of all stand in one list, in their order.
@@ -85,6 +85,13 @@ pub struct ReadPositions {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ReadReservations {
     pub ids: Vec<u128>,
+}
+
+/// Asks which reservations have texts: `kind` 0 as key, order or reference, else as a label's.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Find {
+    pub wanted: Vec<LabelRec>,
+    pub text: Vec<u8>,
 }
 
 /// Changes of channel allocations.
@@ -160,15 +167,16 @@ fn at(list: &'static str, index: usize) -> impl Fn(&'static str) -> WireError {
     move |reason| WireError::Record(RecordError { list, index, reason })
 }
 
-/// Reads a frame of commands or reads. `scope` narrows what steps and reads can see to one channel.
+/// Reads a frame of commands or reads. `whose` reservations steps and reads can see.
 /// Whatever source events name is one of the principal's. Idempotency keys of events, reservations and transitions must not be 0.
 pub fn read_commands(
     raw: RawFrame<'_>,
     principal: PrincipalId,
-    scope: Option<ChannelId>,
+    whose: &Whose,
     now: Millis,
 ) -> Result<Commands, WireError> {
     let mut read = Commands::default();
+    let scope = if let Whose::Channel(channel) = whose { Some(*channel) } else { None };
     let plain = |body| Command { key: Key(0), issued_at: now, digest: 0, body };
     match raw.kind {
         FrameType::Resolve => {
@@ -201,9 +209,14 @@ pub fn read_commands(
             let frame = access::<ArchivedEvents>(raw.archive)?;
             at_most("events", frame.events.len(), limit::FRAME_COMMANDS_MAX)?;
             read.commands.reserve_exact(frame.events.len());
+            let texts = TextReader::new(&[], &[], &frame.text);
             for (index, rec) in frame.events.iter().enumerate() {
-                let mut command = rec.command(0).map_err(at("events", index))?;
+                let wrong = at("events", index);
+                let mut command = rec.command(&texts, 0).map_err(&wrong)?;
                 if let Body::Event(event) = command.body {
+                    Labels::of([(LabelKind::Reference, &*event.reason)]).map_err(|_| {
+                        wrong("reason is longer than 128 bytes, or has characters that nobody sees")
+                    })?;
                     command.body = Body::Event(event.told_by(principal));
                 }
                 read.commands.push(command);
@@ -218,9 +231,10 @@ pub fn read_commands(
             read.commands.reserve_exact(frame.reservations.len());
             read.lines = frame.lines.iter().map(|line| line.line()).collect();
             let mut line = 0u32;
+            let (mut labels, texts) = (frame.labels.iter(), TextReader::new(&[], &[], &frame.text));
             for (index, rec) in frame.reservations.iter().enumerate() {
                 let wrong = at("reservations", index);
-                let mut command = rec.command(line, 0).map_err(&wrong)?;
+                let mut command = rec.command(line, &mut labels, &texts, 0).map_err(&wrong)?;
                 if explain && let Body::Reserve(reserve) = command.body {
                     command = plain(Body::Read(Read::Explain(reserve)));
                 }
@@ -232,6 +246,9 @@ pub fn read_commands(
             }
             if line as usize != read.lines.len() {
                 return Err(at("lines", line as usize)("belongs to no reservation"));
+            }
+            if labels.next().is_some() {
+                return Err(at("labels", frame.labels.len() - labels.len() - 1)("belongs to no reservation"));
             }
         }
         FrameType::Transitions => {
@@ -262,6 +279,20 @@ pub fn read_commands(
             let ids =
                 frame.ids.iter().map(|id| Read::Reservation { id: ReservationId(id.to_native()), scope });
             read.commands = ids.map(|id| plain(Body::Read(id))).collect();
+        }
+        FrameType::Find => {
+            let frame = access::<ArchivedFind>(raw.archive)?;
+            at_most("texts", frame.wanted.len(), limit::FIND_MAX)?;
+            let texts = TextReader::new(&[], &[], &frame.text);
+            for (index, rec) in frame.wanted.iter().enumerate() {
+                let wrong = at("wanted", index);
+                let kind = match rec.kind {
+                    0 => None,
+                    kind => Some(LabelKind::from_number(kind).ok_or(wrong("kind must be 0 to 4"))?),
+                };
+                let text = texts.get(&rec.text).map_err(wrong)?.into();
+                read.commands.push(plain(Body::Read(Read::Find { kind, text, whose: whose.clone() })));
+            }
         }
         FrameType::Allocate => {
             let frame = access::<ArchivedAllocations>(raw.archive)?;

@@ -14,19 +14,20 @@ use rkyv::rancor::Failure;
 use rkyv::ser::allocator::ArenaHandle;
 use stockline_core::catalogue::{Definition, EntryKind, NameKind};
 use stockline_core::command::{Fill, Verb};
+use stockline_core::label::{self, LabelRec, Labels};
 use stockline_core::limit;
 use stockline_core::outcome::{Code, State};
 use stockline_core::record::{
-    AllocateRec, ArchivedDefinitionList, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec, TextRec,
-    Texts, TransitionRec,
+    AllocateRec, ArchivedDefinitionList, DefinitionList, EventRec, LineRec, ReserveRec, StepLineRec,
+    TextReader, TextRec, Texts, TransitionRec,
 };
 use stockline_core::wire::{
     self, Allocations, ArchivedAllocationAnswers, ArchivedAvailabilityAnswer, ArchivedChanges,
-    ArchivedExplanations, ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers, ArchivedResultRec,
-    ArchivedResults, Availability, AvailabilityAnswer, ChangeRec, Changes, ClaimRec, EntryRec, Events,
-    Follow, FrameType, ItemRec, LaterRec, NodeRec, NoticeRec, PartRec, PlaceRec, PositionRec,
-    ReadAllocations, ReadDefinitions, ReadPositions, ReadReservations, Reservations, Resolve, ResolveRec,
-    ShareRec, TraceRec, Transitions, Welcome,
+    ArchivedExplanations, ArchivedFound, ArchivedPartRec, ArchivedPositions, ArchivedReservationAnswers,
+    ArchivedResultRec, ArchivedResults, Availability, AvailabilityAnswer, ChangeRec, Changes, ClaimRec,
+    EntryRec, Events, Find, Follow, FrameType, ItemRec, LaterRec, NodeRec, NoticeRec, PartRec, PlaceRec,
+    PositionRec, ReadAllocations, ReadDefinitions, ReadPositions, ReadReservations, Reservations, Resolve,
+    ResolveRec, ShareRec, TraceRec, Transitions, Welcome,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -51,6 +52,8 @@ pub struct NewReservation {
     pub customer: u64,
     /// Where the order goes; `u16::MAX` where that is not known.
     pub zone: u16,
+    /// What its owner calls it.
+    pub labels: Labels,
     pub lines: Vec<LineRec>,
 }
 
@@ -94,6 +97,7 @@ pub struct ReservationView {
     pub code: Code,
     pub state: State,
     pub expires_at_ms: u64,
+    pub labels: Labels,
     pub claims: Vec<ClaimRec>,
 }
 
@@ -275,6 +279,7 @@ impl Client {
                 customer: reservation.customer,
                 zone: reservation.zone,
                 line_count: reservation.lines.len().min(usize::from(u16::MAX)) as u16,
+                label_count: label::put(&reservation.labels, &mut body.labels, &mut body.text),
             });
             body.lines.extend_from_slice(&reservation.lines);
         }
@@ -299,10 +304,10 @@ impl Client {
         self.results(FrameType::Transitions, &body).await
     }
 
-    /// Tells events; each with a key of its own. `issued_at_ms` 0 is filled in.
+    /// Tells events without reasons; each with a key of its own. `issued_at_ms` 0 is filled in.
     pub async fn tell(&self, mut events: Vec<EventRec>) -> Result<Vec<Outcome>, ClientError> {
         self.fill_issued(&mut events);
-        self.results(FrameType::Events, &Events { events }).await
+        self.results(FrameType::Events, &Events { events, text: Vec::new() }).await
     }
 
     /// Changes allocations; each with a key of its own. `issued_at_ms` 0 is filled in.
@@ -410,10 +415,12 @@ impl Client {
         expect(kind, FrameType::Reservations)?;
         let answer = access::<ArchivedReservationAnswers>(&archive)?;
         let mut claims = answer.claims.iter();
+        let (mut labels, texts) = (answer.labels.iter(), TextReader::new(&[], &[], &answer.text));
         let found = answer.reservations.iter().map(|found| ReservationView {
             code: Code::from_number(found.code).unwrap_or(Code::Malformed),
             state: State::from_number(found.state).unwrap_or(State::None),
             expires_at_ms: found.expires_at_ms.to_native(),
+            labels: label::take(&mut labels, found.label_count, &texts).unwrap_or_default(),
             claims: claims
                 .by_ref()
                 .take(found.claim_count.to_native() as usize)
@@ -430,6 +437,26 @@ impl Client {
                 .collect(),
         });
         Ok(found.collect())
+    }
+
+    /// Reservations that have each of the texts as their key, order or reference: their ids, 100 of a text at most.
+    pub async fn find(&self, wanted: &[&str]) -> Result<Vec<Vec<u128>>, ClientError> {
+        let mut all = Vec::with_capacity(wanted.len());
+        for wanted in wanted.chunks(limit::FIND_MAX) {
+            let mut body = Find::default();
+            for text in wanted {
+                let text = TextRec::put(&mut body.text, text);
+                body.wanted.push(LabelRec { kind: 0, text });
+            }
+            let (kind, archive) = self.call(FrameType::Find, &body).await?;
+            expect(kind, FrameType::Found)?;
+            let found = access::<ArchivedFound>(&archive)?;
+            let mut ids = found.ids.iter().map(|id| id.to_native());
+            all.extend(
+                found.counts.iter().map(|count| ids.by_ref().take(count.to_native() as usize).collect()),
+            );
+        }
+        Ok(all)
     }
 
     /// The allocations of skus, of all channels or of one.

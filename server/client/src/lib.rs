@@ -15,5 +15,5 @@ pub use connection::{Connection, FrameSink, FrameSource, connect};
 pub use error::ClientError;
 pub use profile::Profile;
 pub use stockline_core::command::{Action, Fill, Verb};
-pub use stockline_core::{bucket, catalogue, event, id, limit, outcome, record, wire};
+pub use stockline_core::{bucket, catalogue, event, id, label, limit, outcome, record, wire};
 pub use stream::EventStream;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use stockline_core::record::EventRec;
+use stockline_core::record::{EventRec, TextRec};
 use stockline_core::wire::{Events, FrameType};
 use tokio::sync::oneshot;
 
@@ -17,7 +17,7 @@ pub struct EventStream {
     client: Client,
     batch: usize,
     in_flight: usize,
-    filling: Vec<EventRec>,
+    filling: Events,
     waiting: VecDeque<Answered>,
     done: Vec<Outcome>,
 }
@@ -30,7 +30,7 @@ impl EventStream {
             client,
             batch,
             in_flight: in_flight.max(1),
-            filling: Vec::with_capacity(batch),
+            filling: Events { events: Vec::with_capacity(batch), text: Vec::new() },
             waiting: VecDeque::new(),
             done: Vec::new(),
         }
@@ -38,8 +38,14 @@ impl EventStream {
 
     /// Adds an event; waits while too many are unanswered.
     pub async fn push(&mut self, event: EventRec) -> Result<(), ClientError> {
-        self.filling.push(event);
-        if self.filling.len() >= self.batch {
+        self.push_with(event, "").await
+    }
+
+    /// The same of one with a reason.
+    pub async fn push_with(&mut self, mut event: EventRec, reason: &str) -> Result<(), ClientError> {
+        event.reason = TextRec::put(&mut self.filling.text, reason);
+        self.filling.events.push(event);
+        if self.filling.events.len() >= self.batch {
             self.send().await?;
         }
         Ok(())
@@ -49,9 +55,10 @@ impl EventStream {
         while self.waiting.len() >= self.in_flight {
             self.await_one().await?;
         }
-        let mut events = std::mem::replace(&mut self.filling, Vec::with_capacity(self.batch));
-        self.client.fill_issued(&mut events);
-        self.waiting.push_back(self.client.begin(FrameType::Events, &Events { events }).await?);
+        let empty = Events { events: Vec::with_capacity(self.batch), text: Vec::new() };
+        let mut filled = std::mem::replace(&mut self.filling, empty);
+        self.client.fill_issued(&mut filled.events);
+        self.waiting.push_back(self.client.begin(FrameType::Events, &filled).await?);
         Ok(())
     }
 
@@ -71,7 +78,7 @@ impl EventStream {
 
     /// Sends what is left and waits for all answers.
     pub async fn finish(mut self) -> Result<Vec<Outcome>, ClientError> {
-        if !self.filling.is_empty() {
+        if !self.filling.events.is_empty() {
             self.send().await?;
         }
         while !self.waiting.is_empty() {

@@ -81,5 +81,6 @@ pub(super) fn event_record(key: Key, event: &StockEvent) -> EventRec {
         digest: 0,
         body: Body::Event(event.clone()),
     };
-    EventRec::new(&command, event)
+    // Its reason goes with it where it is sent.
+    EventRec::new(&command, event, &mut Vec::new())
 }

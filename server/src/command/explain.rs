@@ -3,6 +3,7 @@
 use stockline_client::{Client, ClientError, Fill, NewReservation};
 use stockline_core::catalogue::NameKind;
 use stockline_core::id::{GroupId, NodeId, ZoneId};
+use stockline_core::label::Labels;
 use stockline_core::outcome::Code;
 use stockline_core::record::LineRec;
 
@@ -101,6 +102,7 @@ async fn question(client: &Client, options: &Options) -> Result<Option<NewReserv
         fill: if options.partial { Fill::Partial } else { Fill::All },
         customer: 0,
         zone: ids[2] as u16,
+        labels: Labels::NONE,
         lines: vec![line],
     }))
 }

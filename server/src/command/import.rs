@@ -6,7 +6,7 @@
 
 mod rows;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use std::time::Instant;
 use stockline_client::{Client, ClientError, EventStream, Outcome};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::Command;
-use stockline_core::id::{NodeId, SkuId};
+use stockline_core::id::{NodeId, ReservationId, SkuId};
 use stockline_core::outcome::Code;
 use stockline_core::record::EventRec;
 
 use crate::command::demo::event_record;
 use crate::command::{ProfileOption, with_client};
-use crate::event_row::ParsedRow;
+use crate::event_row::{Called, ParsedRow};
 use crate::exit;
 use crate::{err, out, say};
 pub use rows::Mapping;
@@ -226,6 +226,28 @@ impl Ids {
     }
 }
 
+/// Puts ids in place of the texts by which rows name reservations. Answers the texts that are those of several.
+async fn reservations(
+    client: &Client,
+    rows: &mut [(u64, ParsedRow)],
+) -> Result<BTreeSet<String>, ClientError> {
+    let texts: BTreeSet<String> =
+        rows.iter().filter_map(|(_, row)| row.called().map(str::to_owned)).collect();
+    let wanted: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let found: BTreeMap<&str, Vec<u128>> = if wanted.is_empty() {
+        BTreeMap::new()
+    } else {
+        wanted.iter().copied().zip(client.find(&wanted).await?).collect()
+    };
+    for (_, row) in rows {
+        if let Some([only]) = row.called().and_then(|text| found.get(text)).map(Vec::as_slice) {
+            row.reservation = Some(Called::Id(ReservationId(*only)));
+        }
+    }
+    let several = found.into_iter().filter(|(_, ids)| ids.len() > 1);
+    Ok(several.map(|(text, _)| text.to_owned()).collect())
+}
+
 /// Rows later in a file count as sent a little later, so that a file of one moment that is longer than the window of known keys
 /// is taken whole, and a repeat of it still refused. The allowance for clocks that are ahead has room for 300 million rows.
 const ROWS_PER_MS: u64 = 1_024;
@@ -244,6 +266,14 @@ struct Tally {
 }
 
 impl Tally {
+    /// One row was refused: says why of the first of them.
+    fn refuse(&mut self, name: &str, line: u64, reason: std::fmt::Arguments<'_>) {
+        self.refused += 1;
+        if self.refused <= COMPLAINTS_MAX {
+            err!("{name}:{line}: {reason}");
+        }
+    }
+
     fn take(&mut self, name: &str, waiting: &mut VecDeque<Sent>, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
             let Some(sent) = waiting.pop_front() else { return };
@@ -251,10 +281,8 @@ impl Tally {
                 Code::Ok if outcome.repeat => self.repeats += 1,
                 Code::Ok => self.applied += 1,
                 code => {
-                    self.refused += 1;
-                    if self.refused <= COMPLAINTS_MAX {
-                        err!("{name}:{}: {}: {}{}", sent.line, code.name(), sent.text, advice(code));
-                    }
+                    let reason = format_args!("{}: {}{}", code.name(), sent.text, advice(code));
+                    self.refuse(name, sent.line, reason);
                 }
             }
         }
@@ -306,7 +334,15 @@ async fn send<R: io::BufRead>(
         let named = some.iter().flat_map(|(_, row)| [Some(row.node.as_str()), row.to_node.as_deref()]);
         nodes.look_up(&client, named.flatten()).await?;
         skus.look_up(&client, some.iter().map(|(_, row)| row.sku.as_str())).await?;
+        let called = reservations(&client, &mut some).await?;
         for (line, row) in &some {
+            if let Some(text) = row.called() {
+                let reason =
+                    if called.contains(text) { "several reservations are" } else { "no reservation is" };
+                let code = Code::UnknownReservation.name();
+                tally.refuse(name, *line, format_args!("{code}: {reason} called {text:?}"));
+                continue;
+            }
             let sku = SkuId(skus.get(&row.sku).unwrap_or(u32::MAX));
             let event = row.event(sku, |name| NodeId(nodes.get(name).map_or(NodeId::ANY.0, |id| id as u16)));
             let text = format!("{} of {:?} at {:?}", row.kind.name(), row.sku, row.node);
@@ -314,7 +350,8 @@ async fn send<R: io::BufRead>(
             // Bound to its file: a repeat is known, or refused where it is so long ago that it no longer could be.
             let not_before = row.not_before.plus(line / ROWS_PER_MS);
             let issued_at_ms = Command::not_before(not_before).0;
-            stream.push(EventRec { issued_at_ms, ..event_record(row.key, &event) }).await?;
+            let record = EventRec { issued_at_ms, ..event_record(row.key, &event) };
+            stream.push_with(record, &row.reason).await?;
             tally.take(name, &mut waiting, stream.take_results());
             sent += 1;
             progress.at(|| format!("{sent} of {total} events sent, {} answered", sent - waiting.len()));

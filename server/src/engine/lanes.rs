@@ -312,6 +312,7 @@ mod tests {
                 fill: stockline_core::command::Fill::All,
                 customer: 0,
                 zone: stockline_core::id::ZoneId::NONE,
+                labels: stockline_core::label::Labels::NONE,
                 first_line: large.lines.len() as u32,
                 line_count,
             });

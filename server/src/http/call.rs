@@ -31,6 +31,7 @@ use super::problem::{Problem, ProblemBody};
 use super::token::RoleText;
 use crate::access::{self, Present};
 use crate::engine::{Engine, Refused, Tag};
+pub(super) use crate::event_row::uuid_number;
 use crate::history;
 use crate::metrics;
 use crate::principal::SignedIn;
@@ -57,12 +58,6 @@ fn signed_in(engine: &Engine, headers: &HeaderMap) -> Result<SignedIn, Problem> 
 /// The name behind an id; empty where there is none.
 pub(super) fn name(engine: &Engine, kind: NameKind, id: u32) -> Name {
     engine.names().name(kind, id).unwrap_or_else(|| "".into())
-}
-
-/// The number of a UUID as text: 36 characters with hyphens, and nothing else.
-pub(crate) fn uuid_number(text: &str) -> Option<u128> {
-    let number = uuid::Uuid::parse_str(text).ok().filter(|_| text.len() == 36).map(|uuid| uuid.as_u128());
-    number.filter(|number| *number > 0)
 }
 
 /// The number behind a key given as text: a UUID's own, else that of its hash. Keys are each principal's own.
@@ -263,15 +258,20 @@ impl Caller {
     /// The id of a reservation that the key stands for: a UUID is one; any other text is the principal's own.
     pub(super) fn id_by_key(&self) -> Option<u128> {
         let text = self.key.as_deref()?;
-        uuid_number(text).or_else(|| self.own_id(text))
+        Some(uuid_number(text).unwrap_or_else(|| self.id_of(self.principal.id, text)))
     }
 
-    /// The id behind text that is the principal's own: nobody else can compute it, so nobody else can take it.
-    pub(super) fn own_id(&self, text: &str) -> Option<u128> {
-        let tag =
-            ring::hmac::sign(self.engine.id_key(), format!("{}\0{text}", self.principal.id.0).as_bytes());
-        let bytes = tag.as_ref().first_chunk()?;
-        Some(u128::from_le_bytes(*bytes).max(1))
+    /// The id behind text that is a principal's own: nobody else can compute it, so nobody else can take it.
+    pub(super) fn id_of(&self, whose: PrincipalId, text: &str) -> u128 {
+        let tag = ring::hmac::sign(self.engine.id_key(), format!("{}\0{text}", whose.0).as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&tag.as_ref()[..16]);
+        u128::from_le_bytes(bytes).max(1)
+    }
+
+    /// The key of the request, where it is a text that is kept with what is made under it.
+    pub(super) fn key_text(&self) -> Option<&str> {
+        self.key.as_deref().filter(|text| uuid_number(text).is_none() && text.len() <= limit::LABEL_BYTES_MAX)
     }
 
     /// The moment at which the request was first sent, if its key says so: one that begins with a time (UUID version 7).

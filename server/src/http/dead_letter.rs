@@ -403,7 +403,9 @@ async fn drive(
             let text = amended.map_or_else(|| RawValue::from_string(event), Ok);
             let unreadable = |error| format!("it cannot be read, amend it: {error}");
             let text = text.map_err(|error| Problem::of(Code::InvalidEvent, unreadable(error)))?;
-            let row = EventSent::read(text).row;
+            let mut read = [EventSent::read(text)];
+            caller.name_reservations(&rights, &mut read).await?;
+            let [EventSent { row, .. }] = read;
             let (_, row) = row.map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
             make_skus(&caller, &rights, &[&row]).await?;
             (sent_key.unwrap_or(row.key), event_of(&caller.engine, &row, sender))

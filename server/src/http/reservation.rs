@@ -10,18 +10,20 @@ use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::{Body, Command, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::label::{LabelKind, Labels};
 use stockline_core::ledger::{Claim, NEVER, Outcome, Trace};
 use stockline_core::limit;
-use stockline_core::merge::{FrameReply, Part};
+use stockline_core::merge::{FrameReply, Part, Seen};
 use stockline_core::outcome::{Code, State};
 use stockline_core::wire::FrameType;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{Made, Moment, Name, Told, described};
 use super::body::Sent;
-use super::call::{Asked, At, Caller, uuid_number};
+use super::call::{Asked, At, Caller};
 use super::problem::Problem;
 use crate::access;
+use crate::event_row::wrong;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,16 +58,45 @@ enum FillText {
 pub(super) struct NewReservation {
     id: Option<uuid::Uuid>,
     channel: String,
-    /// The caller's own; it is not kept here, and a repeat has the same.
+    /// The order it is for, as the channel calls it: kept, and looked up by.
     order: Option<String>,
     ttl_ms: u32,
     #[serde(default)]
     fill: FillText,
-    /// Whom it is for, as the channel numbers its customers.
-    #[serde(default)]
-    customer: u64,
+    /// Whom it is for, as the channel calls its customers; a number counts as the same text.
+    customer: Option<Customer>,
+    /// Anything else that it is to be found by.
+    reference: Option<String>,
     zone: Option<String>,
     lines: Vec<NewLine>,
+}
+
+/// A text, or a number that stands for one.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Customer {
+    Text(String),
+    Number(u64),
+}
+
+impl Customer {
+    /// Its text; nobody in particular has none.
+    fn text(&self) -> String {
+        match self {
+            Customer::Text(text) => text.clone(),
+            Customer::Number(0) => String::new(),
+            Customer::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// The number by which a customer's open holds are counted: that which the text is, else that of its hash.
+fn customer_number(text: &str) -> u64 {
+    match text.parse::<u64>() {
+        Ok(number) if number.to_string() == text => number,
+        _ if text.is_empty() => 0,
+        _ => xxh3_64(text.as_bytes()).max(1),
+    }
 }
 
 #[derive(Deserialize, JsonSchema, Default)]
@@ -183,6 +214,8 @@ pub(super) struct Standing {
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of_lsn: Option<u64>,
     expires_at: Option<Moment>,
+    #[serde(flatten)]
+    called: CalledSo,
     /// Left out where the step was done and its lines could not be read behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<Vec<ClaimOf>>,
@@ -190,6 +223,32 @@ pub(super) struct Standing {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(default)]
     reacquired: bool,
+}
+
+/// What its owner calls it, as far as that was said.
+#[derive(Serialize, JsonSchema, Default)]
+struct CalledSo {
+    /// The text that was its idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+impl CalledSo {
+    fn of(labels: &Labels) -> CalledSo {
+        let text = |kind| labels.get(kind).map(str::to_owned);
+        CalledSo {
+            key: text(LabelKind::Key),
+            order: text(LabelKind::Order),
+            customer: text(LabelKind::Customer),
+            reference: text(LabelKind::Reference),
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -210,13 +269,13 @@ struct ClaimOf {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct OfReservation {
-    /// A UUID, or the key under which the caller made it.
+    /// A UUID, or its key, order or reference.
     id: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct StepOf {
-    /// A UUID, or the key under which the caller made it.
+    /// A UUID, or its key, order or reference.
     id: String,
     verb: VerbText,
 }
@@ -268,6 +327,18 @@ pub(super) async fn reserve(
             quantity: line.quantity,
         });
     }
+    let customer = new.customer.as_ref().map_or_else(String::new, Customer::text);
+    let (order, reference) = (new.order.unwrap_or_default(), new.reference.unwrap_or_default());
+    let texts = [
+        (LabelKind::Key, caller.key_text().unwrap_or_default()),
+        (LabelKind::Order, &order),
+        (LabelKind::Customer, &customer),
+        (LabelKind::Reference, &reference),
+    ];
+    let labels = Labels::of(texts).map_err(|(kind, reason)| {
+        let given = texts.iter().find(|(other, _)| *other == kind).map_or("", |(_, text)| text);
+        Problem::invalid(wrong(kind.name(), given, reason))
+    })?;
     let zone = new.zone.as_ref().map(|name| caller.id(NameKind::Zone, name)).transpose()?;
     let reserve = Reserve {
         id: ReservationId(own),
@@ -277,7 +348,8 @@ pub(super) async fn reserve(
             FillText::All => Fill::All,
             FillText::Partial => Fill::Partial,
         },
-        customer: new.customer,
+        customer: customer_number(&customer),
+        labels,
         zone: zone.map_or(ZoneId::NONE, |zone| ZoneId(zone as u16)),
         first_line: 0,
         line_count: u32::try_from(lines.len()).unwrap_or(u32::MAX),
@@ -296,9 +368,6 @@ pub(super) async fn reserve(
     let mut sent = caller.command(key, Body::Reserve(reserve), &lines);
     if let Some(moment) = caller.not_before() {
         sent.issued_at = Command::not_before(moment);
-    }
-    if let Some(order) = &new.order {
-        sent.digest ^= xxh3_64(order.as_bytes());
     }
     let reply = caller.submit(FrameType::Reserve, vec![sent], lines.clone()).await?;
     let told = reply.replies[0];
@@ -399,20 +468,13 @@ fn explained(caller: &Caller, reply: &FrameReply, lines: &[Line]) -> Explanation
     }
 }
 
-/// The id in the path: a UUID, or the key under which the caller made it.
-fn path_id(caller: &Caller, text: &str) -> Result<ReservationId, Problem> {
-    let unknown = || Problem::of(Code::UnknownReservation, format!("{text:?} is no reservation's id"));
-    let own = || caller.own_id(text).filter(|_| !text.is_empty());
-    uuid_number(text).or_else(own).map(ReservationId).ok_or_else(unknown)
-}
-
 /// A reservation as it stands, its lines as far as they are known.
 fn standing(
     caller: &Caller,
     id: ReservationId,
     lsn: Lsn,
     outcome: &Outcome,
-    claims: Option<&[(Claim, Millis)]>,
+    seen: Option<&Seen>,
 ) -> Standing {
     let is_active = outcome.state.is_active();
     let claim = |(claim, at): &(Claim, Millis)| ClaimOf {
@@ -431,7 +493,8 @@ fn standing(
         lsn: lsn.0,
         as_of_lsn: None,
         expires_at: (outcome.expires_at.0 > 0).then(|| Moment::of(outcome.expires_at)).flatten(),
-        lines: claims.map(|claims| claims.iter().map(claim).collect()),
+        called: seen.map(|seen| CalledSo::of(&seen.labels)).unwrap_or_default(),
+        lines: seen.map(|seen| seen.claims.iter().map(claim).collect()),
         reacquired: outcome.reacquired,
     }
 }
@@ -440,15 +503,75 @@ pub(super) async fn read(
     caller: Caller,
     At(OfReservation { id }): At<OfReservation>,
 ) -> Result<Told<Standing>, Problem> {
-    let id = path_id(&caller, &id)?;
+    let id = caller.reservation(&id).await?;
     let asked = Read::Reservation { id, scope: caller.scope() };
     let reply = caller.read(FrameType::ReadReservations, asked).await?;
     match reply.reservations.first() {
-        Some((outcome, claims)) if outcome.code == Code::Ok => {
-            Ok(Told(standing(&caller, id, reply.as_of, outcome, Some(claims))))
+        Some(seen) if seen.outcome.code == Code::Ok => {
+            Ok(Told(standing(&caller, id, reply.as_of, &seen.outcome, Some(seen))))
         }
         _ => Err(Problem::refused(Code::UnknownReservation)),
     }
+}
+
+/// By which text reservations are looked up: one of them.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Texts {
+    key: Option<String>,
+    order: Option<String>,
+    customer: Option<String>,
+    reference: Option<String>,
+}
+
+/// Reservations that have a text, by their ids: 100 at most, and fewer where they have very many lines.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Standings {
+    as_of_lsn: u64,
+    items: Vec<Standing>,
+    /// There may be more of them.
+    more: bool,
+}
+
+pub(super) async fn find(
+    caller: Caller,
+    Asked(Texts { key, order, customer, reference }): Asked<Texts>,
+) -> Result<Told<Standings>, Problem> {
+    let given = [
+        (LabelKind::Key, key),
+        (LabelKind::Order, order),
+        (LabelKind::Customer, customer),
+        (LabelKind::Reference, reference),
+    ];
+    let mut given = given.into_iter().filter_map(|(kind, text)| Some((kind, text?)));
+    let (Some((kind, text)), None) = (given.next(), given.next()) else {
+        return Err(Problem::invalid("say one of key, order, customer and reference"));
+    };
+    let whose = access::whose(&caller.principal);
+    let find = Read::Find { kind: Some(kind), text: text.into(), whose };
+    let reply = caller.read(FrameType::Find, find).await?;
+    let ids = reply.found.into_iter().next().unwrap_or_default();
+    let mut more = ids.len() == limit::FOUND_MAX;
+    let read = |id: &ReservationId| {
+        let read = Read::Reservation { id: *id, scope: caller.scope() };
+        caller.command(Key(0), Body::Read(read), &[])
+    };
+    let mut as_of = reply.as_of;
+    let mut items = Vec::with_capacity(ids.len());
+    let mut lines = 0;
+    for some in ids.chunks(limit::READ_RESERVATIONS_MAX) {
+        if lines >= limit::FOUND_LINES_MAX {
+            more = true;
+            break;
+        }
+        let reads = some.iter().map(read).collect();
+        let reply = caller.submit(FrameType::ReadReservations, reads, Vec::new()).await?;
+        as_of = reply.as_of;
+        let seen = some.iter().zip(&reply.reservations).filter(|(_, seen)| seen.outcome.code == Code::Ok);
+        lines += reply.reservations.iter().map(|seen| seen.claims.len()).sum::<usize>();
+        items.extend(seen.map(|(id, seen)| standing(&caller, *id, as_of, &seen.outcome, Some(seen))));
+    }
+    Ok(Told(Standings { as_of_lsn: as_of.0, items, more }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -478,7 +601,7 @@ pub(super) async fn step(
     At(StepOf { id: reservation, verb }): At<StepOf>,
     Sent(step): Sent<Step>,
 ) -> Result<Told<Standing>, Problem> {
-    let reservation = path_id(&caller, &reservation)?;
+    let reservation = caller.reservation(&reservation).await?;
     let verb = match verb {
         VerbText::Confirm => Verb::Confirm,
         VerbText::Release => Verb::Release,
@@ -538,9 +661,8 @@ pub(super) async fn step(
     let look = Read::Reservation { id: reservation, scope: caller.scope() };
     let seen = caller.read(FrameType::ReadReservations, look).await;
     let found = seen.as_ref().ok().and_then(|seen| Some((seen.reservations.first()?, seen.as_of)));
-    let found = found.filter(|((outcome, _), _)| outcome.code == Code::Ok);
-    let claims = found.map(|((_, claims), _)| claims.as_slice());
-    let mut body = standing(&caller, reservation, told.lsn, &told.outcome, claims);
+    let found = found.filter(|(seen, _)| seen.outcome.code == Code::Ok);
+    let mut body = standing(&caller, reservation, told.lsn, &told.outcome, found.map(|(seen, _)| seen));
     body.as_of_lsn = found.map(|(_, as_of)| as_of.0);
     Ok(Told(body))
 }

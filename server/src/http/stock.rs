@@ -131,7 +131,8 @@ pub(super) async fn tell(
     done.await.map_err(lost)?.map(|results| Told(EventResults { results }))
 }
 
-async fn apply(caller: &Caller, sent: Vec<EventSent>) -> Result<Vec<EventResult>, Problem> {
+async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventResult>, Problem> {
+    caller.name_reservations(&caller.principal, &mut sent).await?;
     let parsed: Vec<&ParsedRow> = sent.iter().filter_map(|sent| Some(&sent.row.as_ref().ok()?.1)).collect();
     let not_made = make_skus(caller, &caller.principal, &parsed).await?;
     let events: Vec<StockEvent> =
@@ -528,7 +529,7 @@ pub(super) async fn history(
                 .reservation
                 .filter(|_| sees_all)
                 .map(|id| uuid::Uuid::from_u128(id.0).to_string()),
-            reason: String::from_utf8_lossy(&moved.reason).trim_end_matches('\0').to_owned(),
+            reason: moved.reason.to_string(),
             redriven_by,
             sent_by,
             movements: moved.movements.iter().map(movement).collect(),

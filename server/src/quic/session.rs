@@ -21,7 +21,7 @@ use stockline_core::record::DefinitionList;
 use stockline_core::view::{Reader, Stale};
 use stockline_core::wire::{
     self, AllocationAnswers, ArchivedAvailability, ArchivedFollow, ArchivedSignIn, AvailabilityAnswer,
-    Explanations, Follow, FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal,
+    Explanations, Follow, Found, FrameType, Inbox, ItemRec, LaterRec, NodeRec, Positions, RawFrame, Refusal,
     ReservationAnswers, Results, Welcome, WireError,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -355,11 +355,8 @@ impl Session {
             wire::encode(&mut self.out, FrameType::Definitions, raw.request, &DefinitionList::of(&shown));
             return Ok(());
         }
-        let scope = match self.principal.role {
-            Role::Channel => self.principal.channel,
-            Role::Admin | Role::Warehouse => None,
-        };
-        let mut read = wire::read_commands(raw, self.principal.id, scope, self.engine.clock().now())?;
+        let whose = access::whose(&self.principal);
+        let mut read = wire::read_commands(raw, self.principal.id, &whose, self.engine.clock().now())?;
         access::allow(&self.principal, raw.kind, &read.commands)?;
         for (index, command) in read.commands.iter_mut().enumerate() {
             match &mut command.body {
@@ -621,9 +618,12 @@ impl Session {
                 let told = Explanations::of(&reply);
                 wire::encode(&mut self.out, FrameType::Explanations, request, &told);
             }
+            Some(FrameType::Find) => {
+                wire::encode(&mut self.out, FrameType::Found, request, &Found::of(&reply));
+            }
             Some(FrameType::ReadReservations) => {
                 let answers = ReservationAnswers::of(&reply);
-                if answers.claims.len() * 32 > limit::REPLY_BYTES_MAX / 2 {
+                if answers.claims.len() * 32 + answers.text.len() > limit::REPLY_BYTES_MAX / 2 {
                     let text = "too many claims for one reply; ask for fewer reservations at once";
                     refuse(&mut self.out, request, Code::Malformed, text);
                 } else {
@@ -645,6 +645,7 @@ const RESERVED_BYTES_MAX: usize = 2 << 20;
 fn reply_bytes(kind: FrameType, commands: &[Command], lines: usize) -> usize {
     let parts = match kind {
         FrameType::ReadReservations => commands.len() * limit::RESERVATION_LINES_MAX,
+        FrameType::Find => commands.len() * limit::FOUND_MAX / 4,
         FrameType::ReadAllocations => commands.len() * limit::ALLOCATIONS_PER_SKU_MAX / 4,
         FrameType::Explain => lines * limit::NODES_MAX,
         FrameType::Reserve => lines * 2 + commands.len(),
