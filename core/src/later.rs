@@ -22,11 +22,24 @@ pub enum Item {
     Date(u16),
     /// Units claimed at a node that no supply serves.
     Unserved(NodeId),
-    /// Units that a channel waits for.
+    /// What a channel waits for, as [`waiting`] says.
     Waiting(ChannelId),
     /// How many reservations wait.
     Waiters,
 }
+
+/// Units that a channel waits for, and how many of its reservations do, as one number, of which the view keeps 48 bits. A
+/// channel waits for no more units than a rule can say.
+pub fn waiting(units: i64, waiters: i64) -> i64 {
+    waiters << 32 | units
+}
+
+/// The two that such a number stands for.
+pub fn units_and_waiters(number: i64) -> (i64, i64) {
+    (number & i64::from(u32::MAX), number >> 32)
+}
+
+const _: () = assert!(limit::WAITING_PER_SKU_MAX < 1 << 15);
 
 /// Supplies have three numbers each.
 const UNSERVED: u16 = 3 * limit::SUPPLIES_PER_SKU_MAX as u16;

@@ -208,7 +208,9 @@ struct Extra {
     /// Who claims what is to come, and where; the oldest first.
     waiting: Vec<(NodeId, ReservationId)>,
     /// Units that channels wait for.
-    backordered: Vec<(ChannelId, i64)>,
+    backordered: Vec<Backordered>,
+    /// Units that channels claim of groups.
+    of_groups: Vec<(ChannelId, NodeId, i64)>,
     /// Last count of a node: when it was taken.
     counted: Vec<(NodeId, Millis)>,
     /// Earlier physical changes, for counts that arrive late; the latest one lies in the position.
@@ -217,10 +219,20 @@ struct Extra {
     horizon: Millis,
 }
 
+/// What a channel's reservations wait for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Backordered {
+    channel: ChannelId,
+    units: i64,
+    /// Its entries of [`Extra::waiting`].
+    waiters: i64,
+}
+
 impl Extra {
-    /// Units that a channel waits for.
-    fn backordered(&self, channel: ChannelId) -> i64 {
-        self.backordered.iter().find(|(other, _)| *other == channel).map_or(0, |(_, units)| *units)
+    /// What a channel waits for.
+    fn backordered(&self, channel: ChannelId) -> Backordered {
+        let found = self.backordered.iter().find(|other| other.channel == channel);
+        found.copied().unwrap_or(Backordered { channel, units: 0, waiters: 0 })
     }
 }
 
@@ -255,8 +267,8 @@ pub struct Ledger {
     coming: Vec<promise::Coming>,
     /// What may be taken for a line where units are claimed of groups.
     cover: Option<Cover>,
-    /// Units were wanted of one group more than can be claimed of.
-    crowded: bool,
+    /// A limit because of which units were not claimed: of groups, or of those who wait.
+    full: Option<Code>,
     /// Entries of all [`Extra::waiting`].
     waiting: usize,
     takes: Vec<reserve::Take>,
@@ -286,7 +298,7 @@ impl Ledger {
             drawn: Vec::new(),
             coming: Vec::new(),
             cover: None,
-            crowded: false,
+            full: None,
             waiting: 0,
             takes: Vec::new(),
             taken_of_groups: Vec::new(),

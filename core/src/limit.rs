@@ -39,9 +39,19 @@ pub const PRINCIPALS_MAX: usize = 65_536;
 /// Open dated supplies of one sku.
 pub const SUPPLIES_PER_SKU_MAX: usize = 1_024;
 /// Reservations that wait for a sku, counted by node.
-pub const WAITING_PER_SKU_MAX: usize = 16_384;
+pub const WAITING_PER_SKU_MAX: usize = 32_766;
+/// The same of one channel's reservations: no more than half, so that others can wait too.
+pub const WAITING_PER_CHANNEL_MAX: usize = WAITING_PER_SKU_MAX / 2;
+
+/// Whether nobody more of a channel may wait for a sku, where so many do, and so many of its own.
+pub fn waiting_is_full(all: i64, own: i64) -> bool {
+    all >= WAITING_PER_SKU_MAX as i64 || own >= WAITING_PER_CHANNEL_MAX as i64
+}
+
 /// Groups of which units of one sku are claimed, their nodes not chosen yet.
-pub const CLAIMED_GROUPS_PER_SKU_MAX: usize = 6;
+pub const CLAIMED_GROUPS_PER_SKU_MAX: usize = 64;
+/// The same of one channel's reservations, so that one cannot take all places.
+pub const CLAIMED_GROUPS_PER_CHANNEL_MAX: usize = 16;
 /// Allocations of one sku, counted by channel and node.
 pub const ALLOCATIONS_PER_SKU_MAX: usize = 16_384;
 

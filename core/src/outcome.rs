@@ -69,6 +69,8 @@ codes! {
     InvalidName = 26, "INVALID_NAME";
     /// A rule names a node and a group, allocates for no channel, or more than there can be.
     InvalidRule = 28, "INVALID_RULE";
+    /// Of the sku as many reservations wait for supplies as may, of the channel or in all. Decided by the ledger.
+    TooManyWaiting = 29, "TOO_MANY_WAITING";
     UnknownSku = 30, "UNKNOWN_SKU";
     UnknownNode = 31, "UNKNOWN_NODE";
     UnknownChannel = 32, "UNKNOWN_CHANNEL";

@@ -215,7 +215,7 @@ impl Reader<'_> {
         // By number, and behind them what no supply serves.
         let none = Supply { node: NodeId::ANY, open: 0, eta: THERE, order: 0, pool: ChannelId::NO_SUPPLY };
         let (mut supplies, mut unserved) = (Supplies::new(), Supplies::new());
-        let (mut waiting, mut waiters) = (0, 0);
+        let (mut waiting, mut all, mut own) = (0, 0, 0);
         self.view.each_cell(self.as_of, Row::unpack(row.load(Ordering::Acquire)), |index, number| {
             let item = Item::at(index.0);
             if let Item::Node(at) | Item::Open(at) | Item::Date(at) = item {
@@ -231,12 +231,14 @@ impl Reader<'_> {
             }
             match item {
                 Item::Unserved(node) => unserved.push(Supply { node, open: -number, ..none }),
-                Item::Waiting(who) if who == channel.id() => waiting = number,
-                Item::Waiters => waiters = number,
+                Item::Waiting(who) if who == channel.id() => {
+                    (waiting, own) = later::units_and_waiters(number);
+                }
+                Item::Waiters => all = number,
                 _ => {}
             }
         })?;
-        if waiters >= limit::WAITING_PER_SKU_MAX as i64 {
+        if limit::waiting_is_full(all, own) {
             return Ok(found);
         }
         supplies.append(&mut unserved);
@@ -288,7 +290,7 @@ impl Reader<'_> {
             nodes.push((node, (offer - withheld(node)).max(0), 0, there));
         })?;
         let usable = nodes.iter().map(|(node, free, ..)| (*node, *free));
-        let cover = (!demands.is_empty()).then(|| Cover::new(self.rules, &demands, usable));
+        let mut cover = (!demands.is_empty()).then(|| Cover::new(self.rules, &demands, usable));
         // Of the nodes looked at so far, what claims on groups leave.
         let (mut of_offered, mut of_group) = (cover.clone(), cover.clone());
         nodes.retain(|(node, ..)| channel.nodes.contains(*node));
@@ -312,7 +314,7 @@ impl Reader<'_> {
             if group.is_none_or(|group| group.contains(node)) {
                 shared += of(&mut of_group);
                 own += allocated;
-                let free = cover.as_ref().map_or(free, |cover| cover.room(self.rules, node, free));
+                let free = cover.as_mut().map_or(free, |cover| cover.room(self.rules, node, free));
                 if free + allocated > 0 {
                     each(node, free + allocated);
                 }

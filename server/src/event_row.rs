@@ -442,13 +442,11 @@ impl EventRow {
                 _ => {}
             }
         }
-        let reservation = match given(&self.reservation) {
-            None => None,
-            Some(text) => Some(match uuid_number(text) {
-                Some(id) => Called::Id(ReservationId(id)),
-                None => Called::Text(text.into()),
-            }),
+        let called = |text: &str| match uuid_number(text) {
+            Some(id) => Called::Id(ReservationId(id)),
+            None => Called::Text(text.into()),
         };
+        let reservation = given(&self.reservation).map(called);
         let reason = given(&self.reason).unwrap_or_default();
         if reason.len() > limit::LABEL_BYTES_MAX {
             return Err(wrong("reason", reason, "is longer than 128 bytes"));

@@ -9,7 +9,7 @@ use stockline_core::id::{ChannelId, GroupId, Lsn, Millis, NodeId, ReservationId,
 use stockline_core::journal::file::FileJournal;
 use stockline_core::journal::{self, Journal};
 use stockline_core::ledger::{Ledger, NEVER, Reason, audit};
-use stockline_core::limit::{LINE_SUPPLIES_MAX, QUANTITY_MAX, WAITING_PER_SKU_MAX};
+use stockline_core::limit::{LINE_SUPPLIES_MAX, QUANTITY_MAX, WAITING_PER_CHANNEL_MAX, WAITING_PER_SKU_MAX};
 use stockline_core::outcome::{Code, State};
 use stockline_core::snapshot::Snapshot;
 use stockline_core::view::View;
@@ -263,25 +263,34 @@ fn promises_are_made_anew_by_priority_then_age() {
 }
 
 /// What readers are told that each channel could have of sku 1 is what a reservation of all there is would be told.
-fn check_readers(bench: &mut Bench) {
+/// What readers of channels and groups are told that they can get of sku 1, now and later.
+fn offers(bench: &mut Bench) -> Vec<((u16, GroupId), i64)> {
     let (view, mut publisher) = View::new(bench.sequencer.catalogue.rules());
     for ledger in &bench.ledgers {
         ledger.all_offers(|place, offer| publisher.store(place, offer, Lsn(1)));
     }
     publisher.raise(Lsn(1));
-    for (channel, group) in (0..4).flat_map(|channel| [(channel, GroupId::ANY), (channel, GroupId(0))]) {
+    let asked = (0..4).flat_map(|channel| [(channel, GroupId::ANY), (channel, GroupId(0))]);
+    let told = asked.map(|(channel, group)| {
         let read = view.read(|reader| {
             let rule = reader.rules.channel(ChannelId(channel)).expect("it is there");
             let nodes = reader.rules.group(group);
             let there = reader.available(rule, nodes, SkuId(1), |_, _| {})?;
             Ok(there.units + reader.later((bench.now, Millis(0)), rule, nodes, SkuId(1))?.units)
         });
+        ((channel, group), read.expect("nobody writes").1)
+    });
+    told.collect()
+}
+
+fn check_readers(bench: &mut Bench) {
+    for ((channel, group), read) in offers(bench) {
         let line = Line { sku: SkuId(1), node: NodeId::ANY, group, quantity: QUANTITY_MAX };
         let id = 1 << 90 | u128::from(bench.sequencer.last().0);
         let told = bench.reserve(id, channel, 1_000, &[line]);
         assert_eq!(told.reply.outcome.code, Code::InsufficientStock);
         let most = i64::from(told.parts[0].2);
-        assert_eq!(read.expect("nobody writes").1, most, "channel {channel} group {group}");
+        assert_eq!(read, most, "channel {channel} group {group}");
     }
 }
 
@@ -331,12 +340,25 @@ fn as_many_wait_as_may_and_all_are_promised_anew_at_once() {
     let units = WAITING_PER_SKU_MAX as i64 + 10;
     assert_eq!(supply(&mut bench, 0, 1, units, day(10)), Code::Ok);
     for id in 1..=WAITING_PER_SKU_MAX as u128 {
-        assert_eq!(bench.reserve(id, 0, 600_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
+        // A channel may be half of those who wait: that hides nothing from others.
+        let channel = u16::from(id > WAITING_PER_CHANNEL_MAX as u128) * 2;
+        if id == WAITING_PER_CHANNEL_MAX as u128 + 1 {
+            let one_more = bench.reserve(1 << 79, 0, 600_000, &[any_line(1, 1)]);
+            assert_eq!(one_more.reply.outcome.code, Code::TooManyWaiting);
+            let told = offers(&mut bench);
+            let of = |channel| told.iter().find(|told| told.0 == (channel, GroupId::ANY)).map(|told| told.1);
+            let left = units - WAITING_PER_CHANNEL_MAX as i64;
+            assert_eq!((of(0), of(2)), (Some(0), Some(left)));
+        }
+        assert_eq!(bench.reserve(id, channel, 600_000, &[any_line(1, 1)]).reply.outcome.code, Code::Ok);
         bench.journal.clear();
         bench.now = bench.now.plus(1);
     }
-    let one_more = bench.reserve(1 << 80, 0, 60_000, &[any_line(1, 1)]);
-    assert_eq!(one_more.reply.outcome.code, Code::InsufficientStock);
+    for channel in [0, 1, 2] {
+        let one_more = bench.reserve((1 << 80) + u128::from(channel), channel, 60_000, &[any_line(1, 1)]);
+        let code = if channel == 1 { Code::InsufficientStock } else { Code::TooManyWaiting };
+        assert_eq!(one_more.reply.outcome.code, code, "channel {channel}: one is not offered the node");
+    }
     assert_eq!(supply(&mut bench, 0, 1, units, day(12)), Code::Ok);
     let started = std::time::Instant::now();
     let told = promised(&mut bench);

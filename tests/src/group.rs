@@ -6,10 +6,13 @@
 
 use stockline_core::catalogue::Definition;
 use stockline_core::command::{Action, Allocate, Body, Fill, Line, StepLine, Verb};
+use stockline_core::cover::Cover;
 use stockline_core::event::EventKind;
 use stockline_core::id::{ChannelId, GroupId, NodeId, SkuId};
 use stockline_core::limit;
 use stockline_core::outcome::{Code, State};
+use stockline_loadgen::chance::pick;
+use stockline_loadgen::dice::Dice;
 
 use crate::bench::{Bench, Told, any_line, node_line};
 
@@ -272,28 +275,48 @@ fn which_group_it_is_and_who_may() {
 }
 
 #[test]
-fn a_sku_is_claimed_of_so_many_groups() {
-    both([9, 0, 0], |bench| {
-        for group in 2..=limit::CLAIMED_GROUPS_PER_SKU_MAX as u16 {
+fn a_channel_claims_of_so_many_groups_and_all_of_more() {
+    let own = limit::CLAIMED_GROUPS_PER_CHANNEL_MAX as u16;
+    let all = limit::CLAIMED_GROUPS_PER_SKU_MAX as u16;
+    both([200, 0, 0], |bench| {
+        for group in 2..=all {
             let name = format!("g{group}");
             bench.define(Definition::Group { name, nodes: vec!["n0".into()] });
         }
-        let last = limit::CLAIMED_GROUPS_PER_SKU_MAX as u16;
-        for group in 0..last {
-            let group = if group == 0 { u16::MAX } else { group };
-            let told = bench.reserve(u128::from(group), 0, 10 * TTL, &[of_group(1, group, 1)]);
+        // Channel 4 and on: as many as fill all places, each with its own.
+        for channel in 4..=4 + all / own {
+            assert_eq!(bench.define(Definition::channel(&format!("c{channel}"))), Code::Ok);
+        }
+        let claim = |bench: &mut Bench, id: u128, channel, group| {
+            took(bench.reserve(id, channel, 10 * TTL, &[any_line(2, 1), of_group(1, group, 1)])).0
+        };
+        bench.receive(2, 0, 200);
+        for group in 1..=own {
+            let told = bench.reserve(u128::from(group), 4, 10 * TTL, &[of_group(1, group, 1)]);
             assert_eq!(told.reply.outcome.code, Code::Ok, "group {group}");
         }
-        // Another shard's line is short too.
-        let lines = [any_line(2, 1), of_group(1, last, 1)];
-        assert_eq!(took(bench.reserve(99, 0, TTL, &lines)), (Code::TooManyGroups, vec![]));
+        // One more is too many for this channel, and for nobody else; the groups that it has go on.
+        assert_eq!(claim(bench, 200, 4, own + 1), Code::TooManyGroups);
+        assert_eq!(claim(bench, 201, 4, own), Code::Ok);
+        assert_eq!(claim(bench, 202, 5, own + 1), Code::Ok);
+        bench.step(202, Verb::Release, 0);
+        for group in own + 1..=all {
+            let channel = 4 + (group - 1) / own;
+            assert_eq!(claim(bench, u128::from(group), channel, group), Code::Ok, "group {group}");
+        }
+        let last = 4 + all / own;
+        assert_eq!(bench.reserve(203, last, TTL, &[of_group(1, all, 1)]).reply.outcome.code, Code::Ok);
+        let told = bench.reserve(204, last, TTL, &[Line { group: GroupId::ANY, ..of_group(1, 0, 1) }]);
+        assert_eq!(told.reply.outcome.code, Code::TooManyGroups, "all nodes are one more group");
         bench.step(1, Verb::Release, 0);
-        assert_eq!(
-            bench.reserve(98, 0, TTL, &lines[1..]).reply.outcome.code,
-            Code::Ok,
-            "there is room again"
-        );
-        refused(bench.reserve(1007, 0, TTL, &[any_line(1, 4)]), 3);
+        let told = bench.reserve(205, last, TTL, &[Line { group: GroupId::ANY, ..of_group(1, 0, 1) }]);
+        assert_eq!(told.reply.outcome.code, Code::Ok, "there is room again");
+        // What is free is counted as ever: 66 units are claimed, one of them given back.
+        let left = 200 - (i64::from(all) + 3 - 1);
+        refused(bench.reserve(206, 0, TTL, &[any_line(1, 201)]), left as u32);
+        let sound = bench.reserve(207, 0, TTL, &[any_line(1, left as u32)]);
+        assert_eq!(sound.reply.outcome.code, Code::Ok);
+        refused(bench.reserve(208, 0, TTL, &[any_line(1, 1)]), 0);
     });
 }
 
@@ -318,4 +341,82 @@ fn allocations_leave_what_groups_need_and_facts_do_not_wait() {
         bench.receive(1, 0, 3);
         refused(bench.reserve(1009, 0, TTL, &[of_group(1, 0, 2)]), 1);
     });
+}
+
+/// What may be taken of nodes, as Hall's theorem says it: for every union of groups, what its nodes have less what is
+/// claimed of them, and what is missing before.
+struct Unions {
+    /// By group: its nodes, a bit each, and units claimed.
+    groups: Vec<(u32, i64)>,
+    units: Vec<i64>,
+    missing: i64,
+}
+
+impl Unions {
+    fn spare(&self) -> impl Iterator<Item = (u32, i64)> {
+        (1u32..1 << self.groups.len()).map(|union| {
+            let of = |at: &usize| union >> at & 1 == 1;
+            let groups = (0..self.groups.len()).filter(of).map(|at| self.groups[at]);
+            let nodes = groups.clone().fold(0, |all, (nodes, _)| all | nodes);
+            let has = (0..self.units.len()).filter(|node| nodes >> node & 1 == 1);
+            let has: i64 = has.map(|node| self.units[node]).sum();
+            (nodes, has - groups.map(|(_, claimed)| claimed).sum::<i64>())
+        })
+    }
+
+    fn room(&self, node: usize) -> i64 {
+        let spare = self.spare().filter(|(nodes, _)| nodes >> node & 1 == 1);
+        let least = spare.map(|(_, spare)| spare + self.missing).min();
+        self.units[node].min(least.unwrap_or(i64::MAX)).max(0)
+    }
+}
+
+#[test]
+fn a_flow_and_all_unions_say_the_same() {
+    let mut dice = Dice::new(11);
+    let mut some_missing = 0;
+    for _ in 0..400 {
+        let mut bench = Bench::new(1);
+        for node in 3..8 {
+            assert_eq!(bench.define(Definition::node(&format!("n{node}"), 1)), Code::Ok);
+        }
+        let groups = 1 + pick(&mut dice, 7) as usize;
+        let mut unions = Unions { groups: Vec::new(), units: Vec::new(), missing: 0 };
+        unions.units = (0..8).map(|_| pick(&mut dice, 7) as i64).collect();
+        for group in 0..groups {
+            let nodes = 1 + pick(&mut dice, 255) as u32;
+            let names = (0..8).filter(|node| nodes >> node & 1 == 1).map(|node| format!("n{node}"));
+            let name = format!("x{group}");
+            assert_eq!(bench.define(Definition::Group { name, nodes: names.collect() }), Code::Ok);
+            unions.groups.push((nodes, 1 + pick(&mut dice, 8) as i64));
+        }
+        let rules = bench.sequencer.catalogue.rules();
+        // Groups 0 and 1 are the bench's own.
+        let demands: Vec<_> =
+            (2..).map(GroupId).zip(&unions.groups).map(|(id, (_, units))| (id, *units)).collect();
+        let nodes = unions.units.iter().enumerate().map(|(node, units)| (NodeId(node as u16), *units));
+        let mut cover = Cover::new(&rules, &demands, nodes);
+        unions.missing = unions.spare().map(|(_, spare)| -spare).max().unwrap_or(0).max(0);
+        assert_eq!(cover.missing(), unions.missing, "{demands:?} {:?}", unions.units);
+        some_missing += i32::from(unions.missing > 0);
+        if pick(&mut dice, 4) == 0 {
+            unions.missing += 2;
+            cover.allow(unions.missing);
+        }
+        for _ in 0..12 {
+            let node = pick(&mut dice, 8) as usize;
+            let (room, id) = (unions.room(node), NodeId(node as u16));
+            assert_eq!(
+                cover.room(&rules, id, unions.units[node]),
+                room,
+                "{:?} {:?}",
+                unions.groups,
+                unions.units
+            );
+            let taken = room.min(pick(&mut dice, 4) as i64);
+            cover.take(&rules, id, taken);
+            unions.units[node] -= taken;
+        }
+    }
+    assert!((40..360).contains(&some_missing), "{some_missing}");
 }

@@ -4,6 +4,8 @@
 //! missing in its free, so that it has nothing on hand. Which node serves them, a move says; until then [`Cover`]
 //! keeps as many units free at nodes of the group as are claimed of it.
 
+use smallvec::SmallVec;
+
 use crate::bucket::{Bucket, Movement};
 use crate::catalogue::{ChannelRule, Rules};
 use crate::command::{Fill, Line};
@@ -11,6 +13,7 @@ use crate::cover::{Cover, Demands};
 use crate::id::{ChannelId, NodeId, SkuId, ZoneId};
 use crate::ledger::{Effects, Ledger, Short};
 use crate::limit;
+use crate::outcome::Code;
 
 impl Ledger {
     /// Whether units of a sku are claimed of groups.
@@ -19,6 +22,42 @@ impl Ledger {
         // Groups stand behind nodes.
         let last = self.positions.range(self.shard.row(sku)).next_back();
         last.is_some_and(|at| self.positions.at(at).node().is_group())
+    }
+
+    /// Notes what a channel's reservation claims of groups, or claims no longer.
+    pub(super) fn count_of_groups(&mut self, channel: ChannelId, movements: &[Movement]) {
+        for movement in movements.iter().filter(|movement| movement.node.is_group()) {
+            let units = -movement.change_of(Bucket::Free);
+            if units != 0 && self.shard.owns(movement.sku) {
+                self.count_of_group(channel, movement.sku, movement.node, units);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn count_of_group(&mut self, channel: ChannelId, sku: SkuId, node: NodeId, units: i64) {
+        let counts = &mut self.extras.entry(sku).or_default().of_groups;
+        match counts.iter().position(|count| (count.0, count.1) == (channel, node)) {
+            Some(at) => {
+                counts[at].2 += units;
+                if counts[at].2 == 0 {
+                    counts.swap_remove(at);
+                }
+            }
+            None => counts.push((channel, node, units)),
+        }
+    }
+
+    /// Whether a channel claims units of a sku of other groups than this one, and of so many as it may.
+    fn has_too_many_groups(&self, channel: ChannelId, sku: SkuId, node: NodeId) -> bool {
+        let counts = self.extras.get(&sku).map_or(&[][..], |extra| &extra.of_groups);
+        let own = counts.iter().filter(|count| count.0 == channel).map(|count| count.1);
+        // What this command claims already.
+        let taken = self.taken_of_groups.iter().filter(|taken| taken.0 == sku).map(|taken| taken.1);
+        let mut groups: SmallVec<[NodeId; 4]> = own.chain(taken).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.len() >= limit::CLAIMED_GROUPS_PER_CHANNEL_MAX && !groups.contains(&node)
     }
 
     /// Units claimed of all groups together.
@@ -120,7 +159,7 @@ impl Ledger {
             return None;
         }
         let withheld = |node| rules.withheld(sku, node, channel.id());
-        let cover = Cover::new(rules, &demands, self.usable(sku, withheld, |_| 0));
+        let mut cover = Cover::new(rules, &demands, self.usable(sku, withheld, |_| 0));
         let offered = self.usable(sku, withheld, |_| 0).filter(|(node, _)| channel.nodes.contains(*node));
         let offered = cover.clone().take_all(rules, offered);
         let mut candidates = std::mem::take(&mut self.candidates);
@@ -157,8 +196,9 @@ impl Ledger {
         let nodes = rules.group(group);
         let demands = self.demands(sku, |_| 0);
         let known = demands.iter().any(|(other, _)| *other == group);
-        if !known && demands.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX {
-            self.crowded = true;
+        let full = !known && demands.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX;
+        if full || self.has_too_many_groups(channel.id(), sku, node) {
+            self.full = Some(Code::TooManyGroups);
             effects.shorts.push(Short { line: index as u16, sku, quantity: line.quantity, available: 0 });
             return;
         }

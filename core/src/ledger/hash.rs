@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bucket::{Bucket, ON_HAND};
 use crate::id::{ChannelId, NodeId, ReservationId, SkuId};
-use crate::ledger::Ledger;
+use crate::ledger::{Backordered, Ledger};
 use crate::outcome::State;
 
 /// Sum of 128-bit hashes of every position, allocation, supply, count and active claim.
@@ -137,7 +137,8 @@ impl Ledger {
     fn audit_claims(&self, wrong: &mut Vec<String>) -> i64 {
         let mut claimed: HashMap<(SkuId, NodeId, Bucket), i64> = HashMap::new();
         let mut waiting: HashMap<(SkuId, NodeId, ChannelId), i64> = HashMap::new();
-        let mut backordered: HashMap<(SkuId, ChannelId), i64> = HashMap::new();
+        let mut backordered: HashMap<(SkuId, ChannelId), (i64, i64)> = HashMap::new();
+        let mut of_groups: HashMap<(SkuId, ChannelId, NodeId), i64> = HashMap::new();
         let who_wait = self
             .extras
             .iter()
@@ -158,8 +159,12 @@ impl Ledger {
                     if !listed.contains(&(claim.sku, claim.node, id)) {
                         wrong.push(format!("reservation {id} waits and is not among those who do"));
                     }
-                    *backordered.entry((claim.sku, part.channel)).or_default() += i64::from(claim.quantity);
+                    backordered.entry((claim.sku, part.channel)).or_default().0 += i64::from(claim.quantity);
                     continue;
+                }
+                if claim.node.is_group() {
+                    *of_groups.entry((claim.sku, part.channel, claim.node)).or_default() +=
+                        i64::from(claim.quantity);
                 }
                 for bucket in [Bucket::Held, Bucket::Confirmed, Bucket::Picked] {
                     *claimed.entry((claim.sku, claim.node, bucket)).or_default() +=
@@ -175,11 +180,27 @@ impl Ledger {
                     wrong.push(format!("sku {sku} node {node}: {units} units promised, claims for {claims}"));
                 }
             }
-            for (channel, units) in &extra.backordered {
-                let claims = backordered.remove(&(*sku, *channel)).unwrap_or(0);
+            for (_, id) in &extra.waiting {
+                let part = self.reservations.part(*id);
+                let count = part.and_then(|part| backordered.get_mut(&(*sku, part.channel)));
+                if let Some(count) = count {
+                    count.1 += 1;
+                }
+            }
+            for Backordered { channel, units, waiters } in &extra.backordered {
+                let claims = backordered.remove(&(*sku, *channel)).unwrap_or_default();
+                if claims != (*units, *waiters) {
+                    wrong.push(format!(
+                        "sku {sku} channel {channel}: {waiters} wait for {units}, claims for {claims:?}"
+                    ));
+                }
+            }
+            for (channel, node, units) in &extra.of_groups {
+                let claims = of_groups.remove(&(*sku, *channel, *node)).unwrap_or(0);
                 if claims != *units {
-                    wrong
-                        .push(format!("sku {sku} channel {channel}: waits for {units}, claims for {claims}"));
+                    wrong.push(format!(
+                        "sku {sku} channel {channel} group at {node}: {units}, claims for {claims}"
+                    ));
                 }
             }
             for (node, id) in &extra.waiting {
@@ -193,8 +214,13 @@ impl Ledger {
         for ((sku, node, _), claims) in waiting {
             wrong.push(format!("sku {sku} node {node}: claims for {claims} of no supply"));
         }
+        for ((sku, channel, node), claims) in of_groups {
+            wrong.push(format!(
+                "sku {sku} channel {channel} group at {node}: claims for {claims} that are not counted"
+            ));
+        }
         for ((sku, channel), claims) in backordered {
-            wrong.push(format!("sku {sku} channel {channel}: claims for {claims} that are not counted"));
+            wrong.push(format!("sku {sku} channel {channel}: claims for {claims:?} that are not counted"));
         }
         let mut shares: HashMap<(SkuId, NodeId), i64> = HashMap::new();
         for (sku, extra) in &self.extras {

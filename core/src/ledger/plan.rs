@@ -136,7 +136,7 @@ impl Ledger {
         let mut tried = std::mem::take(&mut self.tried);
         tried.clear();
         self.serve_line(rules, channel, asking, (0, line), &mut tried);
-        self.crowded = false;
+        self.full = None;
         offer.served = tried.shorts.is_empty();
         self.tried = tried;
         offer

@@ -22,9 +22,10 @@ use crate::command::Line;
 use crate::cover::Cover;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
-use crate::later::{Asked, Item, Supply};
-use crate::ledger::{Claim, Effects, Ledger, Position, SupplyState, merge_movements};
+use crate::later::{self, Asked, Item, Supply};
+use crate::ledger::{Backordered, Claim, Effects, Ledger, Position, SupplyState, merge_movements};
 use crate::limit;
+use crate::outcome::Code;
 
 /// Why a promise is what it is now. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -194,7 +195,10 @@ impl Ledger {
                 let none = |open: &&SupplyState| (open.node, open.pool) == (node, ChannelId::NO_SUPPLY);
                 extra.supplies.iter().find(none).map_or(0, |open| i64::from(open.claimed))
             }
-            Item::Waiting(channel) => extra.backordered(channel),
+            Item::Waiting(channel) => {
+                let Backordered { units, waiters, .. } = extra.backordered(channel);
+                later::waiting(units, waiters)
+            }
             Item::Waiters => extra.waiting.len() as i64,
         }
     }
@@ -204,7 +208,7 @@ impl Ledger {
         let extra = self.extras.get(&sku).into_iter();
         extra.flat_map(|extra| {
             let supplies = extra.supplies.iter().flat_map(SupplyState::items);
-            let channels = extra.backordered.iter().map(|(channel, _)| Item::Waiting(*channel));
+            let channels = extra.backordered.iter().map(|of| Item::Waiting(of.channel));
             let waiters = (!extra.waiting.is_empty()).then_some(Item::Waiters);
             supplies.chain(channels).chain(waiters)
         })
@@ -369,23 +373,22 @@ impl Ledger {
         position.free
     }
 
-    /// Notes what supplies have left for a line, the earliest first; answers the units.
+    /// Notes what supplies have left for a line, of which so many units are there, the earliest first; answers the units.
+    /// None where as many wait as may; then it is noted, if they would have done.
     #[cold]
     pub(super) fn note_coming(
         &mut self,
         now: Millis,
         rules: &Rules,
         channel: &ChannelRule,
-        line: &Line,
+        (line, there): (&Line, i64),
     ) -> i64 {
         let mut coming = std::mem::take(&mut self.coming);
         coming.clear();
         let (Some(extra), Some(profile)) = (self.extras.get(&line.sku), rules.skus.profile(line.sku)) else {
             return 0;
         };
-        if extra.waiting.len() >= limit::WAITING_PER_SKU_MAX {
-            return 0;
-        }
+        let own = extra.backordered(channel.id());
         let taken = self.takes.iter().filter(|take| take.sku == line.sku && take.pool.is_supply());
         let asked = Asked {
             now,
@@ -394,7 +397,7 @@ impl Ledger {
             channel,
             group: rules.group(line.group),
             node: line.node,
-            waiting: extra.backordered(channel.id()) + taken.map(|take| take.quantity).sum::<i64>(),
+            waiting: own.units + taken.map(|take| take.quantity).sum::<i64>(),
         };
         // As far as claims at a node can be counted.
         let room = |node| {
@@ -408,6 +411,12 @@ impl Ledger {
             sum += units;
             coming.push(Coming { pool: supply.pool, at: at as u32, units });
         });
+        if limit::waiting_is_full(extra.waiting.len() as i64, own.waiters) {
+            coming.clear();
+            let would_do = there + sum >= i64::from(line.quantity);
+            self.full = self.full.or(would_do.then_some(Code::TooManyWaiting));
+            sum = 0;
+        }
         self.coming = coming;
         sum
     }
@@ -604,7 +613,7 @@ impl Ledger {
                 part.shift_pool((sku, node), (from, to), (held, confirmed));
                 let channel = part.channel;
                 if !to.is_supply() {
-                    self.count_backorder(sku, channel, -i64::from(held) - i64::from(confirmed));
+                    self.count_backorder(sku, channel, -i64::from(held) - i64::from(confirmed), 0);
                 }
             }
         }
@@ -618,27 +627,37 @@ impl Ledger {
             for open in extra.supplies.iter_mut().filter(|open| open.node == *node) {
                 (open.told, open.arrived) = (open.eta, 0);
             }
-            let (before, reservations) = (extra.waiting.len(), &self.reservations);
-            // The checkpoint knows of reservations only that something is said of.
-            let stays = |id| reservations.part(id).is_none() || reservations.waits(*sku, *node, id);
-            extra.waiting.retain(|(at, id)| at != node || stays(*id));
-            self.dirty_rows.push(Item::Waiters.place(*sku));
-            self.waiting -= before - extra.waiting.len();
+            let reservations = &self.reservations;
+            let mut gone: SmallVec<[ChannelId; 8]> = SmallVec::new();
+            extra.waiting.retain(|(at, id)| {
+                // The checkpoint knows of reservations only that something is said of.
+                let Some(part) = reservations.part(*id).filter(|_| at == node) else { return true };
+                let stays = reservations.waits(*sku, *node, *id);
+                gone.extend((!stays).then_some(part.channel));
+                stays
+            });
+            for channel in gone {
+                self.count_backorder(*sku, channel, 0, -1);
+            }
         }
     }
 
-    /// Units of a sku that a channel waits for become more or fewer.
-    pub(super) fn count_backorder(&mut self, sku: SkuId, channel: ChannelId, units: i64) {
+    /// Units of a sku that a channel waits for become more or fewer, and its reservations that do.
+    pub(super) fn count_backorder(&mut self, sku: SkuId, channel: ChannelId, units: i64, waiters: i64) {
         self.dirty_rows.push(Item::Waiting(channel).place(sku));
+        if waiters != 0 {
+            self.waiting = self.waiting.strict_add_signed(waiters as isize);
+            self.dirty_rows.push(Item::Waiters.place(sku));
+        }
         let counts = &mut self.extras.entry(sku).or_default().backordered;
-        match counts.iter().position(|(other, _)| *other == channel) {
-            Some(at) => {
-                counts[at].1 += units;
-                if counts[at].1 == 0 {
-                    counts.swap_remove(at);
-                }
-            }
-            None => counts.push((channel, units)),
+        let at = counts.iter().position(|other| other.channel == channel).unwrap_or_else(|| {
+            counts.push(Backordered { channel, units: 0, waiters: 0 });
+            counts.len() - 1
+        });
+        let count = &mut counts[at];
+        (count.units, count.waiters) = (count.units + units, count.waiters + waiters);
+        if (count.units, count.waiters) == (0, 0) {
+            counts.swap_remove(at);
         }
     }
 
@@ -652,32 +671,28 @@ impl Ledger {
             }
             let units = i64::from(quantity);
             if from == Bucket::Inbound {
-                self.count_backorder(sku, channel, units);
                 let waiting = &mut self.extras.entry(sku).or_default().waiting;
                 // It claims all at once, so it stands last if it does.
                 let mut own = waiting.iter().rev().take_while(|(_, other)| *other == id);
-                if !own.any(|(at, _)| *at == node) {
-                    waiting.push((node, id));
-                    self.waiting += 1;
-                    self.dirty_rows.push(Item::Waiters.place(sku));
-                }
+                let is_new = !own.any(|(at, _)| *at == node);
+                waiting.extend(is_new.then_some((node, id)));
+                self.count_backorder(sku, channel, units, i64::from(is_new));
             } else if to == Bucket::Inbound {
-                self.count_backorder(sku, channel, -units);
-                self.stop_waiting(sku, node, id);
+                self.count_backorder(sku, channel, -units, 0);
+                self.stop_waiting(sku, node, (id, channel));
             }
         }
     }
 
     /// Takes a reservation from those who wait at a node, if it claims nothing there any more of what is to come.
-    fn stop_waiting(&mut self, sku: SkuId, node: NodeId, id: ReservationId) {
+    fn stop_waiting(&mut self, sku: SkuId, node: NodeId, (id, channel): (ReservationId, ChannelId)) {
         if self.reservations.waits(sku, node, id) {
             return;
         }
         let waiting = &mut self.extras.entry(sku).or_default().waiting;
         if let Some(at) = waiting.iter().position(|waits| *waits == (node, id)) {
             waiting.remove(at);
-            self.waiting -= 1;
-            self.dirty_rows.push(Item::Waiters.place(sku));
+            self.count_backorder(sku, channel, 0, -1);
         }
     }
 

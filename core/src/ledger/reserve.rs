@@ -115,9 +115,11 @@ impl Ledger {
         self.give_back_from(0, 0);
         let short = effects.shorts.len() > shorts_before;
         if short {
-            if std::mem::take(&mut self.crowded) {
+            // Who would have what there is goes without waiting.
+            let all = reserve.fill == Fill::All;
+            if let Some(code) = self.full.take().filter(|code| all || *code == Code::TooManyGroups) {
                 effects.shorts.truncate(shorts_before);
-                return Some(Decision::refused(Outcome::of(Code::TooManyGroups)));
+                return Some(Decision::refused(Outcome::of(code)));
             }
             effects.shorts[shorts_before..].sort_unstable();
         }
@@ -393,7 +395,7 @@ impl Ledger {
         if available < wanted {
             let mut most = available;
             if later && rules.skus.profile(line.sku).is_some_and(Profile::waits) {
-                most = wanted.min(available + self.note_coming(now, rules, channel, line));
+                most = wanted.min(available + self.note_coming(now, rules, channel, (line, available)));
                 if channel.policy.cap > 0 {
                     most = self.capped(channel, line.sku, most);
                 }

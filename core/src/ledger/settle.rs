@@ -59,6 +59,7 @@ impl Ledger {
                 if counts_here {
                     self.reservations.count(reserve.id, reserve.channel, reserve.customer);
                 }
+                self.count_of_groups(reserve.channel, movements);
                 if !promises.is_empty() {
                     self.settle_waiting(reserve.id, reserve.channel, movements);
                 }
@@ -95,6 +96,7 @@ impl Ledger {
         part.book(outcome, own().copied());
         let (partly, channel) = (outcome.partly, part.channel);
         self.reservations.step(id, outcome.state, outcome.expires_at, moment, partly);
+        self.count_of_groups(channel, movements);
         if own().any(|movement| movement.pool.is_supply()) {
             self.settle_waiting(id, channel, movements);
         }

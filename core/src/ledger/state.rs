@@ -105,7 +105,6 @@ impl Ledger {
             extra.supplies.clone_from(&state.supplies);
             extra.supplies.sort_unstable_by_key(|open| (open.node, open.pool));
             extra.waiting.clone_from(&state.waiting);
-            self.waiting += state.waiting.len();
             extra.counted.clone_from(&state.counted);
             extra.recent = state
                 .recent
@@ -136,8 +135,14 @@ impl Ledger {
         if (counts_here || !part.claims.is_empty() || shard.owns(part.anchor)) && part.state != State::None {
             let channel = part.channel;
             if part.state.is_active() {
+                let mut last = None;
                 for claim in part.claims.iter().filter(|claim| claim.pool.is_supply()) {
-                    self.count_backorder(claim.sku, channel, i64::from(claim.quantity));
+                    // Its claims at a node wait once, and stand side by side.
+                    let is_new = last.replace((claim.sku, claim.node)) != Some((claim.sku, claim.node));
+                    self.count_backorder(claim.sku, channel, i64::from(claim.quantity), i64::from(is_new));
+                }
+                for claim in part.claims.iter().filter(|claim| claim.node.is_group()) {
+                    self.count_of_group(channel, claim.sku, claim.node, i64::from(claim.quantity));
                 }
             }
             self.reservations.insert(id, part, labels);

@@ -289,7 +289,7 @@ impl Ledger {
                 } else {
                     self.take_line(rules, channel, asking, (0, &line), effects);
                 }
-                self.crowded = false;
+                self.full = None;
                 effects.shorts.len() == short
             });
             missing |= !taken;

@@ -179,7 +179,12 @@ impl Model {
     ) -> Result<Option<i64>, Code> {
         let claimed = self.claimed_of_groups(line.sku, taken);
         let known = claimed.iter().any(|(other, _)| *other == place);
-        if !known && claimed.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX {
+        let own = self.reservations.values().filter(|one| one.channel == channel && one.state.is_active());
+        let own = own.flat_map(|one| one.claims.keys()).chain(taken.keys());
+        let own: BTreeSet<u16> =
+            own.filter(|spot| spot.0 == line.sku && is_group(spot.1)).map(|spot| spot.1).collect();
+        let crowded = own.len() >= limit::CLAIMED_GROUPS_PER_CHANNEL_MAX && !own.contains(&place);
+        if crowded || (!known && claimed.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX) {
             return Err(Code::TooManyGroups);
         }
         let nodes: Vec<u16> = self.nodes_of(place).into_iter().collect();

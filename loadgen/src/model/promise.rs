@@ -206,7 +206,9 @@ impl Model {
         line: &LineRec,
         taken: &Taken,
     ) -> Vec<(Spot, i64)> {
-        if self.waiting.iter().filter(|(sku, ..)| *sku == line.sku).count() >= limit::WAITING_PER_SKU_MAX {
+        let all = self.waiting.iter().filter(|(sku, ..)| *sku == line.sku);
+        let own = all.clone().filter(|(.., id)| self.reservations[id].channel == channel);
+        if own.count() >= limit::WAITING_PER_CHANNEL_MAX || all.count() >= limit::WAITING_PER_SKU_MAX {
             return Vec::new();
         }
         let gone = |spot: &Spot| taken.get(spot).copied().unwrap_or(0);

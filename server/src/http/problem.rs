@@ -98,7 +98,10 @@ pub(super) fn meaning(code: Code) -> &'static str {
         Code::NodeNotChosen => "for some of it the node is not chosen yet; a move chooses it",
         Code::NodeNotOffered => "the channel is not offered that node",
         Code::TooManyGroups => {
-            "units of the sku are claimed of as many groups as can be; choose nodes for some"
+            "units of the sku are claimed of as many groups as can be, of this channel or in all; choose nodes for some"
+        }
+        Code::TooManyWaiting => {
+            "as many reservations wait for the sku as may, of this channel or in all; fill it partly, or ask again when some are served"
         }
         Code::InsufficientAllocation => "the channel's allocation has fewer units there",
         Code::InvalidQuantity => "a quantity must be 1 to 1,000,000,000",
