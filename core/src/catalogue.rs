@@ -216,6 +216,19 @@ pub struct Principal {
     /// A warehouse's own nodes; a warehouse without any may post for none.
     pub nodes: Vec<NodeId>,
     pub token_sha256: [u8; 32],
+    /// Seconds that `occurred_at` of its events may lie ahead of the server's clock; 0 for those of everybody.
+    pub clock_ahead_s: u32,
+}
+
+impl Principal {
+    /// As far as its events may lie ahead, in milliseconds.
+    pub fn clock_ahead_ms(&self) -> u64 {
+        if self.clock_ahead_s == 0 {
+            limit::CLOCK_AHEAD_MS_MAX
+        } else {
+            u64::from(self.clock_ahead_s) * 1_000
+        }
+    }
 }
 
 /// What a definition led to.
@@ -389,7 +402,7 @@ impl Catalogue {
     /// What nobody may do to a token, whatever transport it comes over: replace the administrator's (the server itself
     /// does, from its file), revoke one that is not there, or give it what does not fit its role.
     pub fn check_principal(&self, by: PrincipalId, definition: &Definition) -> Result<(), Code> {
-        let Definition::Principal { name, role, channel, nodes, token_sha256 } = definition else {
+        let Definition::Principal { name, role, channel, nodes, token_sha256, .. } = definition else {
             return Ok(());
         };
         if name == ADMIN && by != PrincipalId::SYSTEM {
@@ -527,7 +540,10 @@ impl Catalogue {
                 let channel = Channel { name: name_of, parent, group, buffer, policy };
                 self.put(|catalogue| &mut catalogue.channels, (CHANNELS, name), channel, limit::CHANNELS_MAX)
             }
-            Definition::Principal { name, role, channel, nodes, token_sha256 } => {
+            Definition::Principal { name, role, channel, nodes, token_sha256, clock_ahead_s } => {
+                if *clock_ahead_s > limit::CLOCK_AHEAD_S_MAX {
+                    return Err(Code::InvalidRule);
+                }
                 let channel = self.optional(NameKind::Channel, channel)?.map(ChannelId);
                 if *role == Role::Channel && channel.is_none() {
                     return Err(Code::UnknownChannel);
@@ -552,6 +568,7 @@ impl Catalogue {
                     channel,
                     nodes: self.node_ids(nodes)?,
                     token_sha256: *token_sha256,
+                    clock_ahead_s: *clock_ahead_s,
                 };
                 let named = (PRINCIPALS, name);
                 let put =
@@ -680,9 +697,10 @@ impl Catalogue {
                 Definition::Channel { name, parent: parent.map(channel_name), group, buffer, policy }
             }
             EntryKind::Principal => {
-                let Principal { name, role, channel, nodes, token_sha256, .. } = self.principals[at].clone();
-                let nodes = nodes.iter().map(node_name).collect();
-                Definition::Principal { name, role, channel: channel.map(channel_name), nodes, token_sha256 }
+                let Principal { name, role, channel, nodes, token_sha256, clock_ahead_s, .. } =
+                    self.principals[at].clone();
+                let (channel, nodes) = (channel.map(channel_name), nodes.iter().map(node_name).collect());
+                Definition::Principal { name, role, channel, nodes, token_sha256, clock_ahead_s }
             }
             EntryKind::Zone => {
                 let Zone { name, at, lanes } = self.zones[at].clone();

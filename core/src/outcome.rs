@@ -138,7 +138,8 @@ impl Code {
     pub fn leaves_no_trace(self) -> bool {
         matches!(
             self,
-            Code::InvalidQuantity
+            Code::ClockAhead
+                | Code::InvalidQuantity
                 | Code::InvalidEvent
                 | Code::EventInFuture
                 | Code::UnknownSku

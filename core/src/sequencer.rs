@@ -10,11 +10,11 @@ use hashbrown::{HashMap, HashSet};
 use crate::admission::{Admission, Window};
 use crate::batch::{Batch, CatalogueChange, NO_VOTE, Slot, StampedFrame, Vote};
 use crate::catalogue::{
-    Catalogue, Defined, Definition, NO_TOKEN, NameKind, Role, check, check_event, check_reserve,
+    Catalogue, Defined, Definition, NO_TOKEN, NameKind, Principal, Role, check, check_event, check_reserve,
 };
 use crate::command::{Body, Command, Frame, Line, Read, Reserve, Verb};
 use crate::drill::{Bug, planted};
-use crate::event::Redrive;
+use crate::event::{Redrive, StockEvent};
 use crate::id::{Key, Lsn, Millis, NodeId, PrincipalId, ReservationId};
 use crate::limit;
 use crate::outcome::Code;
@@ -211,7 +211,12 @@ impl Sequencer {
         if command.key != Key(0) {
             match self.window.admit(principal, command, batch.now) {
                 Admission::New if self.is_ahead(command, batch.now, batch.wall) => {
-                    return Slot::Door { code: Code::ClockAhead };
+                    let is_future = |event| self.check_event(batch, principal, event) == Code::EventInFuture;
+                    let code = match &command.body {
+                        Body::Event(event) if is_future(event) => Code::EventInFuture,
+                        _ => Code::ClockAhead,
+                    };
+                    return Slot::Door { code };
                 }
                 Admission::New => {}
                 Admission::Repeat(lsn) => return Slot::Repeat { lsn },
@@ -251,7 +256,7 @@ impl Sequencer {
             if !self.may_tell_of(by, event.node) {
                 return Slot::Door { code: Code::UnknownNode };
             }
-            let code = check_event(&batch.rules, self.catalogue.sku_count(), event, batch.wall);
+            let code = self.check_event(batch, by, event);
             if code != Code::Ok {
                 return Slot::Door { code };
             }
@@ -268,6 +273,13 @@ impl Sequencer {
             }
             code => Slot::Refused { lsn, code },
         }
+    }
+
+    /// Whether an event can be taken in as it is.
+    fn check_event<T>(&self, batch: &Batch<T>, teller: PrincipalId, event: &StockEvent) -> Code {
+        let teller = self.catalogue.principal(teller);
+        let ahead_ms = teller.map_or(limit::CLOCK_AHEAD_MS_MAX, Principal::clock_ahead_ms);
+        check_event(&batch.rules, self.catalogue.sku_count(), event, (batch.wall, ahead_ms))
     }
 
     fn is_administrator(&self, principal: PrincipalId) -> bool {

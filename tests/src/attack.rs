@@ -51,6 +51,7 @@ async fn ground(dir: &Path) -> Ground {
         channel: Some(name.into()),
         nodes: vec![],
         token_sha256: token_sha256(name.as_bytes()),
+        clock_ahead_s: 0,
     };
     let channel = |name: &str| Definition::channel(name);
     let node = Definition::node("n", 1);

@@ -220,6 +220,7 @@ fn definitions_that_make_no_sense_are_refused() {
         channel: channel.map(str::to_owned),
         nodes: vec![],
         token_sha256: [1; 32],
+        clock_ahead_s: 0,
     };
     assert_eq!(catalogue.define(&principal(Role::Channel, None)), Err(Code::UnknownChannel));
     assert_eq!(catalogue.define(&principal(Role::Warehouse, None)), Err(Code::UnknownNode));
@@ -228,7 +229,8 @@ fn definitions_that_make_no_sense_are_refused() {
     else {
         unreachable!("it was made above")
     };
-    let thief = Definition::Principal { name: "q".into(), role, channel, nodes, token_sha256 };
+    let thief =
+        Definition::Principal { name: "q".into(), role, channel, nodes, token_sha256, clock_ahead_s: 0 };
     assert_eq!(catalogue.define(&thief), Err(Code::TokenInUse));
 }
 

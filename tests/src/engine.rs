@@ -79,6 +79,7 @@ impl Server {
             channel: None,
             nodes: vec![],
             token_sha256: token_sha256(token.as_bytes()),
+            clock_ahead_s: 0,
         };
         let body = Body::Define(Box::new(definition));
         let frame = Frame {
@@ -121,6 +122,7 @@ pub(crate) async fn stage(admin: &Client) -> Stage {
         channel: channel.map(str::to_owned),
         nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
         token_sha256: token_sha256(name.as_bytes()),
+        clock_ahead_s: 0,
     };
     let definitions = [
         Definition::node("n0", 1),
@@ -410,6 +412,7 @@ async fn an_allocation_is_seen_by_its_channel_and_those_below_it() {
             channel: Some("far".into()),
             nodes: vec![],
             token_sha256: token_sha256(b"far-desk"),
+            clock_ahead_s: 0,
         };
         assert_eq!(admin.define(&[principal]).await.expect("ok")[0].code, Code::Ok);
         let desk = Client::connect(&server.with_token("far-desk")).await.expect("connects");
@@ -552,6 +555,7 @@ async fn each_role_may_do_its_own_and_nothing_else() {
         channel: None,
         nodes: vec!["n0".into()],
         token_sha256: token_sha256(b"another"),
+        clock_ahead_s: 0,
     };
     admin.define(&[replaced]).await.expect("defines");
     let old = Client::connect(&server.with_token("wms")).await.map(drop);

@@ -379,7 +379,7 @@ async fn a_token_that_is_replaced_or_revoked_is_worth_nothing_at_once() {
     let shown = shop.put("GET", "/v1/tokens/shop", Value::Null);
     assert_eq!(
         shown,
-        json!({ "name": "shop", "role": "channel", "channel": "web", "nodes": [], "revoked": true })
+        json!({ "name": "shop", "role": "channel", "channel": "web", "nodes": [], "clock_ahead_s": 300, "revoked": true })
     );
     // A revoked one may be given another; two may be revoked.
     shop.put("DELETE", "/v1/tokens/wms", Value::Null);

@@ -323,7 +323,7 @@ fn what_has_ended_claims_nothing_and_keys_are_each_ones_own() {
         shop.put("PUT", &format!("/v1/tokens/{name}"), body)["token"].as_str().expect("a token").to_owned()
     };
     let (web, edi) = (token("web"), token("edi"));
-    applied(&shop, event("1", "receipt", 20, json!({})));
+    applied(&shop, event("1", "receipt", 40, json!({})));
     let reserve = |bearer: &str, channel: &str, key: &str| {
         let bearer = format!("Bearer {bearer}");
         let body = json!({ "channel": channel, "ttl_ms": 60_000, "lines": [{ "sku": "A", "quantity": 4 }] })
@@ -351,6 +351,17 @@ fn what_has_ended_claims_nothing_and_keys_are_each_ones_own() {
     // By its key it is found again, by its owner.
     let (_, found) = shop.call(&web, "GET", "/v1/reservations/order-4712", Value::Null);
     assert_eq!((&found["id"], &found["lines"][0]["held"]), (&made["id"], &json!(4)));
+    // Its own units do not look like those of all.
+    let allocate =
+        json!({ "action": "allocate", "channel": "web", "sku": "A", "node": "berlin", "quantity": 2 });
+    shop.put("POST", "/v1/allocations", allocate);
+    let (status, mixed) = reserve(&web, "web", "mixed");
+    assert_eq!(status, 201, "{mixed}");
+    let (_, found) = shop.call(&web, "GET", "/v1/reservations/mixed", Value::Null);
+    let pools: Vec<_> =
+        found["lines"].as_array().expect("lines").iter().map(|line| (&line["pool"], &line["held"])).collect();
+    assert_eq!(pools, [(&json!("own"), &json!(2)), (&json!("shared"), &json!(2))], "{found}");
+    shop.call(&web, "POST", "/v1/reservations/mixed/release", json!({}));
     assert_eq!(shop.call(&edi, "GET", "/v1/reservations/order-4712", Value::Null).0, 404);
     let same = [&edi, &web].map(|token| shop.call(token, "GET", "/v1/reservations/order-4711", Value::Null));
     assert!(same.iter().all(|(status, _)| *status == 200) && same[0].1["id"] != same[1].1["id"], "{same:?}");
@@ -531,5 +542,74 @@ fn a_reservation_is_found_by_what_it_is_called_wherever_an_id_does() {
     shop.serving.terminate();
     let shop = Shop::open(&dir.path().join("data"), &["--shards", "2"]);
     check(&shop);
+    shop.serving.terminate();
+}
+
+#[test]
+fn each_token_says_how_far_its_clock_may_be_ahead() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shop = shop(dir.path());
+    let body = |more: Value| with(json!({ "role": "warehouse", "nodes": ["berlin"] }), more);
+    let token = |shop: &Shop, name: &str, more: Value| {
+        shop.put("PUT", &format!("/v1/tokens/{name}"), body(more))["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
+    };
+    let (fast, exact) = (
+        token(&shop, "fast", json!({ "clock_ahead_s": 3_600 })),
+        token(&shop, "exact", json!({ "clock_ahead_s": 2 })),
+    );
+    let usual = token(&shop, "usual", json!({}));
+    let at = |id: &str, ms: i64| event(id, "receipt", 1, json!({ "occurred_at": from_now(ms) }));
+    let code = |token: &str, event: Value| send(&shop, token, json!([event]))[0]["code"].clone();
+    let refused = json!("EVENT_IN_FUTURE");
+    for (token, id, ms, ok) in [
+        (&fast, "1", 3_500_000, true),
+        (&fast, "2", 3_700_000, false),
+        (&usual, "3", 290_000, true),
+        (&usual, "4", 400_000, false),
+        (&exact, "5", -1_000, true),
+        (&exact, "6", 60_000, false),
+    ] {
+        assert_eq!(code(token, at(id, ms)), if ok { Value::Null } else { refused.clone() }, "{id}");
+    }
+    let told = send(&shop, &exact, json!([at("7", 60_000)]));
+    assert!(told[0]["detail"].as_str().expect("text").contains("more than 2 s ahead"), "{told:?}");
+    // An event that says that it was sent an hour from now is kept too.
+    let told =
+        send(&shop, &usual, json!([event("9", "receipt", 1, json!({ "sent_at": from_now(3_600_000) }))]));
+    assert_eq!(told[0]["code"], "CLOCK_AHEAD", "{told:?}");
+    let letters = shop.put("GET", "/v1/dead-letters", Value::Null);
+    let mut kept: Vec<&str> = letters["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|item| item["event"]["id"].as_str())
+        .collect();
+    kept.sort_unstable();
+    assert_eq!(kept, ["2", "4", "6", "7", "9"]);
+    // It stays as it is when the token is replaced; it is told, and bounded.
+    let rotated = shop.put("POST", "/v1/tokens/fast/rotate", Value::Null);
+    assert_eq!(code(rotated["token"].as_str().expect("a token"), at("8", 3_500_000)), Value::Null);
+    assert_eq!(shop.put("GET", "/v1/tokens/fast", Value::Null)["clock_ahead_s"], 3_600);
+    assert_eq!(shop.put("GET", "/v1/tokens/usual", Value::Null)["clock_ahead_s"], 300);
+    for wrong in [0, 86_401] {
+        let body = body(json!({ "clock_ahead_s": wrong }));
+        assert_eq!(shop.call(&shop.token, "PUT", "/v1/tokens/x", body).0, 422);
+    }
+    let profile = dir.path().join("data/client.toml");
+    let profile = profile.to_str().expect("text");
+    let token = |more: &[&str], exit, says| {
+        let mut words =
+            vec!["token", "fast", "--role", "warehouse", "--nodes", "berlin", "--profile", profile];
+        words.extend(more);
+        check_program("stockline", &words, exit, says);
+    };
+    token(&[], 0, "token = ");
+    assert_eq!(shop.put("GET", "/v1/tokens/fast", Value::Null)["clock_ahead_s"], 3_600);
+    token(&["--clock-ahead", "60"], 0, "token = ");
+    assert_eq!(shop.put("GET", "/v1/tokens/fast", Value::Null)["clock_ahead_s"], 60);
+    token(&["--clock-ahead", "86401"], 2, "86401");
     shop.serving.terminate();
 }

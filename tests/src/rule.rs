@@ -122,6 +122,8 @@ fn a_partial_fill_takes_what_there_is_and_says_what_was_short() {
     // A line over several nodes.
     let stock = [(1, 0, 5), (1, 1, 8)];
     check_fill(&stock, partial, &[any_line(1, 20)], Code::Ok, &[(1, 0, 5), (1, 1, 8), (1, u16::MAX, 13)]);
+    // What it gets behind a buffer comes from the best node that has all of that.
+    check_fill(&stock, (2, Fill::Partial), &[any_line(1, 9)], Code::Ok, &[(1, 1, 8), (1, u16::MAX, 8)]);
 }
 
 #[test]

@@ -13,7 +13,10 @@ pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: 
     match body {
         Body::Reserve(reserve) => check_reserve(rules, sku_count, reserve, reserve.lines(lines)),
         Body::Transition(transition) => check_transition(rules, sku_count, transition),
-        Body::Event(event) => check_event(rules, sku_count, event, now),
+        // How far its sender's clock may be ahead, was looked at.
+        Body::Event(event) => {
+            check_event(rules, sku_count, event, (now, u64::from(limit::CLOCK_AHEAD_S_MAX) * 1_000))
+        }
         Body::Allocate(allocate) => check_allocate(rules, sku_count, allocate),
         Body::Expire(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
     }
@@ -98,7 +101,12 @@ fn check_allocate(rules: &Rules, sku_count: usize, allocate: &Allocate) -> Code 
 }
 
 /// The same for an event; the sku is looked at last, so that one that is to come into being may be assumed.
-pub fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Millis) -> Code {
+pub fn check_event(
+    rules: &Rules,
+    sku_count: usize,
+    event: &StockEvent,
+    (now, ahead_ms): (Millis, u64),
+) -> Code {
     let max = i64::from(limit::QUANTITY_MAX);
     let quantity_ok = match event.kind {
         EventKind::Adjustment => event.quantity != 0 && event.quantity.unsigned_abs() <= max as u64,
@@ -124,7 +132,7 @@ pub fn check_event(rules: &Rules, sku_count: usize, event: &StockEvent, now: Mil
     let mut code = Code::Ok;
     first(&mut code, !quantity_ok, Code::InvalidQuantity);
     first(&mut code, !fields_ok, Code::InvalidEvent);
-    first(&mut code, event.occurred_at > now.plus(limit::CLOCK_AHEAD_MS_MAX), Code::EventInFuture);
+    first(&mut code, event.occurred_at > now.plus(ahead_ms), Code::EventInFuture);
     first(&mut code, event.sku.0 as usize >= sku_count, Code::UnknownSku);
     first(&mut code, !rules.knows_node(event.node), Code::UnknownNode);
     if event.kind == EventKind::TransferDispatched {

@@ -76,6 +76,8 @@ pub enum Definition {
         channel: Option<String>,
         nodes: Vec<String>,
         token_sha256: [u8; 32],
+        /// Seconds that its events may lie ahead of the server's clock; 0 for those of everybody.
+        clock_ahead_s: u32,
     },
     /// What is known of a sku that is there.
     SkuData {

@@ -58,7 +58,7 @@ pub struct DefinitionRec {
     /// Rule: 0 none, 1 safety stock, 2 and 3 allocate units and percent of what a receipt brings, 4 and 5 the same
     /// always, 6 backorder, 7 preorder, 8 and 9 as 4 and 5 every so many minutes (`priority`).
     pub effect: u8,
-    /// Webhook: milliseconds for which changes are gathered.
+    /// Webhook: milliseconds for which changes are gathered. Principal: seconds that its events may lie ahead, 0 for 300.
     pub amount: u32,
     /// Channel: 0 priority, 1 nearest, 2 fewest splits, 3 highest stock, 4 lowest cost.
     pub strategy: u8,
@@ -209,8 +209,9 @@ impl Texts {
                 rec.late_confirm = policy.late_confirm as u8;
                 rec.refers_to = self.put(group.as_deref().unwrap_or_default());
             }
-            Definition::Principal { role, channel, nodes, token_sha256, .. } => {
+            Definition::Principal { role, channel, nodes, token_sha256, clock_ahead_s, .. } => {
                 rec.kind = 5;
+                rec.amount = *clock_ahead_s;
                 rec.role = *role as u8;
                 rec.node_count = self.put_names(nodes);
                 rec.refers_to = self.put(channel.as_deref().unwrap_or_default());
@@ -329,6 +330,7 @@ impl<'a> TextReader<'a> {
                 channel: refers_to,
                 nodes,
                 token_sha256: rec.token_sha256,
+                clock_ahead_s: rec.amount.to_native(),
             }),
             6 => Ok(Definition::SkuData {
                 name,

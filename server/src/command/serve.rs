@@ -218,6 +218,7 @@ async fn ensure_admin(engine: &Engine, token: &str) -> Result<(), Stop> {
         channel: None,
         nodes: Vec::new(),
         token_sha256: token_sha256(token.as_bytes()),
+        clock_ahead_s: 0,
     };
     define(engine, vec![admin]).await
 }

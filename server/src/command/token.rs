@@ -38,6 +38,9 @@ pub struct Options {
     /// The nodes it may tell about (role warehouse)
     #[arg(long, value_delimiter = ',', required_if_eq("role", "warehouse"))]
     nodes: Vec<String>,
+    /// Seconds that its events may lie ahead of the server's clock, 86400 at most [default: as before, or 300]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    clock_ahead: Option<u32>,
     /// Make the channel, or the nodes, that are not there yet
     #[arg(long, conflicts_with = "revoke")]
     create: bool,
@@ -77,8 +80,17 @@ pub fn run(options: &Options) -> i32 {
         channel: options.channel.clone(),
         nodes: options.nodes.clone(),
         token_sha256: token_sha256(token.as_bytes()),
+        clock_ahead_s: options.clock_ahead.unwrap_or_default(),
     };
     with_client(&options.profile, async |client, mut profile| {
+        let mut definition = definition;
+        if options.clock_ahead.is_none()
+            && let Definition::Principal { clock_ahead_s, .. } = &mut definition
+            && let Some(Definition::Principal { clock_ahead_s: before, .. }) =
+                client.definitions(&[(EntryKind::Principal, &options.name)]).await?.pop()
+        {
+            *clock_ahead_s = before;
+        }
         if options.create {
             create(&client, options).await?;
         }

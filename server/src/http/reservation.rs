@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::NameKind;
 use stockline_core::command::{Body, Command, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
-use stockline_core::id::{GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
+use stockline_core::id::{ChannelId, GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::label::{LabelKind, Labels};
 use stockline_core::ledger::{Claim, NEVER, Outcome, Trace};
 use stockline_core::limit;
@@ -255,6 +255,9 @@ impl CalledSo {
 struct ClaimOf {
     #[serde(flatten)]
     claim: Promised,
+    /// Whose the units were: the channel's own allocation, one of a channel above it, what all share, or a supply to come.
+    #[schemars(extend("enum" = ["own", "parent", "shared", "supply"]))]
+    pool: &'static str,
     held: u32,
     confirmed: u32,
     picked: u32,
@@ -479,6 +482,12 @@ fn standing(
     let is_active = outcome.state.is_active();
     let claim = |(claim, at): &(Claim, Millis)| ClaimOf {
         claim: promised(caller, claim.sku, claim.node, claim.quantity, *at),
+        pool: match claim.pool {
+            ChannelId::SHARED => "shared",
+            pool if pool.is_supply() => "supply",
+            pool if pool == outcome.channel => "own",
+            _ => "parent",
+        },
         // What has ended claims nothing any more.
         held: if is_active { claim.held } else { 0 },
         confirmed: if is_active { claim.confirmed() } else { 0 },

@@ -21,6 +21,7 @@ use super::body::Sent;
 use super::call::{Asked, At, Caller, at_most};
 use super::problem::{Problem, meaning};
 use super::{cloud_event, dead_letter};
+use crate::access;
 use crate::engine::Engine;
 use crate::event_row::{EventRow, ParsedRow, key_of, wrong};
 use crate::history::{self, Moved};
@@ -138,9 +139,11 @@ async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventRes
     let events: Vec<StockEvent> =
         parsed.iter().map(|row| event_of(&caller.engine, row, caller.principal.id)).collect();
     let commands = parsed.iter().zip(&events);
-    let commands = commands.map(|(row, event)| Command {
-        issued_at: Command::not_before(row.not_before),
-        ..caller.command(row.key, Body::Event(event.clone()), &[])
+    let commands = commands.map(|(row, event)| {
+        let command = caller.command(row.key, Body::Event(event.clone()), &[]);
+        let mut command = Command { issued_at: Command::not_before(row.not_before), ..command };
+        access::bind(&caller.principal, &mut command);
+        command
     });
     let commands: Vec<_> = commands.collect();
     let replies = match commands.is_empty() {
@@ -172,13 +175,13 @@ async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventRes
         },
         lsn: fate.lsn.0,
         code: (fate.code != Code::Ok).then(|| fate.code.name()),
-        detail: detail(sent, fate.code, now),
+        detail: detail(sent, fate.code, now, caller.principal.clock_ahead_ms()),
     });
     Ok(results.collect())
 }
 
 /// Why an event was rejected, and what to do.
-fn detail(sent: &EventSent, code: Code, now: Millis) -> Option<String> {
+fn detail(sent: &EventSent, code: Code, now: Millis, ahead_ms: u64) -> Option<String> {
     let row = match &sent.row {
         Err(reason) => return Some(reason.clone()),
         Ok((row, _)) => row,
@@ -191,7 +194,7 @@ fn detail(sent: &EventSent, code: Code, now: Millis) -> Option<String> {
             wrong("node", &row.node, text)
         }
         Code::EventInFuture => {
-            let ahead = limit::CLOCK_AHEAD_MS_MAX / 1_000;
+            let ahead = ahead_ms / 1_000;
             let now = Moment::text(now);
             let text = format!(
                 "is more than {ahead} s ahead of the server's clock ({now}): set the sender's clock, \
@@ -244,6 +247,7 @@ pub(super) async fn make_skus(
     let now = caller.engine.clock().wall();
     let busy = |_| Problem::of(Code::Overloaded, "configuration changes too fast; send it again");
     let Principal { role, nodes, id, .. } = of;
+    let now = (now, of.clock_ahead_ms());
     let is_sound = |rules: &Rules, row: &ParsedRow| {
         let event = event_of(&caller.engine, row, *id);
         (*role == Role::Admin || nodes.contains(&event.node))

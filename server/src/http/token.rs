@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockline_core::catalogue::{Definition, EntryKind, NO_TOKEN, Role};
+use stockline_core::limit;
 use stockline_core::outcome::Code;
 
 use super::answer::Told;
@@ -22,9 +23,18 @@ pub(super) struct TokenBody {
     /// Role `warehouse`: the nodes it tells of.
     #[serde(default)]
     nodes: Vec<String>,
+    /// Seconds that `occurred_at` of its events may lie ahead of the server's clock, 86,400 at most; 300 where nothing is said.
+    #[serde(default = "clock_ahead_s")]
+    #[schemars(range(min = 1, max = 86_400))]
+    clock_ahead_s: u32,
     /// Told, not put.
     #[serde(default, skip_deserializing)]
     revoked: bool,
+}
+
+/// As for everybody.
+fn clock_ahead_s() -> u32 {
+    (limit::CLOCK_AHEAD_MS_MAX / 1_000) as u32
 }
 
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy)]
@@ -72,15 +82,22 @@ impl Entry for TokenBody {
             let text = "role channel has its channel, role warehouse its nodes, and admin neither";
             return Err(Problem::invalid(text));
         }
-        let (channel, nodes) = (self.channel, self.nodes);
-        Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN })
+        if !(1..=limit::CLOCK_AHEAD_S_MAX).contains(&self.clock_ahead_s) {
+            return Err(Problem::invalid(format!("clock_ahead_s: {} is not 1 to 86400", self.clock_ahead_s)));
+        }
+        let TokenBody { channel, nodes, clock_ahead_s, .. } = self;
+        Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN, clock_ahead_s })
     }
 
     fn of(definition: &Definition) -> Option<TokenBody> {
-        let Definition::Principal { role, channel, nodes, token_sha256, .. } = definition.clone() else {
+        let Definition::Principal { role, channel, nodes, token_sha256, clock_ahead_s: given, .. } =
+            definition.clone()
+        else {
             return None;
         };
-        Some(TokenBody { role: RoleText::of(role), channel, nodes, revoked: token_sha256 == NO_TOKEN })
+        let clock_ahead_s = if given == 0 { clock_ahead_s() } else { given };
+        let revoked = token_sha256 == NO_TOKEN;
+        Some(TokenBody { role: RoleText::of(role), channel, nodes, clock_ahead_s, revoked })
     }
 }
 

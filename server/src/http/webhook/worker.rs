@@ -157,6 +157,7 @@ impl Worker {
             channel: None,
             nodes: Vec::new(),
             token_sha256: [0; 32],
+            clock_ahead_s: 0,
         };
         let outbox = engine.letters().outbox();
         let delivery = engine.metrics().deliveries.get(&name).map(|known| known.clone()).unwrap_or_default();
