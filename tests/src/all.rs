@@ -53,6 +53,7 @@ mod codec;
 mod command_line;
 mod crash;
 mod disk;
+mod document;
 mod door;
 mod engine;
 mod faulty;

@@ -490,7 +490,12 @@ fn a_clock_that_is_wrong_poisons_nothing_and_one_that_is_set_right_is_followed()
     let data = dir.path().join("data");
     let file = dir.path().join("clock");
     let year = 365 * 86_400_000i64;
-    std::fs::write(&file, "0").expect("written");
+    // Whole at once: the server reads it at any moment.
+    let set_clock = |ms: &str| {
+        let new = dir.path().join("clock.new");
+        std::fs::write(&new, ms).and_then(|()| std::fs::rename(&new, &file)).expect("written");
+    };
+    set_clock("0");
     let environment = || [("STOCKLINE_CLOCK_FILE", path(&file).to_owned())];
     let shop = Shop::around(crate::binary::serve_with(&data, &[], &environment()), &data);
     shop.put("PUT", "/v1/nodes/n", json!({}));
@@ -513,12 +518,12 @@ fn a_clock_that_is_wrong_poisons_nothing_and_one_that_is_set_right_is_followed()
     let (code, said) = start(2 * 3_600_000, &[]);
     assert!(code == Some(3) && said.contains(" s ahead of when"), "{code:?} {said}");
     // An hour slow, then set right while it runs.
-    std::fs::write(&file, "-3600000").expect("written");
+    set_clock("-3600000");
     let shop = Shop::around(crate::binary::serve_with(&data, &[], &environment()), &data);
     let hold = json!({ "id": "00000000-0000-4000-8000-000000000001", "channel": "web", "ttl_ms": 1_800_000,
                        "lines": [{ "sku": "A", "quantity": 1 }] });
     shop.put("POST", "/v1/reservations", hold);
-    std::fs::write(&file, "3600000").expect("written");
+    set_clock("3600000");
     let clock = || {
         let mut ready = shop.send("GET", "/readyz", &[], None);
         serde_json::from_str::<Value>(&ready.body_mut().read_to_string().expect("text")).expect("JSON")["clock"].clone()
@@ -528,7 +533,7 @@ fn a_clock_that_is_wrong_poisons_nothing_and_one_that_is_set_right_is_followed()
     }
     assert!(clock()["offset_ms"].as_i64().expect("a number") > 3_000_000, "{}", clock());
     // The wall clock says what is now, and no hold ends early.
-    std::fs::write(&file, "0").expect("written");
+    set_clock("0");
     assert_eq!(receipt_of_now(&shop, "2"), "applied");
     let held = shop.put("GET", "/v1/reservations/00000000-0000-4000-8000-000000000001", Value::Null);
     assert_eq!(held["state"], "held");

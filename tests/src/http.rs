@@ -10,6 +10,7 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 use crate::binary::{Serving, check, serve};
+use crate::document;
 
 fn agent() -> Agent {
     let config = Agent::config_builder().http_status_as_error(false);
@@ -57,7 +58,29 @@ impl Shop {
         let mut response = self.send(method, path, headers, body);
         let text = response.body_mut().read_to_string().expect("text");
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        (response.status().as_u16(), body)
+        let status = response.status().as_u16();
+        let kind =
+            response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        document::check(|path| self.document(path), (method, path), (status, kind), &body);
+        (status, body)
+    }
+
+    /// A document of the server.
+    fn document(&self, path: &str) -> Value {
+        let bearer = format!("Bearer {}", self.token);
+        let mut response = self.send("GET", path, &[("authorization", &bearer)], None);
+        serde_json::from_str(&response.body_mut().read_to_string().expect("text")).expect("JSON")
+    }
+
+    /// Has what comes from now on held against the documents.
+    pub(crate) fn read_documents(&self) {
+        document::read(|path| self.document(path));
+    }
+
+    /// Something that a stream told is what the document says.
+    #[track_caller]
+    pub(crate) fn check_message(&self, name: &str, payload: &Value) {
+        document::check_message(|path| self.document(path), name, payload);
     }
 
     /// As a principal with a token.
@@ -292,11 +315,15 @@ fn what_was_told_over_http_is_told_again_after_a_restart() {
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
     let lines = BufReader::new(stream.into_body().into_reader()).lines();
     let mut told = Vec::new();
-    let mut cursor = 0;
+    let (mut cursor, mut name) = (0, String::new());
     for line in lines {
         let line = line.expect("text");
+        if let Some(of) = line.strip_prefix("event: ") {
+            name = of.to_owned();
+        }
         if let Some(data) = line.strip_prefix("data: ") {
             let event: Value = serde_json::from_str(data).expect("JSON");
+            shop.check_message(&name, &event);
             told.push((event["what"].as_str().map(str::to_owned), event["available"].as_u64()));
             if told.len() == 2 {
                 // Asked for while the stream is open.
@@ -648,6 +675,7 @@ fn cloud_events_come_in_and_go_out() {
     for line in lines {
         let Some(data) = line.strip_prefix("data: ") else { continue };
         seen.push(serde_json::from_str(data).expect("JSON"));
+        shop.check_message("envelope", seen.last().expect("one"));
         if seen.iter().any(|event| event["type"] == "stockline.change" && event["data"]["available"] == 7) {
             break;
         }

@@ -12,6 +12,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::binary::check;
+use crate::document;
 use crate::http::Shop;
 use crate::receiver::{Came, receive};
 
@@ -68,6 +69,7 @@ fn receiver(answer: impl Fn(usize, &str) -> u16 + Send + Sync + 'static) -> (Str
 
 fn open(data: &Path) -> Shop {
     let shop = Shop::open(data, &[]);
+    shop.read_documents();
     shop.put("PUT", "/v1/nodes/n", json!({}));
     shop.put("PUT", "/v1/channels/web", json!({}));
     shop
@@ -100,6 +102,12 @@ fn until(came: &Receiver<Came>, is_it: impl Fn(&Came) -> bool) -> Vec<Came> {
     loop {
         let next = came.recv_timeout(Duration::from_secs(60)).expect("it comes within a minute");
         let found = is_it(&next);
+        match next.json() {
+            Value::Array(envelopes) => {
+                envelopes.iter().for_each(|one| document::check_known_message("envelope", one));
+            }
+            message => document::check_known_message("delivery", &message),
+        }
         all.push(next);
         if found {
             return all;

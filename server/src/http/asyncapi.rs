@@ -76,7 +76,26 @@ pub(super) fn document() -> String {
                 },
             },
         },
-        "cloud_event": message::<CloudEvent>(&mut generator, "cloud_event", "One in an envelope of CloudEvents 1.0"),
+        "cloud_event": message::<CloudEvent>(&mut generator, "cloud_event", "A stock event in an envelope of CloudEvents 1.0"),
+        "envelope": {
+            "name": "envelope",
+            "title": "envelope",
+            "summary": "A change in an envelope of CloudEvents 1.0, where that is asked for",
+            "contentType": "application/json",
+            "payload": {
+                "type": "object",
+                "required": ["specversion", "id", "source", "type", "datacontenttype", "data"],
+                "properties": {
+                    "specversion": { "type": "string", "enum": ["1.0"] },
+                    "id": { "type": "string", "description": "Once in the world, together with `source`" },
+                    "source": { "type": "string" },
+                    "type": { "type": "string", "description": "The change's, behind `stockline.`" },
+                    "time": { "type": "string", "format": "date-time", "description": "When it happened, where one moment can be said" },
+                    "datacontenttype": { "type": "string", "enum": ["application/json"] },
+                    "data": { "anyOf": told_of },
+                },
+            },
+        },
     });
     let of = |names: &[&str]| -> Value {
         names
@@ -87,9 +106,11 @@ pub(super) fn document() -> String {
     let refs = |channel: &str, names: &[&str]| -> Value {
         names.iter().map(|name| json!({ "$ref": format!("#/channels/{channel}/messages/{name}") })).collect()
     };
-    let (told, taken) =
-        (["reservation", "change", "redefined", "snapshot", "problem"], ["events", "cloud_event"]);
-    let sent = ["delivery"];
+    let (told, taken) = (
+        ["reservation", "change", "redefined", "snapshot", "problem", "envelope"],
+        ["events", "cloud_event"],
+    );
+    let sent = ["delivery", "envelope"];
     json!({
         "asyncapi": "3.0.0",
         "info": {

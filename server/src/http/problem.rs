@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use stockline_core::outcome::Code;
 
 use super::answer::described;
+use super::reservation::Short;
 use crate::access::Turned;
 
 /// The code of a problem, for whoever sees the answer pass.
@@ -181,6 +182,15 @@ pub(super) struct ProblemBody {
     code: String,
     /// What went wrong and what to do, for people.
     detail: String,
+    /// Where the refusal stands in the order, if it does.
+    #[schemars(default, with = "u64")]
+    lsn: Option<u64>,
+    /// The state of the reservation that it is about.
+    #[schemars(default, with = "String")]
+    state: Option<String>,
+    /// Lines for which there was too little.
+    #[schemars(default)]
+    short: Vec<Short>,
 }
 
 /// What extractors and routes say of it.

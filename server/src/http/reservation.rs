@@ -128,7 +128,7 @@ struct Promised {
 
 /// A line for which there was too little.
 #[derive(Serialize, JsonSchema)]
-struct Short {
+pub(super) struct Short {
     line: u16,
     sku: Name,
     quantity: u32,

@@ -27,8 +27,8 @@ pub(super) struct TokenBody {
     #[serde(default = "clock_ahead_s")]
     #[schemars(range(min = 1, max = 86_400))]
     clock_ahead_s: u32,
-    /// Told, not put.
-    #[serde(default, skip_deserializing)]
+    /// Told; put only as false: `DELETE` revokes.
+    #[serde(default)]
     revoked: bool,
 }
 
@@ -81,6 +81,9 @@ impl Entry for TokenBody {
         if !fits {
             let text = "role channel has its channel, role warehouse its nodes, and admin neither";
             return Err(Problem::invalid(text));
+        }
+        if self.revoked {
+            return Err(Problem::invalid("revoked: DELETE revokes a token; put makes one that is good"));
         }
         if !(1..=limit::CLOCK_AHEAD_S_MAX).contains(&self.clock_ahead_s) {
             return Err(Problem::invalid(format!("clock_ahead_s: {} is not 1 to 86400", self.clock_ahead_s)));
