@@ -280,3 +280,62 @@ async fn a_cursor_outlives_a_restart_and_a_forgotten_one_is_refused() {
     assert_eq!(refused(&admin, ask(ANY, 1, 1)).await, Code::CursorUnknown);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gathers_reads_on_until_it_has_caught_up_and_knows_the_last_numbers() {
+    /// Each is a record of the journal by itself.
+    const EVENTS: u128 = 1_500;
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), 2, None).await;
+    let admin = Client::connect(&server.profile).await.expect("connects");
+    let stage = stage(&admin).await;
+    let from_lsn = admin.follow(&ask(ANY, 0, 1)).await.expect("answered").next_lsn;
+    let tell = async {
+        for key in 0..EVENTS {
+            let sku = stage.skus[key as usize % stage.skus.len()];
+            ok(admin.tell(vec![event(1_000 + key, EventKind::Receipt, sku, stage.nodes[0], 1, 0)])).await;
+        }
+    };
+    let others: Vec<Client> = {
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            others.push(Client::connect(&server.profile).await.expect("connects"));
+        }
+        others
+    };
+    let until = from_lsn + EVENTS as u64;
+    let follows = others.into_iter().enumerate().map(|(at, client)| {
+        let mut asked = ask(stage.web, from_lsn, 4);
+        asked.gather_ms = [100, 1_000][at % 2];
+        tokio::spawn(async move {
+            let (mut answers, mut known) = (0, std::collections::BTreeMap::new());
+            while asked.from_lsn < until {
+                let told = client.follow(&asked).await.expect("answered");
+                asked.from_lsn = told.next_lsn;
+                answers += 1;
+                known.extend(told.changes.iter().map(|change| (change.sku, change.available)));
+            }
+            (asked.gather_ms, answers, known)
+        })
+    });
+    let follows: Vec<_> = follows.collect();
+    tell.await;
+    let mut all = Vec::new();
+    for follow in follows {
+        all.push(follow.await.expect("it ends"));
+    }
+    // What is gathered is told once: a sku's last number, not each. All know the same in the end.
+    for (gather_ms, answers, known) in &all {
+        assert_eq!(known, &all[0].2, "{gather_ms} ms in {answers} answers");
+        assert!(!known.is_empty());
+    }
+    // From the beginning, everything is one answer or a few, though it lies in many records.
+    let mut asked = ask(stage.web, from_lsn, 4);
+    let mut answers = 0;
+    while asked.from_lsn < until {
+        asked.from_lsn = admin.follow(&asked).await.expect("answered").next_lsn;
+        answers += 1;
+    }
+    assert!(answers <= 8, "{answers} answers for {EVENTS} records: 64 a time would be 24");
+    server.stop().await;
+}
