@@ -35,11 +35,13 @@ struct Class {
     left: i64,
     /// Units that serve each group.
     serves: SmallVec<[i64; 4]>,
+    /// No more than so many can be left.
+    most: i64,
 }
 
 impl Class {
     fn new(of: Groups, left: i64, groups: usize) -> Class {
-        Class { of, left, serves: smallvec![0; groups] }
+        Class { of, left, serves: smallvec![0; groups], most: i64::MAX }
     }
 
     /// The groups that units of it serve.
@@ -68,6 +70,9 @@ impl Flow {
         let mut from: SmallVec<[Option<usize>; 8]> = smallvec![None; count];
         let mut seen: SmallVec<[bool; 8]> = (0..count).map(&first).collect();
         let mut open: SmallVec<[usize; 8]> = (0..count).filter(|at| seen[*at]).collect();
+        if let Some(at) = open.iter().find(|at| self.0[**at].left > 0) {
+            return Some(smallvec![(*at, 0)]);
+        }
         let mut next = 0;
         let end = loop {
             let at = *open.get(next)?;
@@ -127,14 +132,15 @@ impl Flow {
 
     /// Has as many as `wanted` units of a class serve nobody, if so many need not; answers how many do.
     fn free(&mut self, class: usize, wanted: i64) -> i64 {
-        while self.0[class].left < wanted {
+        while self.0[class].left < wanted.min(self.0[class].most) {
             // A way from the class itself, which has too few left, to another.
             let left = std::mem::take(&mut self.0[class].left);
             let way = self.way(|at| at == class);
             let moved = way.map_or(0, |way| self.push(&way, wanted - left));
             self.0[class].left += left;
+            // That becomes only less, as long as no more may be missing.
             if moved == 0 {
-                break;
+                self.0[class].most = left;
             }
         }
         self.0[class].left.clamp(0, wanted.max(0))
@@ -183,6 +189,7 @@ impl Cover {
     pub fn allow(&mut self, missing: i64) {
         let more = (missing - self.missing).max(0);
         self.flow.0[NOBODY].left += more;
+        self.flow.0.iter_mut().for_each(|class| class.most = i64::MAX);
         self.missing += more;
     }
 
@@ -204,7 +211,8 @@ impl Cover {
         let of = groups_of(rules, &self.demands, node);
         if let Some(class) = self.flow.class(of).filter(|_| of != 0) {
             self.flow.free(class, units);
-            self.flow.0[class].left -= units;
+            let class = &mut self.flow.0[class];
+            (class.left, class.most) = (class.left - units, class.most.saturating_sub(units));
         }
     }
 

@@ -283,6 +283,7 @@ impl JournalRecord {
         self.balances.truncate(balances);
         self.definitions.truncate(definitions);
         self.lines.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.line_count)).sum());
+        self.labels.truncate(self.reserves.iter().map(|reserve| usize::from(reserve.label_count)).sum());
         self.movements.truncate(self.entries.iter().map(|entry| entry.movements as usize).sum());
         self.shorts.truncate(self.entries.iter().map(|entry| entry.shorts as usize).sum());
         self.promises.truncate(self.entries.iter().map(|entry| entry.promises as usize).sum());

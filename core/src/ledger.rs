@@ -244,6 +244,13 @@ struct Change {
     units: i64,
 }
 
+/// Limits that were met.
+#[derive(Default, Clone, Copy, PartialEq, Debug)]
+struct Full {
+    groups: bool,
+    waiting: bool,
+}
+
 /// The state of the skus of one shard.
 #[derive(Debug)]
 pub struct Ledger {
@@ -267,8 +274,8 @@ pub struct Ledger {
     coming: Vec<promise::Coming>,
     /// What may be taken for a line where units are claimed of groups.
     cover: Option<Cover>,
-    /// A limit because of which units were not claimed: of groups, or of those who wait.
-    full: Option<Code>,
+    /// Limits because of which units were not claimed: of groups, and of those who wait.
+    full: Full,
     /// Entries of all [`Extra::waiting`].
     waiting: usize,
     takes: Vec<reserve::Take>,
@@ -298,7 +305,7 @@ impl Ledger {
             drawn: Vec::new(),
             coming: Vec::new(),
             cover: None,
-            full: None,
+            full: Full::default(),
             waiting: 0,
             takes: Vec::new(),
             taken_of_groups: Vec::new(),

@@ -14,10 +14,11 @@ pub const LABEL_BYTES_MAX: usize = 128;
 pub const FOUND_MAX: usize = 100;
 /// Lines of reservations beyond which no more reservations are shown for a text.
 pub const FOUND_LINES_MAX: usize = 8_192;
-/// Reservations of one text that are looked at for who sees only those at its nodes.
-pub const FIND_LOOKS_MAX: usize = 1_024;
+/// Reservations of one text that are looked at, and of each channel for who sees only those at its nodes.
+pub const FIND_LOOKS_MAX: usize = 256;
+pub const FIND_LOOKS_PER_CHANNEL_MAX: usize = 32;
 /// Texts that one frame asks for.
-pub const FIND_MAX: usize = 256;
+pub const FIND_MAX: usize = 32;
 /// Dense ids ever given to skus.
 pub const SKUS_MAX: usize = 1 << 26;
 /// Skus that one token, not an administrator's, may make between two starts of the server.
@@ -75,8 +76,6 @@ pub const COUNT_LATE_MS_MAX: u64 = 24 * 3_600 * 1_000;
 pub const RECENT_MOVEMENTS_PER_SKU: usize = 128;
 /// How far ahead of the server the moment of a stock event may lie.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
-/// As far as a token may have it instead.
-pub const CLOCK_AHEAD_S_MAX: u32 = 24 * 60 * 60;
 /// Bytes of an event that a dead letter keeps.
 pub const LETTER_BYTES_MAX: usize = 16 << 10;
 /// How far ahead of the server `issued_at` may lie; senders learn the time at sign-in.

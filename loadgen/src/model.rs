@@ -217,6 +217,8 @@ struct Past {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub setup: Setup,
+    /// How far the wall clock, which says what lies in the future, may be ahead of the time of commands.
+    pub wall_ahead_ms: u64,
     units: HashMap<(u32, u16), [i64; 9]>,
     /// Allocations of channels.
     shares: BTreeMap<Spot, i64>,
@@ -488,7 +490,8 @@ impl Model {
                     _ => true,
                 };
                 refuse(!sound || event::has_misfit(event) || event.eta_ms >= 1 << 47, Code::InvalidEvent);
-                let ahead = |now: u64| event.occurred_at_ms > now + limit::CLOCK_AHEAD_MS_MAX;
+                let ahead =
+                    |now: u64| event.occurred_at_ms > now + self.wall_ahead_ms + limit::CLOCK_AHEAD_MS_MAX;
                 refuse(now_ms.is_some_and(ahead), Code::EventInFuture);
                 refuse(event.sku >= setup.skus, Code::UnknownSku);
                 refuse(!setup.nodes.contains_key(&event.node), Code::UnknownNode);

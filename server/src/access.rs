@@ -194,15 +194,6 @@ pub fn shown(entry: &Definition) -> Definition {
     entry
 }
 
-/// The moment that binds an event was told by a clock that may be further ahead than others.
-pub fn bind(principal: &Principal, command: &mut Command) {
-    let more_ms = principal.clock_ahead_ms().saturating_sub(limit::CLOCK_AHEAD_MS_MAX);
-    if command.is_bound() && more_ms > 0 {
-        let issued = Millis(command.issued().0.saturating_sub(more_ms));
-        command.issued_at = Command::not_before(issued);
-    }
-}
-
 /// Whose reservations a principal may find.
 pub fn whose(principal: &Principal) -> Whose {
     match (principal.role, principal.channel) {

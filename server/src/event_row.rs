@@ -35,7 +35,7 @@ pub struct EventRow {
     pub node: String,
     pub quantity: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 128))]
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<String>,
@@ -246,6 +246,9 @@ pub struct ParsedRow {
     pub quantity: i64,
     pub reason: Box<str>,
     pub reservation: Option<Called>,
+    /// The text that its id was found by, and whether it is that of several.
+    pub called_so: Option<Box<str>>,
+    pub is_ambiguous: bool,
     pub source: SourceId,
     pub supply: Option<SupplyId>,
     pub supply_source: u32,
@@ -462,6 +465,8 @@ impl EventRow {
             quantity,
             reason: reason.into(),
             reservation,
+            called_so: None,
+            is_ambiguous: false,
             source,
             supply: given(&self.supply).map(|text| SupplyId::new(source, xxh3_64(text.as_bytes()))),
             supply_source: given(&self.supply_source).map_or(0, SourceId::name),

@@ -72,6 +72,7 @@ mod receiver;
 mod rounds;
 mod rule;
 mod shards;
+mod shop;
 mod simulation;
 mod sku_rule;
 mod sourcing;

@@ -609,3 +609,29 @@ fn what_a_node_ships_to_who_waits_is_a_fact() {
         assert_eq!(bench.step(1, Verb::Fulfil, 0).reply.outcome.state, State::Fulfilled);
     }
 }
+
+#[test]
+fn a_promise_stays_where_what_came_serves_nobody_and_what_was_given_out_is_not_owed() {
+    let mut bench = bench(1);
+    for (channel, priority) in [("c0", 5), ("c2", 1)] {
+        let policy = Policy { priority, unannounced: Unannounced::All, ..Policy::default() };
+        assert_eq!(bench.define(channel_with(channel, policy)), Code::Ok);
+    }
+    assert_eq!(supply(&mut bench, 0, 1, 4, day(10)), Code::Ok);
+    assert_eq!(supply(&mut bench, 0, 2, 9, day(20)), Code::Ok);
+    assert_eq!(claim(&mut bench, 1, 0, 4), (Code::Ok, vec![(0, 4, 10)]));
+    assert_eq!(claim(&mut bench, 2, 2, 4), (Code::Ok, vec![(0, 4, 20)]));
+    // The better priority takes nobody's promise away, whatever comes for neither.
+    come(&mut bench, EventKind::Return, 1);
+    assert_eq!(promised(&mut bench), []);
+    assert_eq!(claim(&mut bench, 3, 0, 1), (Code::Ok, vec![(0, 1, 0)]));
+    // 4 come of the first supply and go to who waits for it: nothing is owed behind that.
+    bench.step(1, Verb::Confirm, 0);
+    receive(&mut bench, 0, 1, 4);
+    let mut ship = bench.make(EventKind::Ship, 1, 0, 4);
+    ship.reservation = Some(ReservationId(1));
+    assert_eq!(bench.event(ship).reply.outcome.code, Code::Ok);
+    assert_eq!(promised(&mut bench), []);
+    bench.step(3, Verb::Release, 0);
+    assert_eq!(claim(&mut bench, 4, 2, 1), (Code::Ok, vec![(0, 1, 0)]));
+}

@@ -22,6 +22,7 @@ use stockline_core::record::{MovementRec, PromiseRec, ShortRec, digest};
 use stockline_core::sequencer::Sequencer;
 use stockline_core::shard::{self, Output, Progress};
 use stockline_loadgen::model::Waits;
+use stockline_loadgen::stage::labels;
 
 pub const SMALL: WindowSize = WindowSize { commands: 10_000, ms: 3_600_000 };
 pub const HOLDS_MAX: u32 = 4;
@@ -324,7 +325,7 @@ impl Bench {
             fill,
             customer: 0,
             zone: stockline_core::id::ZoneId::NONE,
-            labels: stockline_core::label::Labels::NONE,
+            labels: labels(id),
             first_line: 0,
             line_count: lines.len() as u32,
         };

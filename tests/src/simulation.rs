@@ -25,7 +25,7 @@ use crate::chance::{due_of_entry, setup_with_sku_rules};
 use crate::disk::{Disk, Fault, MANNERS};
 use crate::rounds::rounds;
 use clients::Clients;
-use engine::{SimEngine, WINDOW};
+use engine::{SimEngine, WALL_AHEAD_MS, WINDOW};
 
 /// What happened, for the report.
 #[derive(Default, Debug)]
@@ -95,7 +95,7 @@ impl Simulation {
             engine.sequence(&mut self.dice, self.now);
             while (0..4).any(|shard| engine.run_shard(shard)) {}
             let written = engine.commit(&mut self.dice, |frame, reply| {
-                self.clients.hear(frame, reply, self.step, &mut self.print);
+                self.clients.hear(frame, reply, (self.step, self.now), &mut self.print);
             });
             written.expect("good disks");
         }
@@ -175,7 +175,7 @@ impl Simulation {
             self.journal_disk = self.journal_disk.restart();
             self.snapshot_disk = self.snapshot_disk.restart();
         }
-        self.clients.cut_all();
+        self.clients.cut_all(self.now);
     }
 
     /// Runs one engine until it ends, or until enough commands were sent.
@@ -213,7 +213,7 @@ impl Simulation {
             28..33 => {
                 let before = engine.last();
                 let written = engine.commit(&mut self.dice, |frame, reply| {
-                    self.clients.hear(frame, reply, self.step, &mut self.print);
+                    self.clients.hear(frame, reply, (self.step, self.now), &mut self.print);
                 });
                 if let Err(error) = written {
                     assert!(engine.commit_again().is_err(), "it goes on after an error on the journal");
@@ -293,6 +293,7 @@ impl Simulation {
         while engine.fold().expect("good disks") {}
         let mut history = self.history();
         let mut model = Model::new(setup_with_sku_rules());
+        model.wall_ahead_ms = WALL_AHEAD_MS;
         let wrong = check(&mut model, &mut history);
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert_eq!(model.overdue(self.now.0), Vec::<u128>::new(), "holds that never end");

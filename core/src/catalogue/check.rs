@@ -14,9 +14,7 @@ pub fn check(rules: &Rules, sku_count: usize, body: &Body, lines: &[Line], now: 
         Body::Reserve(reserve) => check_reserve(rules, sku_count, reserve, reserve.lines(lines)),
         Body::Transition(transition) => check_transition(rules, sku_count, transition),
         // How far its sender's clock may be ahead, was looked at.
-        Body::Event(event) => {
-            check_event(rules, sku_count, event, (now, u64::from(limit::CLOCK_AHEAD_S_MAX) * 1_000))
-        }
+        Body::Event(event) => check_event(rules, sku_count, event, (now, limit::CLOCK_AHEAD_MS_MAX)),
         Body::Allocate(allocate) => check_allocate(rules, sku_count, allocate),
         Body::Expire(_) | Body::Balance(_) | Body::Define(_) | Body::Read(_) => Code::Ok,
     }

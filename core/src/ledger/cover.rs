@@ -13,7 +13,6 @@ use crate::cover::{Cover, Demands};
 use crate::id::{ChannelId, NodeId, SkuId, ZoneId};
 use crate::ledger::{Effects, Ledger, Short};
 use crate::limit;
-use crate::outcome::Code;
 
 impl Ledger {
     /// Whether units of a sku are claimed of groups.
@@ -198,7 +197,7 @@ impl Ledger {
         let known = demands.iter().any(|(other, _)| *other == group);
         let full = !known && demands.len() >= limit::CLAIMED_GROUPS_PER_SKU_MAX;
         if full || self.has_too_many_groups(channel.id(), sku, node) {
-            self.full = Some(Code::TooManyGroups);
+            self.full.groups = true;
             effects.shorts.push(Short { line: index as u16, sku, quantity: line.quantity, available: 0 });
             return;
         }

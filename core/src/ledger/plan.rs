@@ -4,7 +4,7 @@ use crate::catalogue::{ChannelRule, Rules, Strategy};
 use crate::command::{Fill, Line, Reserve};
 use crate::id::{NodeId, SkuId, ZoneId};
 use crate::ledger::reserve::{Asking, specificity};
-use crate::ledger::{Decision, Effects, Ledger, Moment, Trace};
+use crate::ledger::{Decision, Effects, Full, Ledger, Moment, Trace};
 use crate::plan::{self, Offer, Plan};
 
 /// Classes of lines, by how much they say of where they go.
@@ -136,7 +136,7 @@ impl Ledger {
         let mut tried = std::mem::take(&mut self.tried);
         tried.clear();
         self.serve_line(rules, channel, asking, (0, line), &mut tried);
-        self.full = None;
+        self.full = Full::default();
         offer.served = tried.shorts.is_empty();
         self.tried = tried;
         offer

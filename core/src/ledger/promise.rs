@@ -25,7 +25,6 @@ use crate::id::{ChannelId, Millis, NodeId, ReservationId, SkuId, SupplyId};
 use crate::later::{self, Asked, Item, Supply};
 use crate::ledger::{Backordered, Claim, Effects, Ledger, Position, SupplyState, merge_movements};
 use crate::limit;
-use crate::outcome::Code;
 
 /// Why a promise is what it is now. Numbers are stable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -268,6 +267,12 @@ impl Ledger {
             over += then.over();
         }
         let (_, unannounced, claimed) = self.due_units(sku, node);
+        let come = unannounced + (freed - arrived).clamp(0, free.max(0));
+        over + come.min(self.wanted(rules, sku, node)).min(claimed - over).max(0)
+    }
+
+    /// Units that are waited for at a node by channels that take what comes unannounced.
+    fn wanted(&self, rules: &Rules, sku: SkuId, node: NodeId) -> i64 {
         let waiting = self.extras.get(&sku).map_or(&[][..], |extra| &extra.waiting);
         let wants = waiting.iter().filter(|(at, _)| *at == node).filter_map(|(_, id)| {
             let part = self.reservations.part(*id)?;
@@ -275,8 +280,7 @@ impl Ledger {
             let claims = part.claims_at(sku, node).iter().filter(|claim| claim.pool.is_supply());
             serves.then(|| claims.map(|claim| i64::from(claim.quantity)).sum::<i64>())
         });
-        let come = unannounced + (freed - arrived).clamp(0, free.max(0));
-        over + come.min(wants.sum()).min(claimed - over).max(0)
+        wants.sum()
     }
 
     /// Units have become free at a node where somebody waits, and none of a supply that is claimed.
@@ -293,6 +297,18 @@ impl Ledger {
         supplies[at].arrived = come.min(claimed) as u32;
         if supplies[at].is_over() {
             supplies.remove(at);
+        }
+    }
+
+    /// Units were given to who waits for a supply: as many of what came for that supply are gone.
+    pub(super) fn note_taken(&mut self, movements: &[Movement]) {
+        for Movement { sku, node, pool, quantity, .. } in movements.iter().filter(|of| of.pool.is_supply()) {
+            let Some(extra) = self.extras.get_mut(sku).filter(|_| *pool != ChannelId::NO_SUPPLY) else {
+                continue;
+            };
+            if let Ok(at) = SupplyState::find(&extra.supplies, *node, *pool) {
+                extra.supplies[at].arrived = extra.supplies[at].arrived.saturating_sub(*quantity);
+            }
         }
     }
 
@@ -414,7 +430,7 @@ impl Ledger {
         if limit::waiting_is_full(extra.waiting.len() as i64, own.waiters) {
             coming.clear();
             let would_do = there + sum >= i64::from(line.quantity);
-            self.full = self.full.or(would_do.then_some(Code::TooManyWaiting));
+            self.full.waiting |= would_do;
             sum = 0;
         }
         self.coming = coming;
@@ -451,7 +467,13 @@ impl Ledger {
     }
 
     /// Whether those who wait at a node may have to be promised anew.
-    fn is_unpromised(&self, now: Millis, (sku, node): (SkuId, NodeId), there: impl Fn() -> i64) -> bool {
+    fn is_unpromised(
+        &self,
+        now: Millis,
+        (sku, node): (SkuId, NodeId),
+        there: impl Fn() -> i64,
+        wants: impl Fn() -> bool,
+    ) -> bool {
         let claimed = || self.supplies_at(sku, node).filter(|open| open.claimed > 0);
         let last = claimed().map(SupplyState::order).max();
         let better = |open: &SupplyState| open.has_units(now) && last.is_some_and(|last| open.order() < last);
@@ -459,7 +481,7 @@ impl Ledger {
             // Who waits for nothing goes on doing so until something is there for them.
             ChannelId::NO_SUPPLY => there() > 0,
             _ => open.over() > 0 || open.told != open.eta,
-        }) || (self.supplies_at(sku, node).any(|open| open.unannounced() > 0) && there() > 0)
+        }) || (self.supplies_at(sku, node).any(|open| open.unannounced() > 0) && wants() && there() > 0)
             || self.supplies_at(sku, node).any(better)
     }
 
@@ -473,7 +495,8 @@ impl Ledger {
         let mut given: SmallVec<[(NodeId, i64); 8]> = SmallVec::new();
         for node in nodes {
             let there = || self.there_for_waiting(rules, sku, node, &given);
-            if !self.is_unpromised(now, (sku, node), there) {
+            let wants = || self.wanted(rules, sku, node) > 0;
+            if !self.is_unpromised(now, (sku, node), there, wants) {
                 continue;
             }
             // What there is: what is there for them, unannounced units first, then supplies, the earliest first, then

@@ -14,7 +14,7 @@ use crate::bucket::{Bucket, Place};
 use crate::command::Body;
 use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, Lsn, Millis, NodeId, ReservationId, ShardOf, SkuId};
-use crate::label::{LabelKind, Labels, Whose};
+use crate::label::{Label, LabelKind, Labels, Whose};
 use crate::ledger::{Moment, Outcome};
 use crate::limit;
 use crate::outcome::State;
@@ -303,8 +303,8 @@ pub struct Reservations {
     open_holds: HashMap<(ChannelId, u64), u32>,
     /// What reservations are called, of those that are called anything.
     labels: HashMap<ReservationId, Labels>,
-    /// Who has a text: its hash, the channel, the reservation.
-    by_text: BTreeSet<(u64, ChannelId, ReservationId)>,
+    /// Who has a text: its hash, the channel, whether it has ended, the reservation.
+    by_text: BTreeSet<(u64, ChannelId, bool, ReservationId)>,
 }
 
 impl Reservations {
@@ -396,26 +396,42 @@ impl Reservations {
         let mut found = Vec::new();
         for kind in kinds {
             let hash = hash_of(*kind, text);
-            let (first, last) = match whose {
-                Whose::Channel(channel) => (*channel, *channel),
-                Whose::All | Whose::Nodes(_) => (ChannelId(0), ChannelId(u16::MAX)),
+            let only = if let Whose::Channel(channel) = whose { Some(*channel) } else { None };
+            let of_channel = |channel| {
+                let first = (hash, channel, false, ReservationId(0));
+                let last = (hash, channel, true, ReservationId(u128::MAX));
+                self.by_text.range(first..=last)
             };
-            let range = (hash, first, ReservationId(0))..=(hash, last, ReservationId(u128::MAX));
-            let is_theirs = |part: &Reservation| match whose {
-                Whose::Nodes(nodes) => part.claims.iter().any(|claim| nodes.contains(&claim.node)),
-                Whose::All | Whose::Channel(_) => true,
-            };
-            let ids = self.by_text.range(range).map(|(_, _, id)| *id).take(limit::FIND_LOOKS_MAX);
             let meant = |id: ReservationId| {
-                let part = self.find(id, at).filter(|part| is_theirs(part))?;
+                let part = self.find(id, at).filter(|part| is_of(part, whose))?;
                 (self.labels(id).get(*kind) == Some(text)).then_some((!part.state.is_active(), id))
             };
-            found.extend(ids.filter_map(meant));
+            // Channel by channel, so that no one's reservations of that name hide another's.
+            let mut next = only.or_else(|| self.channel_with(hash, ChannelId(0)));
+            let mut looks = limit::FIND_LOOKS_MAX;
+            while let Some(channel) = next {
+                let most = match whose {
+                    Whose::Nodes(_) => looks.min(limit::FIND_LOOKS_PER_CHANNEL_MAX),
+                    Whose::All | Whose::Channel(_) => looks.min(limit::FOUND_MAX),
+                };
+                let ids = of_channel(channel).map(|(.., id)| *id).take(most);
+                found.extend(ids.inspect(|_| looks -= 1).filter_map(meant));
+                next = match (only, channel.0.checked_add(1)) {
+                    (None, Some(after)) if looks > 0 => self.channel_with(hash, ChannelId(after)),
+                    _ => None,
+                };
+            }
         }
         found.sort_unstable();
         found.dedup();
         found.truncate(limit::FOUND_MAX);
         found
+    }
+
+    /// The first channel from one on that has reservations with a text.
+    fn channel_with(&self, hash: u64, from: ChannelId) -> Option<ChannelId> {
+        let range = (hash, from, false, ReservationId(0))..;
+        self.by_text.range(range).next().filter(|entry| entry.0 == hash).map(|entry| entry.1)
     }
 
     /// Notes what a channel's reservation is called.
@@ -424,13 +440,17 @@ impl Reservations {
             return;
         }
         self.labels.insert(id, labels.clone());
-        self.by_text.extend(labels.iter().map(|label| (hash_of(label.kind, &label.text), channel, id)));
+        let ended = self.parts.get(id).is_some_and(|part| !part.state.is_active());
+        let entry = |label: &Label| (hash_of(label.kind, &label.text), channel, ended, id);
+        self.by_text.extend(labels.iter().map(entry));
     }
 
     /// The same of one that is not remembered any more.
     fn unlabel(&mut self, id: ReservationId, channel: ChannelId) {
         for label in self.labels.remove(&id).iter().flat_map(|labels| labels.iter()) {
-            self.by_text.remove(&(hash_of(label.kind, &label.text), channel, id));
+            for ended in [false, true] {
+                self.by_text.remove(&(hash_of(label.kind, &label.text), channel, ended, id));
+            }
         }
     }
 
@@ -490,8 +510,18 @@ impl Reservations {
             State::Confirmed => moment.now.0,
             _ => moment.lsn.0,
         };
-        part.state = state;
+        let was_active = std::mem::replace(&mut part.state, state).is_active();
         part.partly = partly;
+        if was_active != state.is_active()
+            && let Some(labels) = self.labels.remove(&id)
+        {
+            for label in labels.iter() {
+                let hash = hash_of(label.kind, &label.text);
+                self.by_text.remove(&(hash, channel, !was_active, id));
+                self.by_text.insert((hash, channel, was_active, id));
+            }
+            self.labels.insert(id, labels);
+        }
         if closed {
             self.uncount(id, channel);
         }
@@ -549,6 +579,16 @@ impl Reservations {
             });
             self.ends.len = self.ends.ticks.values().map(Vec::len).sum();
         }
+    }
+}
+
+/// Whether a part is one of those that are looked at.
+fn is_of(part: &Reservation, whose: &Whose) -> bool {
+    match whose {
+        Whose::All => true,
+        Whose::Channel(channel) => part.channel == *channel,
+        // They are sorted.
+        Whose::Nodes(nodes) => part.claims.iter().any(|claim| nodes.binary_search(&claim.node).is_ok()),
     }
 }
 

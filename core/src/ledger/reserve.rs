@@ -17,7 +17,7 @@ use crate::id::{ChannelId, GroupId, Millis, NodeId, SkuId, ZoneId};
 use crate::ledger::allocation::drawable;
 use crate::ledger::explain::{Trace, Why};
 use crate::ledger::plan::CLASSES;
-use crate::ledger::{Ballot, Decision, Effects, Ledger, Moment, Outcome, Short, SupplyState};
+use crate::ledger::{Ballot, Decision, Effects, Full, Ledger, Moment, Outcome, Short, SupplyState};
 use crate::outcome::{Code, State};
 use crate::plan::{Plan, Planned, days_late};
 
@@ -115,9 +115,11 @@ impl Ledger {
         self.give_back_from(0, 0);
         let short = effects.shorts.len() > shorts_before;
         if short {
-            // Who would have what there is goes without waiting.
-            let all = reserve.fill == Fill::All;
-            if let Some(code) = self.full.take().filter(|code| all || *code == Code::TooManyGroups) {
+            // Who would have what there is goes without waiting. Of several parts' refusals the lower code speaks, and so
+            // it does in one.
+            let Full { groups, waiting } = std::mem::take(&mut self.full);
+            let waiting = (waiting && reserve.fill == Fill::All).then_some(Code::TooManyWaiting);
+            if let Some(code) = waiting.or(groups.then_some(Code::TooManyGroups)) {
                 effects.shorts.truncate(shorts_before);
                 return Some(Decision::refused(Outcome::of(code)));
             }

@@ -240,6 +240,7 @@ impl Ledger {
         part.book_issue(of_claims.copied());
         let channel = part.channel;
         if movements.iter().any(|movement| movement.pool.is_supply()) {
+            self.note_taken(movements);
             self.settle_waiting(id, channel, movements);
         }
     }

@@ -25,7 +25,7 @@ use crate::drill::{Bug, planted};
 use crate::id::{ChannelId, GroupId, Millis, NodeId, ReservationId, SupplyId, ZoneId};
 use crate::ledger::allocation::{Drawable, drawable};
 use crate::ledger::reserve::Asking;
-use crate::ledger::{Ballot, Claim, Decision, Effects, Ledger, Moment, Outcome, Reservation};
+use crate::ledger::{Ballot, Claim, Decision, Effects, Full, Ledger, Moment, Outcome, Reservation};
 use crate::outcome::{Code, State};
 
 /// From which buckets of claims a step takes units, in this order.
@@ -289,7 +289,7 @@ impl Ledger {
                 } else {
                     self.take_line(rules, channel, asking, (0, &line), effects);
                 }
-                self.full = None;
+                self.full = Full::default();
                 effects.shorts.len() == short
             });
             missing |= !taken;

@@ -253,12 +253,15 @@ impl Model {
             let own = claims.entry((event.sku, event.node, ANY)).or_default();
             own.quantity += waited;
             *if ship { &mut own.shipped } else { &mut own.picked } += waited;
+            let mut given = Vec::new();
             for spot in spots {
                 let claim = claims.get_mut(&spot).expect("it waits");
                 let some = claim.confirmed().min(waited);
                 (waited, claim.quantity) = (waited - some, claim.quantity - some);
+                given.push((spot, some));
             }
             claims.retain(|_, claim| claim.quantity > 0);
+            given.into_iter().for_each(|(spot, some)| self.note_taken(spot, some));
             self.note_waiting(event.reservation);
         }
         *self.picked_for.entry(place).or_default() += if ship { -picked } else { units };

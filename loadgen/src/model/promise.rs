@@ -110,6 +110,15 @@ impl Model {
         date.arrived - before
     }
 
+    /// Units were given to who waits for a supply: as many of what came for it are gone.
+    pub(super) fn note_taken(&mut self, spot: Spot, units: i64) {
+        if spot.2 != NO_SUPPLY {
+            let key = self.key(spot);
+            let date = self.dates.get_mut(&key).expect("it was told of");
+            date.arrived = (date.arrived - units).max(0);
+        }
+    }
+
     /// Units that reservations wait for at a node; those of channels alone that take what comes unannounced.
     fn wanted(&self, sku: u32, node: u16, taking: bool) -> i64 {
         let here = self.waiting.iter().filter(|waits| (waits.0, waits.1) == (sku, node));
@@ -348,7 +357,9 @@ impl Model {
                 _ => self.over((sku, node, *pool), (*claimed, *come)) > 0 || slipped(),
             };
             *claimed > 0 && bad || come > claimed && better
-        }) || (self.unannounced.contains_key(&(sku, node)) && self.there_for_waiting(sku, node) > 0)
+        }) || (self.unannounced.contains_key(&(sku, node))
+            && self.wanted(sku, node, true) > 0
+            && self.there_for_waiting(sku, node) > 0)
     }
 
     /// Promises anew who waits for a sku; says whether anybody is told anything.

@@ -38,8 +38,8 @@ pub struct Options {
     /// The nodes it may tell about (role warehouse)
     #[arg(long, value_delimiter = ',', required_if_eq("role", "warehouse"))]
     nodes: Vec<String>,
-    /// Seconds that its events may lie ahead of the server's clock, 86400 at most [default: as before, or 300]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    /// Seconds that its events may lie ahead of the server's clock, 300 at most [default: as before, or 300]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=300))]
     clock_ahead: Option<u32>,
     /// Make the channel, or the nodes, that are not there yet
     #[arg(long, conflicts_with = "revoke")]

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use stockline_core::catalogue::Principal;
 use stockline_core::command::{Body, Read};
 use stockline_core::id::{Key, PrincipalId, ReservationId};
-use stockline_core::label::Whose;
+use stockline_core::label::{LabelKind, Whose};
 use stockline_core::limit;
 use stockline_core::outcome::Code;
 
@@ -17,11 +17,15 @@ use crate::access;
 use crate::event_row::{Called, wrong};
 
 /// Why no reservation is meant.
-const SEVERAL: &str = "is what several reservations are called: name the one by its id";
+pub(super) const SEVERAL: &str = "is what several reservations are called: name the one by its id";
 
 impl Caller {
-    /// The reservation that a path names.
-    pub(super) async fn reservation(&self, text: &str) -> Result<ReservationId, Problem> {
+    /// The reservation that a path names: by any text, or by one of a kind.
+    pub(super) async fn reservation(
+        &self,
+        text: &str,
+        kind: Option<LabelKind>,
+    ) -> Result<ReservationId, Problem> {
         if let Some(id) = uuid_number(text) {
             return Ok(ReservationId(id));
         }
@@ -29,31 +33,35 @@ impl Caller {
         if text.is_empty() || text.len() > limit::EVENT_TEXT_BYTES_MAX {
             return Err(unknown());
         }
-        let found = self.called(&[text], access::whose(&self.principal), self.principal.id).await?;
-        found[text].ok_or_else(|| Problem::invalid(wrong("reservation", text, SEVERAL)))
+        let whose = access::whose(&self.principal);
+        let found = self.called(&[text], (whose, kind), self.principal.id).await?;
+        match found[text] {
+            (id, false) => Ok(id),
+            (_, true) => Err(Problem::invalid(wrong("reservation", text, SEVERAL))),
+        }
     }
 
-    /// What texts that are no UUIDs mean to somebody; none where several reservations are called so. What none is called
+    /// What texts that are no UUIDs mean to somebody, and whether that is said of several. What none or several are called
     /// is an id that nobody else can take.
     async fn called(
         &self,
         texts: &[&str],
-        whose: Whose,
+        (whose, kind): (Whose, Option<LabelKind>),
         to: PrincipalId,
-    ) -> Result<HashMap<String, Option<ReservationId>>, Problem> {
+    ) -> Result<HashMap<String, (ReservationId, bool)>, Problem> {
         let mut all = HashMap::with_capacity(texts.len());
         for texts in texts.chunks(limit::FIND_MAX) {
             let find = |text: &&str| {
-                let read = Read::Find { kind: None, text: (*text).into(), whose: whose.clone() };
+                let read = Read::Find { kind, text: (*text).into(), whose: whose.clone() };
                 self.command(Key(0), Body::Read(read), &[])
             };
             let reply = self.submit_as(to, texts.iter().map(find).collect(), Vec::new()).await?;
             for (text, found) in texts.iter().zip(reply.found) {
                 let own = ReservationId(self.id_of(to, text));
                 let meant = match found[..] {
-                    [] => Some(own),
-                    [only] => Some(only),
-                    _ => found.contains(&own).then_some(own),
+                    [] => (own, false),
+                    [only] => (only, false),
+                    _ => (own, !found.contains(&own)),
                 };
                 all.insert((*text).to_owned(), meant);
             }
@@ -76,13 +84,13 @@ impl Caller {
             return Ok(());
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let meant = self.called(&texts, access::whose(sender), sender.id).await?;
+        let meant = self.called(&texts, (access::whose(sender), None), sender.id).await?;
         for sent in sent {
             let Some(text) = text(sent) else { continue };
-            match (meant[&text], &mut sent.row) {
-                (Some(id), Ok((_, row))) => row.reservation = Some(Called::Id(id)),
-                _ => sent.row = Err(wrong("reservation", &text, SEVERAL)),
-            }
+            let Ok((_, row)) = &mut sent.row else { continue };
+            let (id, is_ambiguous) = meant[&text];
+            (row.reservation, row.is_ambiguous) = (Some(Called::Id(id)), is_ambiguous);
+            row.called_so = Some(text.into());
         }
         Ok(())
     }

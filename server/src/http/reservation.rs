@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stockline_core::catalogue::NameKind;
+use stockline_core::catalogue::{NameKind, Role};
 use stockline_core::command::{Body, Command, Fill, Line, Read, Reserve, StepLine, Transition, Verb};
 use stockline_core::id::{ChannelId, GroupId, Key, Lsn, Millis, NodeId, ReservationId, SkuId, ZoneId};
 use stockline_core::label::{LabelKind, Labels};
@@ -278,7 +278,7 @@ pub(super) struct OfReservation {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct StepOf {
-    /// A UUID, or its key, order or reference.
+    /// A UUID, or the key under which it was made.
     id: String,
     verb: VerbText,
 }
@@ -512,7 +512,7 @@ pub(super) async fn read(
     caller: Caller,
     At(OfReservation { id }): At<OfReservation>,
 ) -> Result<Told<Standing>, Problem> {
-    let id = caller.reservation(&id).await?;
+    let id = caller.reservation(&id, None).await?;
     let asked = Read::Reservation { id, scope: caller.scope() };
     let reply = caller.read(FrameType::ReadReservations, asked).await?;
     match reply.reservations.first() {
@@ -552,6 +552,9 @@ pub(super) async fn find(
         (LabelKind::Customer, customer),
         (LabelKind::Reference, reference),
     ];
+    if caller.principal.role == Role::Warehouse {
+        return Err(Problem::of(Code::Forbidden, "a warehouse may not do this"));
+    }
     let mut given = given.into_iter().filter_map(|(kind, text)| Some((kind, text?)));
     let (Some((kind, text)), None) = (given.next(), given.next()) else {
         return Err(Problem::invalid("say one of key, order, customer and reference"));
@@ -568,7 +571,8 @@ pub(super) async fn find(
     let mut as_of = reply.as_of;
     let mut items = Vec::with_capacity(ids.len());
     let mut lines = 0;
-    for some in ids.chunks(limit::READ_RESERVATIONS_MAX) {
+    // One by one: each may have very many lines.
+    for some in ids.chunks(1) {
         if lines >= limit::FOUND_LINES_MAX {
             more = true;
             break;
@@ -610,7 +614,8 @@ pub(super) async fn step(
     At(StepOf { id: reservation, verb }): At<StepOf>,
     Sent(step): Sent<Step>,
 ) -> Result<Told<Standing>, Problem> {
-    let reservation = caller.reservation(&reservation).await?;
+    // By its key alone: an order may have another reservation by the time a call is made again.
+    let reservation = caller.reservation(&reservation, Some(LabelKind::Key)).await?;
     let verb = match verb {
         VerbText::Confirm => Verb::Confirm,
         VerbText::Release => Verb::Release,

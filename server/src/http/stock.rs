@@ -14,14 +14,15 @@ use stockline_core::ledger::Share;
 use stockline_core::limit;
 use stockline_core::merge::Reply;
 use stockline_core::outcome::Code;
+use stockline_core::record::digest;
 use stockline_core::wire::FrameType;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{Moment, Name, Told};
 use super::body::Sent;
 use super::call::{Asked, At, Caller, at_most};
 use super::problem::{Problem, meaning};
-use super::{cloud_event, dead_letter};
-use crate::access;
+use super::{called, cloud_event, dead_letter};
 use crate::engine::Engine;
 use crate::event_row::{EventRow, ParsedRow, key_of, wrong};
 use crate::history::{self, Moved};
@@ -140,9 +141,13 @@ async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventRes
         parsed.iter().map(|row| event_of(&caller.engine, row, caller.principal.id)).collect();
     let commands = parsed.iter().zip(&events);
     let commands = commands.map(|(row, event)| {
-        let command = caller.command(row.key, Body::Event(event.clone()), &[]);
-        let mut command = Command { issued_at: Command::not_before(row.not_before), ..command };
-        access::bind(&caller.principal, &mut command);
+        let mut command = caller.command(row.key, Body::Event(event.clone()), &[]);
+        command.issued_at = Command::not_before(row.not_before);
+        // Which reservation a text means may change; a repeat has the same text.
+        if let Some(text) = &row.called_so {
+            let body = Body::Event(StockEvent { reservation: None, ..event.clone() });
+            command.digest = digest(&body, &[]) ^ xxh3_64(text.as_bytes());
+        }
         command
     });
     let commands: Vec<_> = commands.collect();
@@ -184,6 +189,9 @@ async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventRes
 fn detail(sent: &EventSent, code: Code, now: Millis, ahead_ms: u64) -> Option<String> {
     let row = match &sent.row {
         Err(reason) => return Some(reason.clone()),
+        Ok((_, parsed)) if parsed.is_ambiguous && code == Code::UnknownReservation => {
+            return parsed.called_so.as_ref().map(|text| wrong("reservation", text, called::SEVERAL));
+        }
         Ok((row, _)) => row,
     };
     Some(match code {

@@ -23,9 +23,9 @@ pub(super) struct TokenBody {
     /// Role `warehouse`: the nodes it tells of.
     #[serde(default)]
     nodes: Vec<String>,
-    /// Seconds that `occurred_at` of its events may lie ahead of the server's clock, 86,400 at most; 300 where nothing is said.
+    /// Seconds that `occurred_at` of its events may lie ahead of the server's clock, 300 at most and where nothing is said.
     #[serde(default = "clock_ahead_s")]
-    #[schemars(range(min = 1, max = 86_400))]
+    #[schemars(range(min = 1, max = 300))]
     clock_ahead_s: u32,
     /// Told; put only as false: `DELETE` revokes.
     #[serde(default)]
@@ -85,8 +85,8 @@ impl Entry for TokenBody {
         if self.revoked {
             return Err(Problem::invalid("revoked: DELETE revokes a token; put makes one that is good"));
         }
-        if !(1..=limit::CLOCK_AHEAD_S_MAX).contains(&self.clock_ahead_s) {
-            return Err(Problem::invalid(format!("clock_ahead_s: {} is not 1 to 86400", self.clock_ahead_s)));
+        if !(1..=clock_ahead_s()).contains(&self.clock_ahead_s) {
+            return Err(Problem::invalid(format!("clock_ahead_s: {} is not 1 to 300", self.clock_ahead_s)));
         }
         let TokenBody { channel, nodes, clock_ahead_s, .. } = self;
         Ok(Definition::Principal { name, role, channel, nodes, token_sha256: NO_TOKEN, clock_ahead_s })

@@ -359,7 +359,6 @@ impl Session {
         let mut read = wire::read_commands(raw, self.principal.id, &whose, self.engine.clock().now())?;
         access::allow(&self.principal, raw.kind, &read.commands)?;
         for (index, command) in read.commands.iter_mut().enumerate() {
-            access::bind(&self.principal, command);
             match &mut command.body {
                 Body::Event(event) => zone::resolve_eta(&self.engine, event),
                 Body::Define(definition) => {

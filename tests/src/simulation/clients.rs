@@ -17,18 +17,29 @@ use stockline_loadgen::history::{NEVER, Seen, What, leaves_no_trace};
 use stockline_loadgen::model::{Act, Due};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::engine::Tag;
+use super::engine::{Tag, WINDOW};
 use super::{rule, system};
 use crate::bench::sku_rules;
 use crate::chance::{body, chance, days, due, due_act, due_of_entry, model_day, model_rule};
 
 const CLIENTS: usize = 4;
 const IN_FLIGHT: usize = 6;
+/// One more, which sends what makes no sense, to fill the window.
+const FLOODER: usize = CLIENTS;
+/// Commands in a burst of it.
+const FLOOD: u64 = 120;
+/// How far clients' clocks are ahead, or behind: within what is tolerated, and beyond.
+const SKEWS_MS: [i64; 6] = [0, 0, -90_000, 40_000, 290_000, 400_000];
+/// What a sender sent last is known as long as the window is: at least a share of it, less what is given up at once, and what
+/// was sent in the same millisecond.
+const KNOWN_AT_LEAST: u64 = WINDOW.commands / (CLIENTS as u64 + 1) - 150;
 
 /// A command as its sender knows it.
 struct Sent {
     act: Act,
     issued_at: Millis,
+    /// Which of its sender's it is.
+    nth: u64,
     first: u64,
     /// Step, LSN and answer.
     answered: Option<(u64, Lsn, Due)>,
@@ -46,6 +57,10 @@ struct Client {
     in_flight: HashMap<u64, Asked>,
     /// Keys whose answers were lost: sent again first.
     again: Vec<Key>,
+    /// Commands that it made.
+    made: u64,
+    /// By how much its clock is ahead.
+    skew_ms: i64,
 }
 
 pub(super) struct Clients {
@@ -63,6 +78,8 @@ pub(super) struct Clients {
     buffers: u32,
     /// Events that were refused and left no trace.
     refused: Vec<(Act, Code)>,
+    /// When the engine was started last: of what was sent before, it may know no more whether it was executed.
+    started: Millis,
 }
 
 fn principal(client: usize) -> PrincipalId {
@@ -71,10 +88,11 @@ fn principal(client: usize) -> PrincipalId {
 
 impl Clients {
     pub(super) fn new() -> Clients {
-        let client = || Client { connection: 0, in_flight: HashMap::new(), again: Vec::new() };
+        let client =
+            || Client { connection: 0, in_flight: HashMap::new(), again: Vec::new(), made: 0, skew_ms: 0 };
         Clients {
             chance: chance(),
-            clients: (0..CLIENTS).map(|_| client()).collect(),
+            clients: (0..=FLOODER).map(|_| client()).collect(),
             sent: HashMap::new(),
             known: Vec::new(),
             last_id: 0,
@@ -85,6 +103,7 @@ impl Clients {
             last_answered: Lsn::NONE,
             buffers: 5,
             refused: Vec::new(),
+            started: Millis(0),
         }
     }
 
@@ -135,9 +154,15 @@ impl Clients {
             let definition = Definition::Channel { name, parent, group: None, buffer, policy };
             return Some(define(definition));
         }
+        if pick(dice, 80) == 0 {
+            return Some(self.flood(step, now));
+        }
         let index = pick(dice, CLIENTS as u64) as usize;
         if self.clients[index].in_flight.len() >= IN_FLIGHT {
             return None;
+        }
+        if pick(dice, 50) == 0 {
+            self.clients[index].skew_ms = SKEWS_MS[pick(dice, SKEWS_MS.len() as u64) as usize];
         }
         self.next_mark += 1;
         let mut frame = Frame {
@@ -179,8 +204,49 @@ impl Clients {
         Some(frame)
     }
 
+    /// Steps of reservations that nobody has: each takes its place in the order and in the window.
+    fn flood(&mut self, step: u64, now: Millis) -> Frame<Tag> {
+        self.next_mark += 1;
+        let connection = self.clients[FLOODER].connection;
+        let mut frame = Frame {
+            tag: Some((FLOODER, connection, self.next_mark)),
+            principal: principal(FLOODER),
+            commands: Vec::new(),
+            lines: Vec::new(),
+        };
+        let mut asked = Asked { keys: Vec::new() };
+        for _ in 0..FLOOD {
+            let act = Act::Step { id: u128::MAX, verb: 2, ttl_ms: 0, lines: Vec::new() };
+            self.next_key += 1;
+            let key = Key(self.next_key);
+            let body = body(&act, &mut frame.lines);
+            let digest = digest(&body, &frame.lines);
+            frame.commands.push(Command { key, issued_at: now, digest, body });
+            asked.keys.push((key, false));
+            self.keep((FLOODER, key), act, step, now);
+        }
+        self.clients[FLOODER].in_flight.insert(self.next_mark, asked);
+        frame
+    }
+
+    fn keep(&mut self, (index, key): (usize, Key), act: Act, first: u64, issued_at: Millis) {
+        self.clients[index].made += 1;
+        let nth = self.clients[index].made;
+        self.sent.insert((index, key), Sent { act, issued_at, nth, first, answered: None });
+    }
+
+    /// A key of somebody else's: it is another one for each.
+    fn stolen_key(&self, dice: &mut Dice, index: usize) -> Option<Key> {
+        let from = self.known.len().saturating_sub(200);
+        let (owner, key) = *self.known.get(from + pick(dice, 200) as usize)?;
+        // What was a reservation's id is a key for everybody.
+        let is_plain = !matches!(self.sent[&(owner, key)].act, Act::Reserve { .. });
+        (is_plain && owner != index && !self.sent.contains_key(&(index, key))).then_some(key)
+    }
+
     fn new_command(&mut self, dice: &mut Dice, index: usize, step: u64, now: Millis) -> Key {
-        let act = self.chance.act(dice, 0, &mut self.last_id, now.0);
+        let its_clock = now.0.saturating_add_signed(self.clients[index].skew_ms);
+        let act = self.chance.act(dice, 0, &mut self.last_id, its_clock);
         let (mut act, mut own_key) = (act, false);
         if let Act::Reserve { id, .. } = &mut act {
             // Some use keys of their own, some an id that was used before.
@@ -192,12 +258,16 @@ impl Clients {
         }
         let key = match &act {
             Act::Reserve { id, .. } if !own_key => Key(*id),
+            Act::Event(_) | Act::Step { .. } if pick(dice, 20) == 0 => {
+                self.next_key += 1;
+                self.stolen_key(dice, index).unwrap_or(Key(self.next_key))
+            }
             _ => {
                 self.next_key += 1;
                 Key(self.next_key)
             }
         };
-        self.sent.insert((index, key), Sent { act, issued_at: now, first: step, answered: None });
+        self.keep((index, key), act, step, now);
         self.known.push((index, key));
         key
     }
@@ -214,7 +284,13 @@ impl Clients {
     }
 
     /// An answer arrives, if its connection is still there.
-    pub(super) fn hear(&mut self, frame: &Frame<Tag>, reply: FrameReply, step: u64, print: &mut Xxh3) {
+    pub(super) fn hear(
+        &mut self,
+        frame: &Frame<Tag>,
+        reply: FrameReply,
+        (step, now): (u64, Millis),
+        print: &mut Xxh3,
+    ) {
         let Some((index, connection, mark)) = frame.tag else { return };
         if self.clients[index].connection != connection {
             return;
@@ -233,7 +309,18 @@ impl Clients {
                 continue;
             }
             match told.code {
-                Code::KeyTooOld => continue,
+                Code::KeyTooOld => {
+                    // What others sent made nothing of this one's forgotten.
+                    let known = if index == FLOODER { 0 } else { KNOWN_AT_LEAST };
+                    let since = self.clients[index].made - sent.nth;
+                    let age = now.since(sent.issued_at);
+                    assert!(
+                        since >= known || age >= WINDOW.ms || sent.issued_at <= self.started,
+                        "{:?} of {index} is too old after {since} of its own and {age} ms",
+                        sent.act
+                    );
+                    continue;
+                }
                 // The server's clock is behind after a restart: the same again, later.
                 Code::ClockAhead => {
                     self.clients[index].again.push(key);
@@ -268,7 +355,8 @@ impl Clients {
         self.cut(pick(dice, CLIENTS as u64) as usize)
     }
 
-    pub(super) fn cut_all(&mut self) {
+    pub(super) fn cut_all(&mut self, now: Millis) {
+        self.started = now;
         (0..CLIENTS).for_each(|index| {
             self.cut(index);
         });

@@ -30,6 +30,9 @@ use crate::disk::Disk;
 /// Small enough to be left behind often.
 pub(super) const WINDOW: WindowSize = WindowSize { commands: 1_500, ms: 600_000 };
 
+/// How far the wall clock is set ahead at most.
+pub(super) const WALL_AHEAD_MS: u64 = 86_400_000;
+
 /// Which client a frame is from, over which of its connections it came, and its mark; none for the system.
 pub(super) type Tag = Option<(usize, u64, u64)>;
 
@@ -127,7 +130,14 @@ impl SimEngine {
         }
         // A clock that is behind: the order's time does not go back.
         let shown = if pick(dice, 50) == 0 { Millis(now.0 - 86_400_000) } else { now };
-        let mut batch: Batch<Tag> = self.sequencer.open(if due.is_empty() { shown } else { now });
+        // The wall clock is another, and may be set: it says what lies in the future, and nothing else.
+        let wall = match pick(dice, 40) {
+            0 => now.plus(WALL_AHEAD_MS),
+            1 => now.plus(3_600_000),
+            2 => Millis(now.0 - 3_600_000),
+            _ => now,
+        };
+        let mut batch: Batch<Tag> = self.sequencer.open_by(if due.is_empty() { shown } else { now }, wall);
         if !due.is_empty() {
             let command = |body| Command { key: Key(0), issued_at: now, digest: 0, body };
             let commands = due.into_iter().map(command).collect();
