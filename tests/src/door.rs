@@ -274,7 +274,7 @@ fn keys_and_ids_of_reservations_guard_each_other() {
         fill: Fill::All,
         customer: 0,
         zone: stockline_core::id::ZoneId::NONE,
-        labels: stockline_core::label::Labels::NONE,
+        labels: stockline_loadgen::stage::labels(id),
         first_line: 0,
         line_count: 1,
     };
