@@ -19,6 +19,7 @@ use stockline_tests::attacker::signed_in;
 
 use crate::binary::{Serving, check, program, serve};
 use crate::http::Shop;
+use crate::rounds::is_long;
 
 fn resident(serving: &Serving) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id())).expect("it runs");
@@ -104,7 +105,7 @@ fn answers_that_nobody_takes_are_bounded() {
         body.len()
     );
     let before = resident(&shop.serving);
-    let stalled: Vec<TcpStream> = (0..200)
+    let stalled: Vec<TcpStream> = (0..if is_long() { 640 } else { 200 })
         .map(|_| {
             let mut stream = connect(&shop);
             stream.write_all(request.as_bytes()).expect("sent");
