@@ -24,7 +24,7 @@ use super::body::Sent;
 use super::call::{Asked, At, Caller, at_most};
 use super::catalogue::administers;
 use super::problem::Problem;
-use super::stock::{EventSent, Fate, event_of, make_skus};
+use super::stock::{EventSent, Fate, digest_of, event_of, make_skus};
 use super::webhook::{self, Message};
 use crate::engine::Engine;
 use crate::event_row::EventRow;
@@ -392,8 +392,8 @@ async fn drive(
     let recorded = record.and_then(|record| event_of_bytes(&BASE64.decode(record).ok()?));
     let record_key = recorded.as_ref().map(|command| command.key);
     let as_it_came = recorded.filter(|_| amended.is_none());
-    let (own_key, event) = match as_it_came {
-        Some(Command { key, body: Body::Event(event), .. }) => (key, event.told_by(sender)),
+    let (own_key, event, digest) = match as_it_came {
+        Some(Command { key, body: Body::Event(event), .. }) => (key, event.told_by(sender), None),
         _ => {
             // An amended event stands for the one that was sent, whatever id it has itself.
             let sent_key = record_key.or_else(|| {
@@ -408,7 +408,9 @@ async fn drive(
             let [EventSent { row, .. }] = read;
             let (_, row) = row.map_err(|reason| Problem::of(Code::InvalidEvent, reason))?;
             make_skus(&caller, &rights, &[&row]).await?;
-            (sent_key.unwrap_or(row.key), event_of(&caller.engine, &row, sender))
+            let event = event_of(&caller.engine, &row, sender);
+            let digest = digest_of(&row, &event);
+            (sent_key.unwrap_or(row.key), event, digest)
         }
     };
     let is_own_key = first_code.leaves_no_trace();
@@ -418,7 +420,8 @@ async fn drive(
         Key(xxh3_128(format!("{:032x} driven {}", letter.key.0, content.tries).as_bytes()).max(1))
     };
     let redrive = if adopt { Redrive::Adopted } else { Redrive::By }(caller.principal.id);
-    let command = caller.command(key, Body::Event(StockEvent { redrive, ..event }), &[]);
+    let mut command = caller.command(key, Body::Event(StockEvent { redrive, ..event }), &[]);
+    command.digest = digest.unwrap_or(command.digest);
     let reply = caller.submit_as(sender, vec![command], vec![]).await?;
     let told = reply.replies[0];
     let code = told.outcome.code;

@@ -143,11 +143,7 @@ async fn apply(caller: &Caller, mut sent: Vec<EventSent>) -> Result<Vec<EventRes
     let commands = commands.map(|(row, event)| {
         let mut command = caller.command(row.key, Body::Event(event.clone()), &[]);
         command.issued_at = Command::not_before(row.not_before);
-        // Which reservation a text means may change; a repeat has the same text.
-        if let Some(text) = &row.called_so {
-            let body = Body::Event(StockEvent { reservation: None, ..event.clone() });
-            command.digest = digest(&body, &[]) ^ xxh3_64(text.as_bytes());
-        }
+        command.digest = digest_of(row, event).unwrap_or(command.digest);
         command
     });
     let commands: Vec<_> = commands.collect();
@@ -227,6 +223,14 @@ pub(super) fn event_of(engine: &Engine, row: &ParsedRow, sender: PrincipalId) ->
     let mut event = row.event(sku, node).told_by(sender);
     zone::resolve_eta(engine, &mut event);
     event
+}
+
+/// What a repeat of an event is known by that names its reservation by a text: which one that is may change, the text
+/// does not.
+pub(super) fn digest_of(row: &ParsedRow, event: &StockEvent) -> Option<u64> {
+    let text = row.called_so.as_ref()?;
+    let body = Body::Event(StockEvent { reservation: None, ..event.clone() });
+    Some(digest(&body, &[]) ^ xxh3_64(text.as_bytes()))
 }
 
 /// Counts what each source sent.
