@@ -541,7 +541,7 @@ impl Catalogue {
                 self.put(|catalogue| &mut catalogue.channels, (CHANNELS, name), channel, limit::CHANNELS_MAX)
             }
             Definition::Principal { name, role, channel, nodes, token_sha256, clock_ahead_s } => {
-                if *clock_ahead_s > (limit::CLOCK_AHEAD_MS_MAX / 1_000) as u32 {
+                if *clock_ahead_s > limit::CLOCK_AHEAD_S_MAX {
                     return Err(Code::InvalidRule);
                 }
                 let channel = self.optional(NameKind::Channel, channel)?.map(ChannelId);

@@ -61,10 +61,7 @@ impl Labels {
         let mut all: Vec<Label> = Vec::new();
         for (kind, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             let wrong = |reason| (kind, reason);
-            if text.len() > limit::LABEL_BYTES_MAX {
-                return Err(wrong("is longer than 128 bytes"));
-            }
-            Catalogue::check_text(text).map_err(wrong)?;
+            check(text).map_err(wrong)?;
             if all.iter().any(|label| label.kind == kind) {
                 return Err(wrong("is given twice"));
             }
@@ -84,6 +81,15 @@ impl Deref for Labels {
 
     fn deref(&self) -> &[Label] {
         self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// Why a text cannot be kept.
+pub fn check(text: &str) -> Result<(), &'static str> {
+    if text.len() > limit::LABEL_BYTES_MAX {
+        Err("is longer than 128 bytes")
+    } else {
+        Catalogue::check_text(text)
     }
 }
 

@@ -75,7 +75,8 @@ pub const COUNT_LATE_MS_MAX: u64 = 24 * 3_600 * 1_000;
 /// Physical movements remembered per sku for late counts.
 pub const RECENT_MOVEMENTS_PER_SKU: usize = 128;
 /// How far ahead of the server the moment of a stock event may lie.
-pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
+pub const CLOCK_AHEAD_MS_MAX: u64 = CLOCK_AHEAD_S_MAX as u64 * 1_000;
+pub const CLOCK_AHEAD_S_MAX: u32 = 5 * 60;
 /// Bytes of an event that a dead letter keeps.
 pub const LETTER_BYTES_MAX: usize = 16 << 10;
 /// How far ahead of the server `issued_at` may lie; senders learn the time at sign-in.

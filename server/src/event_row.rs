@@ -12,6 +12,7 @@ use stockline_core::catalogue::{Catalogue, NameKind};
 use stockline_core::command::Command;
 use stockline_core::event::{EventKind, Field, KINDS, StockEvent};
 use stockline_core::id::{Key, Millis, NodeId, PrincipalId, ReservationId, SkuId, SourceId, SupplyId};
+use stockline_core::label;
 use stockline_core::limit;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -451,9 +452,7 @@ impl EventRow {
         };
         let reservation = given(&self.reservation).map(called);
         let reason = given(&self.reason).unwrap_or_default();
-        if reason.len() > limit::LABEL_BYTES_MAX {
-            return Err(wrong("reason", reason, "is longer than 128 bytes"));
-        }
+        label::check(reason).map_err(|why| wrong("reason", reason, why))?;
         // Whose it is, who takes it in says.
         let source = SourceId::new(PrincipalId::SYSTEM, SourceId::name(&self.source));
         let row = ParsedRow {

@@ -445,12 +445,10 @@ impl Reservations {
         self.by_text.extend(labels.iter().map(entry));
     }
 
-    /// The same of one that is not remembered any more.
+    /// The same of one that has ended, and is not remembered any more.
     fn unlabel(&mut self, id: ReservationId, channel: ChannelId) {
         for label in self.labels.remove(&id).iter().flat_map(|labels| labels.iter()) {
-            for ended in [false, true] {
-                self.by_text.remove(&(hash_of(label.kind, &label.text), channel, ended, id));
-            }
+            self.by_text.remove(&(hash_of(label.kind, &label.text), channel, true, id));
         }
     }
 
@@ -513,14 +511,13 @@ impl Reservations {
         let was_active = std::mem::replace(&mut part.state, state).is_active();
         part.partly = partly;
         if was_active != state.is_active()
-            && let Some(labels) = self.labels.remove(&id)
+            && let Some(labels) = self.labels.get(&id)
         {
             for label in labels.iter() {
                 let hash = hash_of(label.kind, &label.text);
                 self.by_text.remove(&(hash, channel, !was_active, id));
                 self.by_text.insert((hash, channel, was_active, id));
             }
-            self.labels.insert(id, labels);
         }
         if closed {
             self.uncount(id, channel);

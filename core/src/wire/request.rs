@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::catalogue::{Definition, EntryKind, NameKind};
 use crate::command::{Body, Command, Line, Read};
 use crate::id::{ChannelId, Key, Millis, NodeId, PrincipalId, ReservationId, SkuId};
-use crate::label::{LabelKind, LabelRec, Labels, Whose};
+use crate::label::{self, LabelKind, LabelRec, Whose};
 use crate::limit;
 use crate::record::{
     AllocateRec, ArchivedDefinitionList, ArchivedEvents, LineRec, RecordError, ReserveRec, StepLineRec,
@@ -214,7 +214,7 @@ pub fn read_commands(
                 let wrong = at("events", index);
                 let mut command = rec.command(&texts, 0).map_err(&wrong)?;
                 if let Body::Event(event) = command.body {
-                    Labels::of([(LabelKind::Reference, &*event.reason)]).map_err(|_| {
+                    label::check(&event.reason).map_err(|_| {
                         wrong("reason is longer than 128 bytes, or has characters that nobody sees")
                     })?;
                     command.body = Body::Event(event.told_by(principal));

@@ -513,14 +513,17 @@ pub(super) async fn read(
     At(OfReservation { id }): At<OfReservation>,
 ) -> Result<Told<Standing>, Problem> {
     let id = caller.reservation(&id, None).await?;
-    let asked = Read::Reservation { id, scope: caller.scope() };
-    let reply = caller.read(FrameType::ReadReservations, asked).await?;
-    match reply.reservations.first() {
-        Some(seen) if seen.outcome.code == Code::Ok => {
-            Ok(Told(standing(&caller, id, reply.as_of, &seen.outcome, Some(seen))))
-        }
+    match look(&caller, id).await? {
+        (as_of, Some(seen)) => Ok(Told(standing(&caller, id, as_of, &seen.outcome, Some(&seen)))),
         _ => Err(Problem::refused(Code::UnknownReservation)),
     }
+}
+
+/// A reservation, if it is one that the caller sees, and as of when.
+async fn look(caller: &Caller, id: ReservationId) -> Result<(Lsn, Option<Seen>), Problem> {
+    let asked = Read::Reservation { id, scope: caller.scope() };
+    let mut reply = caller.read(FrameType::ReadReservations, asked).await?;
+    Ok((reply.as_of, reply.reservations.pop().filter(|seen| seen.outcome.code == Code::Ok)))
 }
 
 /// By which text reservations are looked up: one of them.
@@ -564,27 +567,23 @@ pub(super) async fn find(
     let reply = caller.read(FrameType::Find, find).await?;
     let ids = reply.found.into_iter().next().unwrap_or_default();
     let mut more = ids.len() == limit::FOUND_MAX;
-    let read = |id: &ReservationId| {
-        let read = Read::Reservation { id: *id, scope: caller.scope() };
-        caller.command(Key(0), Body::Read(read), &[])
-    };
-    let mut as_of = reply.as_of;
+    let mut as_of_lsn = reply.as_of;
     let mut items = Vec::with_capacity(ids.len());
     let mut lines = 0;
     // One by one: each may have very many lines.
-    for some in ids.chunks(1) {
+    for id in ids {
         if lines >= limit::FOUND_LINES_MAX {
             more = true;
             break;
         }
-        let reads = some.iter().map(read).collect();
-        let reply = caller.submit(FrameType::ReadReservations, reads, Vec::new()).await?;
-        as_of = reply.as_of;
-        let seen = some.iter().zip(&reply.reservations).filter(|(_, seen)| seen.outcome.code == Code::Ok);
-        lines += reply.reservations.iter().map(|seen| seen.claims.len()).sum::<usize>();
-        items.extend(seen.map(|(id, seen)| standing(&caller, *id, as_of, &seen.outcome, Some(seen))));
+        let (as_of, seen) = look(&caller, id).await?;
+        as_of_lsn = as_of;
+        if let Some(seen) = seen {
+            lines += seen.claims.len();
+            items.push(standing(&caller, id, as_of, &seen.outcome, Some(&seen)));
+        }
     }
-    Ok(Told(Standings { as_of_lsn: as_of.0, items, more }))
+    Ok(Told(Standings { as_of_lsn: as_of_lsn.0, items, more }))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -672,11 +671,9 @@ pub(super) async fn step(
         return Err(refused(told.outcome, told.lsn));
     }
     // The step is done whatever comes of the look; state and end are what the step was told, lines are as of the look.
-    let look = Read::Reservation { id: reservation, scope: caller.scope() };
-    let seen = caller.read(FrameType::ReadReservations, look).await;
-    let found = seen.as_ref().ok().and_then(|seen| Some((seen.reservations.first()?, seen.as_of)));
-    let found = found.filter(|(seen, _)| seen.outcome.code == Code::Ok);
-    let mut body = standing(&caller, reservation, told.lsn, &told.outcome, found.map(|(seen, _)| seen));
-    body.as_of_lsn = found.map(|(_, as_of)| as_of.0);
+    let found = look(&caller, reservation).await.ok().and_then(|(as_of, seen)| Some((as_of, seen?)));
+    let seen = found.as_ref().map(|(_, seen)| seen);
+    let mut body = standing(&caller, reservation, told.lsn, &told.outcome, seen);
+    body.as_of_lsn = found.as_ref().map(|(as_of, _)| as_of.0);
     Ok(Told(body))
 }

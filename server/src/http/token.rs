@@ -34,7 +34,7 @@ pub(super) struct TokenBody {
 
 /// As for everybody.
 fn clock_ahead_s() -> u32 {
-    (limit::CLOCK_AHEAD_MS_MAX / 1_000) as u32
+    limit::CLOCK_AHEAD_S_MAX
 }
 
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy)]
